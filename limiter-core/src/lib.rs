@@ -1,0 +1,90 @@
+//! Contracts and algorithms of rate limits that are exact across instances, and of shared caches.
+//!
+//! This crate does no I/O: stores are elsewhere (`limiter-memory`, `limiter-redis`), and so is HTTP
+//! (`limiter-http`). Applications usually depend on the facade, `limiter`.
+//!
+//! - [`limit`]: [`Quota`](limit::Quota) and [`Policy`](limit::Policy) say what is allowed,
+//!   [`Limiter`](limit::Limiter) asks, [`LimitStore`](limit::LimitStore) is what a backend implements.
+//!   [`limit::algorithm`] has the algorithms as pure functions.
+//! - [`cache`]: [`CacheStore`](cache::CacheStore), bytes with a time to live.
+//! - [`Key`]: names that a user's text cannot break. [`clock`]: time as an argument. [`Error`]: what
+//!   went wrong, and whether it took effect.
+//!
+//! # A backend in a few lines
+//!
+//! A store that keeps one state a key in a map. (The real one, `limiter-memory`, is bounded and
+//! sharded.)
+//!
+//! ```
+//! use std::collections::HashMap;
+//! use std::sync::Mutex;
+//! use limiter_core::clock::{Clock, SystemClock};
+//! use limiter_core::limit::algorithm::State;
+//! use limiter_core::limit::{
+//!     Capabilities, Group, LimitStore, Limiter, Observed, Period, Policy, Quota, States, apply_group,
+//! };
+//! use limiter_core::{Error, Health, Key};
+//!
+//! #[derive(Debug, Default)]
+//! struct MapStore(Mutex<HashMap<Key, State>>);
+//!
+//! struct View<'a>(&'a Group<'a>, &'a mut HashMap<Key, State>);
+//! impl States for View<'_> {
+//!     fn get(&self, step: usize) -> Option<State> {
+//!         self.1.get(self.0.steps()[step].key).copied()
+//!     }
+//!     fn set(&mut self, step: usize, state: Option<State>) {
+//!         let key = self.0.steps()[step].key;
+//!         match state {
+//!             Some(state) => self.1.insert(key.clone(), state),
+//!             None => self.1.remove(key),
+//!         };
+//!     }
+//! }
+//!
+//! #[async_trait::async_trait]
+//! impl LimitStore for MapStore {
+//!     fn capabilities(&self) -> Capabilities {
+//!         Capabilities::default()
+//!     }
+//!     fn try_apply_now(&self, group: &Group<'_>, observed: &mut [Observed]) -> Option<Result<(), Error>> {
+//!         let mut map = self.0.lock().unwrap();
+//!         Some(apply_group(group, &mut View(group, &mut map), SystemClock.now(), observed))
+//!     }
+//!     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
+//!         self.try_apply_now(group, observed).expect("always answers")
+//!     }
+//!     async fn health(&self) -> Health {
+//!         Health::new("map", true, None, "in this process")
+//!     }
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let limiter = Limiter::new(MapStore::default());
+//! let policy = Policy::new("cover-letter", Quota::fixed_window(2, Period::HOUR)?)?;
+//! let key = Key::new(["ratelimit", "user", "42", "coverLetter"]);
+//! assert_eq!(limiter.check(&policy, &key).await.remaining, 1);
+//! assert!(limiter.check(&policy, &key).await.is_allowed());
+//! let third = limiter.check(&policy, &key).await;
+//! assert!(!third.is_allowed() && third.retry_after().is_some());
+//! # Ok::<(), Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Features
+//!
+//! - `conformance`: [`conformance`](https://docs.rs/limiter-core), the suite that every backend calls
+//!   from its tests. Off by default.
+
+pub mod cache;
+pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod health;
+mod key;
+pub mod limit;
+
+pub use error::{Effect, Error, ErrorKind};
+pub use health::Health;
+pub use key::{IdentitySecret, Key, KeyBuilder};

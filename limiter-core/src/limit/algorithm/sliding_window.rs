@@ -1,0 +1,174 @@
+//! Sliding window counter: this window's count plus the last one's, weighted by the part of it
+//! that a span of one window's length, ending now, still covers.
+//!
+//! Source of the estimate: Cloudflare, "How we built rate limiting capable of scaling to millions
+//! of domains" (2017). Windows are aligned to the epoch, so that instances agree without a word.
+//! Time inside a window is counted in whole units (rounded down, so the last window weighs more,
+//! never less) of 1 us, 1 ms or 1 s, the finest for which `limit * window` stays below 2^53.
+
+use std::time::Duration;
+
+use super::{Algorithm, LIMIT_BOUND, check_limit, exact, finest_unit, invalid};
+use crate::clock::{MAX_INTEGER, Timestamp};
+use crate::error::Error;
+use crate::limit::period::Period;
+
+/// The numbers of [`Quota::sliding_window`](crate::limit::Quota::sliding_window).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SlidingWindow {
+    limit: u64,
+    window: Period,
+    /// Microseconds in a time unit.
+    unit: u64,
+}
+
+/// The counts of the current window and of the one before it, under the window's length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlidingWindowState {
+    /// Microseconds.
+    window: u64,
+    /// Microseconds since the epoch.
+    start: u64,
+    previous: u64,
+    current: u64,
+}
+
+impl SlidingWindow {
+    pub(crate) fn new(limit: u64, window: Period) -> Result<Self, Error> {
+        check_limit("a sliding window's limit", limit)?;
+        let unit = finest_unit(window.as_micros(), |length| {
+            exact(limit, length, 0).is_some()
+        })
+        .ok_or_else(|| {
+            invalid(format!(
+                "a sliding window of {limit} per {window} is too large to count exactly; lower the limit or shorten the window"
+            ))
+        })?;
+        Ok(Self {
+            limit,
+            window,
+            unit,
+        })
+    }
+
+    /// The most in any span of one window's length, by the estimate.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How long a window lasts.
+    pub fn window(&self) -> Period {
+        self.window
+    }
+
+    /// Microseconds in the unit that time is counted in: 1, 1,000 or 1,000,000.
+    pub fn unit_micros(&self) -> u64 {
+        self.unit
+    }
+
+    /// The window's length in units.
+    fn length(&self) -> u64 {
+        self.window.as_micros() / self.unit
+    }
+
+    /// The largest count whose product with the length is exact. A larger one can only come from a
+    /// quota that was higher; it weighs as this one, which is at least the limit.
+    fn largest_count(&self) -> u64 {
+        (MAX_INTEGER / self.length()).min(LIMIT_BOUND)
+    }
+
+    /// Whole units since the window's start; zero before it.
+    fn elapsed(&self, start: u64, now: Timestamp) -> u64 {
+        now.as_micros().saturating_sub(start) / self.unit
+    }
+
+    /// What `previous` still weighs, `elapsed` units into the window.
+    fn weight(&self, previous: u64, elapsed: u64) -> u64 {
+        previous * (self.length() - elapsed) / self.length()
+    }
+
+    /// The first moment (microseconds) in the window from `start` at which `previous`, the count of
+    /// the window before it, weighs at most `allowed`. `previous > allowed`.
+    ///
+    /// `floor(previous * left / length) <= allowed` holds up to the largest `left` with
+    /// `previous * left < (allowed + 1) * length`.
+    fn lightens_at(&self, start: u64, previous: u64, allowed: u64) -> u64 {
+        let left = ((allowed + 1) * self.length()).div_ceil(previous) - 1;
+        start + (self.length() - left) * self.unit
+    }
+}
+
+impl SlidingWindowState {
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        let windows = if self.current > 0 { 2 } else { 1 };
+        now.as_micros() >= self.start + windows * self.window
+    }
+}
+
+impl Algorithm for SlidingWindow {
+    type State = SlidingWindowState;
+
+    fn capacity(&self) -> u64 {
+        self.limit
+    }
+
+    fn settle(&self, stored: Option<SlidingWindowState>, now: Timestamp) -> SlidingWindowState {
+        let window = self.window.as_micros();
+        let start = now.as_micros() - now.as_micros() % window;
+        let fresh = SlidingWindowState {
+            window,
+            start,
+            previous: 0,
+            current: 0,
+        };
+        let Some(state) = stored else { return fresh };
+        // A clock that stepped back stays in the stored window.
+        let windows = now.as_micros().saturating_sub(state.start) / state.window;
+        let (previous, current) = match windows {
+            0 => (state.previous, state.current),
+            1 => (state.current, 0),
+            _ => return fresh,
+        };
+        SlidingWindowState {
+            window,
+            // Under a changed window the counts go on in the new window that holds this moment.
+            start: if state.window == window {
+                state.start.max(start)
+            } else {
+                start
+            },
+            previous: previous.min(self.largest_count()),
+            current: current.min(self.largest_count()),
+        }
+    }
+
+    fn used(&self, state: &SlidingWindowState, now: Timestamp) -> u64 {
+        self.weight(state.previous, self.elapsed(state.start, now)) + state.current
+    }
+
+    fn wait(&self, state: &SlidingWindowState, now: Timestamp, cost: u64) -> Duration {
+        if self.used(state, now) + cost <= self.limit {
+            return Duration::ZERO;
+        }
+        let at = if state.current + cost <= self.limit {
+            // The last window has to weigh less; at this window's end it weighs nothing.
+            self.lightens_at(
+                state.start,
+                state.previous,
+                self.limit - state.current - cost,
+            )
+        } else {
+            // This window has to become the last one first, and then to weigh less.
+            let next = state.start + self.window.as_micros();
+            self.lightens_at(next, state.current, self.limit - cost)
+        };
+        Duration::from_micros(at - now.as_micros())
+    }
+
+    fn charge(&self, state: SlidingWindowState, cost: u64) -> SlidingWindowState {
+        SlidingWindowState {
+            current: state.current + cost,
+            ..state
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Token bucket, exact in integers: what is missing from a full bucket is a debt, counted in
+//! fractions of a token that every refill divides.
+//!
+//! The rate is `n` tokens per `p` time units, reduced by their greatest common divisor. A debt is
+//! counted in `1/p` tokens, so a unit of time pays off exactly `n` and a token costs `p`; nothing is
+//! ever rounded. The unit is the finest of 1 us, 1 ms and 1 s for which the numbers stay below 2^53.
+
+use std::time::Duration;
+
+use super::{Algorithm, check_limit, exact, finest_unit, invalid};
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::limit::period::Period;
+
+/// The numbers of [`Quota::token_bucket`](crate::limit::Quota::token_bucket).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TokenBucket {
+    capacity: u64,
+    refill: u64,
+    period: Period,
+    /// Microseconds in a time unit.
+    unit: u64,
+    /// `n`: what a unit of time pays off, in `1/p` tokens.
+    gain: u64,
+    /// `p`: what a token costs, in `1/p` tokens.
+    token: u64,
+}
+
+/// A debt in `1/token` tokens, as of the moment `at`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenBucketState {
+    token: u64,
+    debt: u64,
+    /// Microseconds since the epoch, at a boundary of the quota's unit.
+    at: u64,
+    /// Microseconds since the epoch at which the debt is paid off; what a sweep needs to know.
+    full_at: u64,
+}
+
+impl TokenBucket {
+    pub(crate) fn new(capacity: u64, refill: u64, period: Period) -> Result<Self, Error> {
+        check_limit("a token bucket's capacity", capacity)?;
+        check_limit("a token bucket's refill", refill)?;
+        let reduced = |length: u64| {
+            let divisor = gcd(refill, length);
+            (refill / divisor, length / divisor)
+        };
+        let unit = finest_unit(period.as_micros(), |length| {
+            let (gain, token) = reduced(length);
+            // Twice the capacity: settling a reservation may leave as much debt again.
+            capacity
+                .checked_mul(2)
+                .and_then(|most| exact(most, token, gain))
+                .is_some()
+        })
+        .ok_or_else(|| {
+            invalid(format!(
+                "a token bucket of {capacity} with {refill} per {period} is too large to count exactly; lower the capacity or round the rate"
+            ))
+        })?;
+        let (gain, token) = reduced(period.as_micros() / unit);
+        // Moments stay below 2^53 too: from today's date, half of that is left.
+        let longest = (2 * capacity * token).div_ceil(gain).checked_mul(unit);
+        if longest.is_none_or(|micros| micros >= 1 << 52) {
+            return Err(invalid(format!(
+                "a token bucket of {capacity} with {refill} per {period} takes more than 70 years to refill; raise the rate"
+            )));
+        }
+        Ok(Self {
+            capacity,
+            refill,
+            period,
+            unit,
+            gain,
+            token,
+        })
+    }
+
+    /// The most tokens that the bucket holds.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The tokens that come back every [`period`](Self::period).
+    pub fn refill(&self) -> u64 {
+        self.refill
+    }
+
+    /// The time in which [`refill`](Self::refill) tokens come back.
+    pub fn period(&self) -> Period {
+        self.period
+    }
+
+    /// Microseconds in the unit that time is counted in: 1, 1,000 or 1,000,000.
+    pub fn unit_micros(&self) -> u64 {
+        self.unit
+    }
+
+    /// `(n, p)`: a unit of time gives `n` fractions, of which a token has `p`.
+    pub fn fractions(&self) -> (u64, u64) {
+        (self.gain, self.token)
+    }
+
+    fn full(&self) -> u64 {
+        self.capacity * self.token
+    }
+
+    /// Units until a debt of `debt` is paid down to `target`.
+    fn units_until(&self, debt: u64, target: u64) -> u64 {
+        debt.saturating_sub(target).div_ceil(self.gain)
+    }
+
+    fn state(&self, debt: u64, at: u64) -> TokenBucketState {
+        TokenBucketState {
+            token: self.token,
+            debt,
+            at,
+            full_at: at + self.units_until(debt, 0) * self.unit,
+        }
+    }
+}
+
+impl TokenBucketState {
+    pub(super) fn is_full(&self, now: Timestamp) -> bool {
+        now.as_micros() >= self.full_at
+    }
+}
+
+impl Algorithm for TokenBucket {
+    type State = TokenBucketState;
+
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    fn settle(&self, stored: Option<TokenBucketState>, now: Timestamp) -> TokenBucketState {
+        let boundary = now.as_micros() - now.as_micros() % self.unit;
+        let Some(state) = stored else {
+            return self.state(0, boundary);
+        };
+        // A quota with other fractions: the debt is rounded up, so that a change grants nothing.
+        let debt = rescale(state.debt, state.token, self.token).min(2 * self.full());
+        // Under a coarser unit the time counts from the next boundary, for the same reason. A clock
+        // that stepped back pays nothing off.
+        let since = state.at.next_multiple_of(self.unit);
+        let units = boundary.saturating_sub(since) / self.unit;
+        let debt = if units >= debt.div_ceil(self.gain) {
+            0
+        } else {
+            debt - units * self.gain
+        };
+        self.state(debt, boundary)
+    }
+
+    fn used(&self, state: &TokenBucketState, _now: Timestamp) -> u64 {
+        state.debt.div_ceil(self.token)
+    }
+
+    fn wait(&self, state: &TokenBucketState, now: Timestamp, cost: u64) -> Duration {
+        let units = self.units_until(state.debt + cost * self.token, self.full());
+        if units == 0 {
+            return Duration::ZERO;
+        }
+        Duration::from_micros(state.at + units * self.unit - now.as_micros())
+    }
+
+    fn charge(&self, state: TokenBucketState, cost: u64) -> TokenBucketState {
+        self.state(state.debt + cost * self.token, state.at)
+    }
+}
+
+/// `ceil(debt * to / from)`.
+fn rescale(debt: u64, from: u64, to: u64) -> u64 {
+    if from == to {
+        return debt;
+    }
+    let exact = (u128::from(debt) * u128::from(to)).div_ceil(u128::from(from));
+    u64::try_from(exact).unwrap_or(u64::MAX)
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

@@ -1,0 +1,190 @@
+//! What a check answers.
+
+use std::time::Duration;
+
+use super::observed::{Observed, Source, Verdict};
+use super::policy::Policy;
+use crate::error::{Error, ErrorKind};
+
+/// The answer for one policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decision {
+    /// What to do with the request.
+    pub outcome: Outcome,
+    /// The policy that was asked.
+    pub policy: Policy,
+    /// The most that one request can be granted: the window's limit or the bucket's size.
+    pub limit: u64,
+    /// How much of it is taken, rounded up; after this request, if it was allowed.
+    pub used: u64,
+    /// How much of it is left, rounded down.
+    pub remaining: u64,
+    /// How long until all of it is free again, if nothing more is asked for.
+    pub reset_after: Duration,
+    /// Who answered.
+    pub source: Source,
+    /// Whether the answer is worth less than the store's own: an outage rule gave it.
+    pub degraded: bool,
+    /// For a shadow policy: what it would have answered. `outcome` is then `Allowed`.
+    pub shadow: Option<Outcome>,
+}
+
+/// Denied, impossible and broken are three things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Go on.
+    Allowed,
+    /// Not now.
+    Denied {
+        /// The earliest time at which the same request, alone, is allowed.
+        retry_after: Duration,
+    },
+    /// Never: the cost is above the limit. Waiting does not help.
+    Never,
+    /// No answer could be had, and the policy does not allow without one.
+    Unavailable {
+        /// Why.
+        kind: ErrorKind,
+    },
+}
+
+impl Outcome {
+    /// Whether to go on.
+    pub fn is_allowed(self) -> bool {
+        self == Self::Allowed
+    }
+
+    /// A stable lower-case name for logs, metrics and bodies.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied { .. } => "denied",
+            Self::Never => "never",
+            Self::Unavailable { .. } => "unavailable",
+        }
+    }
+}
+
+impl From<Verdict> for Outcome {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Admit => Self::Allowed,
+            Verdict::Deny { retry_after } => Self::Denied { retry_after },
+            Verdict::Never => Self::Never,
+        }
+    }
+}
+
+impl Decision {
+    /// The decision that an observation under a policy means.
+    pub fn new(policy: &Policy, observed: &Observed) -> Self {
+        let verdict = Outcome::from(observed.verdict);
+        let limit = policy.quota().capacity();
+        Self {
+            outcome: if policy.is_shadow() {
+                Outcome::Allowed
+            } else {
+                verdict
+            },
+            policy: policy.clone(),
+            limit,
+            used: observed.used,
+            remaining: limit.saturating_sub(observed.used),
+            reset_after: observed.reset_after,
+            source: observed.source,
+            degraded: observed.source == Source::Outage,
+            shadow: policy.is_shadow().then_some(verdict),
+        }
+    }
+
+    /// The decision when the store could not be asked.
+    pub fn unavailable(policy: &Policy, error: &Error) -> Self {
+        Self {
+            outcome: Outcome::Unavailable { kind: error.kind() },
+            policy: policy.clone(),
+            limit: policy.quota().capacity(),
+            used: 0,
+            remaining: 0,
+            reset_after: Duration::ZERO,
+            source: Source::Outage,
+            degraded: true,
+            shadow: None,
+        }
+    }
+
+    /// Whether to go on.
+    pub fn is_allowed(&self) -> bool {
+        self.outcome.is_allowed()
+    }
+
+    /// How long to wait before trying again; `None` unless denied.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.outcome {
+            Outcome::Denied { retry_after } => Some(retry_after),
+            _ => None,
+        }
+    }
+}
+
+/// The answer for a group: all of its charges were made, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupDecision {
+    /// What to do with the request. `Denied` carries the largest time to wait; `Never` if any step
+    /// can never be admitted.
+    pub outcome: Outcome,
+    /// One decision a step, in the order asked. Each speaks for its own policy alone: in a denied
+    /// group, `Allowed` means that this policy was not the obstacle, not that it was charged.
+    pub decisions: Vec<Decision>,
+}
+
+impl GroupDecision {
+    /// The group decision that its parts mean.
+    pub fn new(decisions: Vec<Decision>) -> Self {
+        let outcome = decisions
+            .iter()
+            .map(|decision| decision.outcome)
+            .max_by_key(|outcome| match outcome {
+                Outcome::Allowed => (0, Duration::ZERO),
+                Outcome::Denied { retry_after } => (1, *retry_after),
+                Outcome::Never => (2, Duration::ZERO),
+                Outcome::Unavailable { .. } => (3, Duration::ZERO),
+            })
+            .unwrap_or(Outcome::Allowed);
+        Self { outcome, decisions }
+    }
+
+    /// Whether to go on.
+    pub fn is_allowed(&self) -> bool {
+        self.outcome.is_allowed()
+    }
+
+    /// Every policy that stood in the way, in the order asked.
+    pub fn violated(&self) -> impl Iterator<Item = &Decision> {
+        self.decisions
+            .iter()
+            .filter(|decision| !decision.is_allowed())
+    }
+
+    /// The enforced policy that binds most: the worst violation, else the one with the smallest
+    /// share of its limit left. `None` if every policy is a shadow. Headers show this one.
+    pub fn binding(&self) -> Option<&Decision> {
+        let enforced = || {
+            self.decisions
+                .iter()
+                .filter(|decision| decision.shadow.is_none())
+        };
+        enforced()
+            .find(|decision| !self.is_allowed() && decision.outcome == self.outcome)
+            .or_else(|| {
+                enforced().min_by(|a, b| {
+                    // a.remaining / a.limit against b.remaining / b.limit, without rounding.
+                    let left = u128::from(a.remaining) * u128::from(b.limit);
+                    let right = u128::from(b.remaining) * u128::from(a.limit);
+                    left.cmp(&right)
+                })
+            })
+    }
+}

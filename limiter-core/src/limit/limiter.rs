@@ -1,0 +1,185 @@
+//! What users call.
+
+use std::sync::Arc;
+
+use super::action::Action;
+use super::decision::{Decision, GroupDecision};
+use super::group::{Group, MAX_STEPS, Step};
+use super::observed::Observed;
+use super::policy::Policy;
+use super::store::LimitStore;
+use crate::error::{Error, ErrorKind};
+use crate::health::Health;
+use crate::key::Key;
+
+/// Asks a store for decisions. Cheap to clone; clones share the store.
+///
+/// `check` and its sisters always answer with a decision: where the store gives an error, the
+/// outcome is `Unavailable` and the error is logged. The `try_` forms return the error itself.
+#[derive(Clone, Debug)]
+pub struct Limiter {
+    store: Arc<dyn LimitStore>,
+}
+
+/// One charge of a group: a policy, a key and a cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Charge<'a> {
+    policy: &'a Policy,
+    key: &'a Key,
+    cost: u64,
+}
+
+impl<'a> Charge<'a> {
+    /// A charge of 1.
+    pub fn new(policy: &'a Policy, key: &'a Key) -> Self {
+        Self {
+            policy,
+            key,
+            cost: 1,
+        }
+    }
+
+    /// The same charge at another cost. 0 is a peek.
+    #[must_use]
+    pub fn with_cost(self, cost: u64) -> Self {
+        Self { cost, ..self }
+    }
+}
+
+impl Limiter {
+    /// A limiter over a store.
+    pub fn new(store: impl LimitStore + 'static) -> Self {
+        Self {
+            store: Arc::new(store),
+        }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn LimitStore> {
+        &self.store
+    }
+
+    /// Charges 1.
+    pub async fn check(&self, policy: &Policy, key: &Key) -> Decision {
+        self.check_n(policy, key, 1).await
+    }
+
+    /// Charges `cost`; 0 is a peek. A cost above the limit is answered with `Never`.
+    pub async fn check_n(&self, policy: &Policy, key: &Key, cost: u64) -> Decision {
+        self.try_check_n(policy, key, cost)
+            .await
+            .unwrap_or_else(|error| unavailable(policy, &error))
+    }
+
+    /// Charges 1.
+    ///
+    /// # Errors
+    /// What the store reports; misuse is `InvalidInput` or `Unsupported`. A denial is no error.
+    pub async fn try_check(&self, policy: &Policy, key: &Key) -> Result<Decision, Error> {
+        self.try_check_n(policy, key, 1).await
+    }
+
+    /// Charges `cost`; 0 is a peek.
+    ///
+    /// # Errors
+    /// As [`try_check`](Self::try_check).
+    pub async fn try_check_n(
+        &self,
+        policy: &Policy,
+        key: &Key,
+        cost: u64,
+    ) -> Result<Decision, Error> {
+        self.one(policy, key, Action::Charge { cost }).await
+    }
+
+    /// Charges a group: all of it, or, if any enforced policy denies, nothing.
+    pub async fn check_all(&self, charges: &[Charge<'_>]) -> GroupDecision {
+        self.try_check_all(charges).await.unwrap_or_else(|error| {
+            GroupDecision::new(
+                charges
+                    .iter()
+                    .map(|charge| unavailable(charge.policy, &error))
+                    .collect(),
+            )
+        })
+    }
+
+    /// Charges a group: all of it, or, if any enforced policy denies, nothing.
+    ///
+    /// # Errors
+    /// As [`try_check`](Self::try_check), and `InvalidInput` for what [`Group::new`] refuses.
+    pub async fn try_check_all(&self, charges: &[Charge<'_>]) -> Result<GroupDecision, Error> {
+        let steps: Vec<Step<'_>> = charges
+            .iter()
+            .map(|charge| {
+                let cost = charge.cost;
+                Step::new(charge.policy, charge.key, Action::Charge { cost })
+            })
+            .collect();
+        let mut observed = [Observed::default(); MAX_STEPS];
+        let observed = observed.get_mut(..steps.len()).ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidInput,
+                "limit.check_all",
+                format!("a group has {} charges; give at most {MAX_STEPS}", steps.len()),
+            )
+        })?;
+        self.apply(&steps, observed).await?;
+        let decisions = steps
+            .iter()
+            .zip(observed.iter())
+            .map(|(step, observed)| Decision::new(step.policy, observed))
+            .collect();
+        Ok(GroupDecision::new(decisions))
+    }
+
+    /// What is used, without charging anything. `outcome` says whether a charge of 1 would pass.
+    ///
+    /// # Errors
+    /// As [`try_check`](Self::try_check).
+    pub async fn peek(&self, policy: &Policy, key: &Key) -> Result<Decision, Error> {
+        self.one(policy, key, Action::Peek { cost: 1 }).await
+    }
+
+    /// Forgets what was charged to a key.
+    ///
+    /// # Errors
+    /// As [`try_check`](Self::try_check).
+    pub async fn reset(&self, policy: &Policy, key: &Key) -> Result<(), Error> {
+        self.one(policy, key, Action::Reset).await.map(drop)
+    }
+
+    /// How the store is: for `/health`. Never fails.
+    pub async fn health(&self) -> Health {
+        self.store.health().await
+    }
+
+    /// Whether the store answers. Never fails.
+    pub async fn is_healthy(&self) -> bool {
+        self.health().await.connected
+    }
+
+    async fn one(&self, policy: &Policy, key: &Key, action: Action<'_>) -> Result<Decision, Error> {
+        let steps = [Step::new(policy, key, action)];
+        let mut observed = [Observed::default()];
+        self.apply(&steps, &mut observed).await?;
+        Ok(Decision::new(policy, &observed[0]))
+    }
+
+    async fn apply(&self, steps: &[Step<'_>], observed: &mut [Observed]) -> Result<(), Error> {
+        let group = Group::new(steps, &self.store.capabilities())?;
+        match self.store.try_apply_now(&group, observed) {
+            Some(answer) => answer,
+            None => self.store.apply(&group, observed).await,
+        }
+    }
+}
+
+fn unavailable(policy: &Policy, error: &Error) -> Decision {
+    if error.kind().is_outage() {
+        tracing::warn!(policy = policy.name(), scope = policy.scope(), %error, "limit not checked");
+    } else {
+        tracing::error!(policy = policy.name(), scope = policy.scope(), %error, "limit refused");
+    }
+    Decision::unavailable(policy, error)
+}

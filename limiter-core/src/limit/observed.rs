@@ -1,0 +1,86 @@
+//! What a store reports for one step.
+
+use std::time::Duration;
+
+/// The state of one key after (or, where the group was denied, without) one step.
+///
+/// What is left is the quota's capacity minus [`used`](Observed::used).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Observed {
+    /// Whether this step alone could be admitted.
+    pub verdict: Verdict,
+    /// How much of the capacity is taken, rounded up. May exceed the capacity where something else
+    /// wrote the counter, or after the quota was lowered.
+    pub used: u64,
+    /// How long until the whole capacity is free, if nothing more is charged.
+    pub reset_after: Duration,
+    /// Who answered.
+    pub source: Source,
+}
+
+impl Observed {
+    /// An observation.
+    pub const fn new(verdict: Verdict, used: u64, reset_after: Duration, source: Source) -> Self {
+        Self {
+            verdict,
+            used,
+            reset_after,
+            source,
+        }
+    }
+}
+
+/// A buffer's filler until a store writes to it: nothing was asked.
+impl Default for Observed {
+    fn default() -> Self {
+        Self::new(Verdict::Never, 0, Duration::ZERO, Source::Store)
+    }
+}
+
+/// Whether one step could be admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "admitted, later or never are all there is"
+)]
+pub enum Verdict {
+    /// It could.
+    Admit,
+    /// Not now.
+    Deny {
+        /// The earliest time at which the same request, alone, is admitted.
+        retry_after: Duration,
+    },
+    /// Never: the cost is above the capacity.
+    Never,
+}
+
+/// Who answered a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Source {
+    /// A store that instances share.
+    Store,
+    /// This process's own memory.
+    Memory,
+    /// Tokens that this instance had debited in the store before.
+    Lease,
+    /// A remembered denial.
+    DenialCache,
+    /// The outage rule: the store was not there to ask.
+    Outage,
+}
+
+impl Source {
+    /// A stable lower-case name for logs, metrics and bodies.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Memory => "memory",
+            Self::Lease => "lease",
+            Self::DenialCache => "denial_cache",
+            Self::Outage => "outage",
+        }
+    }
+}

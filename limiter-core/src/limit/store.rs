@@ -1,0 +1,88 @@
+//! The contract of a limit store.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::group::Group;
+use super::observed::Observed;
+use crate::error::Error;
+use crate::health::Health;
+
+/// Where limits live. For implementors; users call [`Limiter`](super::Limiter).
+///
+/// # Contract
+/// - **Atomicity.** A group is one atomic step: all of its charges are made, or none. A denied group
+///   charges nothing. Concurrent groups behave as if they ran one after the other.
+/// - **Clock.** One clock for all callers of the store (Redis `TIME`; in memory a
+///   [`Clock`](crate::clock::Clock)), read once a group. A clock that steps back grants nothing.
+/// - **Errors.** An [`Error`] says whether the group took effect. `Effect::No`: nothing was charged
+///   and asking again is safe. `Effect::Unknown`: it may have run; the store has not sent it again.
+/// - **Cancellation.** Dropping the future of [`apply`](LimitStore::apply) leaves the group either
+///   whole or undone, never in part; which one is unknown.
+/// - **Clones** of a store share its state.
+/// - **Bounds.** Every key it creates is removed by itself some time after its state is fresh again.
+#[async_trait]
+pub trait LimitStore: Send + Sync + fmt::Debug {
+    /// What this store can do beyond charge, peek and reset of groups. Constant.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Answers without I/O, or not at all: `None` means that nothing was done and that
+    /// [`apply`](LimitStore::apply) has to be called.
+    ///
+    /// `observed` has one place for each step and is filled if the answer is `Some(Ok(()))`.
+    fn try_apply_now(
+        &self,
+        group: &Group<'_>,
+        observed: &mut [Observed],
+    ) -> Option<Result<(), Error>>;
+
+    /// Applies one group and fills `observed`, which has one place for each step.
+    ///
+    /// # Errors
+    /// See the contract above. A denial is not an error.
+    async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error>;
+
+    /// How the store is. Never fails and answers within the store's deadline.
+    async fn health(&self) -> Health;
+}
+
+/// What a store can do beyond the base: charge, peek and reset, in groups, enforced or in shadow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Gives single charges back by their receipt.
+    pub refunds: bool,
+    /// Reserve, settle and cancel.
+    pub reservations: bool,
+    /// Acquire, renew and release.
+    pub leases: bool,
+    /// Recognises a retried group by its operation id.
+    pub operation_ids: bool,
+}
+
+/// Shared stores are stores.
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: LimitStore + ?Sized> LimitStore for Arc<S> {
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    fn try_apply_now(
+        &self,
+        group: &Group<'_>,
+        observed: &mut [Observed],
+    ) -> Option<Result<(), Error>> {
+        (**self).try_apply_now(group, observed)
+    }
+
+    async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
+        (**self).apply(group, observed).await
+    }
+
+    async fn health(&self) -> Health {
+        (**self).health().await
+    }
+}

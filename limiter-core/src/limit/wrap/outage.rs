@@ -1,0 +1,88 @@
+//! Answers for a store that cannot, by the rule of each policy.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::error::{Effect, Error};
+use crate::health::Health;
+use crate::limit::action::Action;
+use crate::limit::group::Group;
+use crate::limit::observed::{Observed, Source, Verdict};
+use crate::limit::policy::Outage;
+use crate::limit::store::{Capabilities, LimitStore};
+
+/// A store that applies the [`Outage`] rules of the policies when the inner store is not there.
+///
+/// Only outages count ([`ErrorKind::is_outage`](crate::ErrorKind::is_outage)): misuse stays an
+/// error. In a group one `Deny` wins, so a group is admitted only if every enforced policy allows
+/// it. Only charges and peeks are answered: a reset that did not happen is an error under any rule.
+#[derive(Debug)]
+pub struct OutageRules<S> {
+    inner: S,
+}
+
+impl<S: LimitStore> OutageRules<S> {
+    /// Applies the rules around `inner`.
+    pub fn new(inner: S) -> Self {
+        Self { inner }
+    }
+
+    fn answer(
+        &self,
+        group: &Group<'_>,
+        observed: &mut [Observed],
+        result: Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Err(error) = result else { return Ok(()) };
+        let allowed = group.steps().iter().all(|step| {
+            matches!(step.action, Action::Charge { .. } | Action::Peek { .. })
+                && (step.policy.is_shadow() || step.policy.outage() == Outage::Allow)
+        });
+        if !error.kind().is_outage() || !allowed {
+            return Err(error);
+        }
+        tracing::warn!(
+            policy = group.steps().first().map(|step| step.policy.name()),
+            effect_unknown = error.effect() == Effect::Unknown,
+            %error,
+            "allowed without a check: the policy allows in an outage"
+        );
+        for (index, (step, observed)) in group.steps().iter().zip(observed).enumerate() {
+            // What can never be admitted is not admitted by an outage either.
+            let verdict = if group.total_cost(index) > step.policy.quota().capacity() {
+                Verdict::Never
+            } else {
+                Verdict::Admit
+            };
+            *observed = Observed::new(verdict, 0, Duration::ZERO, Source::Outage);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: LimitStore> LimitStore for OutageRules<S> {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn try_apply_now(
+        &self,
+        group: &Group<'_>,
+        observed: &mut [Observed],
+    ) -> Option<Result<(), Error>> {
+        let result = self.inner.try_apply_now(group, observed)?;
+        Some(self.answer(group, observed, result))
+    }
+
+    async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
+        let result = self.inner.apply(group, observed).await;
+        self.answer(group, observed, result)
+    }
+
+    async fn health(&self) -> Health {
+        self.inner.health().await
+    }
+}
