@@ -268,7 +268,10 @@ mod tests {
     #[test]
     fn requirement_keys_are_exact() {
         // A5, B1, C1, E1: plain ids give exactly the required text.
-        assert_eq!(Key::new(["ratelimit", "api", "u1"]).as_str(), "ratelimit:api:u1");
+        assert_eq!(
+            Key::new(["ratelimit", "api", "u1"]).as_str(),
+            "ratelimit:api:u1"
+        );
         assert_eq!(
             Key::new(["ratelimit", "user", "u-1", "resumeAnalysis"]).as_str(),
             "ratelimit:user:u-1:resumeAnalysis"
@@ -277,7 +280,10 @@ mod tests {
             Key::new(["ratelimit", "acme", "webhook", "hooks", "POST", "stripe"]).as_str(),
             "ratelimit:acme:webhook:hooks:POST:stripe"
         );
-        assert_eq!(Key::new(["rate", "s1", "search"]).as_str(), "rate:s1:search");
+        assert_eq!(
+            Key::new(["rate", "s1", "search"]).as_str(),
+            "rate:s1:search"
+        );
     }
 
     #[test]

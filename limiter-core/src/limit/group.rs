@@ -141,9 +141,7 @@ impl<'a> Group<'a> {
             .fold(0, |sum: u64, earlier| {
                 sum.saturating_add(earlier.action.cost())
             });
-        earlier
-            .saturating_add(step.action.cost())
-            .min(MAX_INTEGER)
+        earlier.saturating_add(step.action.cost()).min(MAX_INTEGER)
     }
 }
 

@@ -121,7 +121,10 @@ impl Limiter {
             Error::new(
                 ErrorKind::InvalidInput,
                 "limit.check_all",
-                format!("a group has {} charges; give at most {MAX_STEPS}", steps.len()),
+                format!(
+                    "a group has {} charges; give at most {MAX_STEPS}",
+                    steps.len()
+                ),
             )
         })?;
         self.apply(&steps, observed).await?;

@@ -1,0 +1,197 @@
+//! The suite that every backend calls from its tests, also a third party's.
+//!
+//! A backend is conformant if [`limits`] (or [`caches`]) returns; a failure panics with the case
+//! and the values. What a backend lacks it declares, and then the suite checks that it is refused.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use limiter_core::clock::ManualClock;
+//! use limiter_core::conformance::{LimitHarness, limits};
+//! use limiter_core::limit::LimitStore;
+//!
+//! struct Mine { store: Arc<dyn LimitStore>, clock: ManualClock }
+//!
+//! #[async_trait::async_trait]
+//! impl LimitHarness for Mine {
+//!     fn store(&self) -> Arc<dyn LimitStore> {
+//!         self.store.clone()
+//!     }
+//!     async fn advance(&self, by: Duration) {
+//!         self.clock.advance(by);
+//!     }
+//! }
+//! # async fn test(mine: Mine) {
+//! limits(&mine).await;
+//! # }
+//! ```
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test suite: its failures are panics"
+)]
+
+mod cache;
+mod group;
+mod single;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::cache::CacheStore;
+use crate::key::Key;
+use crate::limit::{LimitStore, Limiter, Period, Policy, Quota};
+
+/// A limit store whose time the suite can move.
+#[async_trait]
+pub trait LimitHarness: Sync {
+    /// The store. Every call gives the same counters.
+    fn store(&self) -> Arc<dyn LimitStore>;
+
+    /// Moves the store's clock forward.
+    async fn advance(&self, by: Duration);
+}
+
+/// A cache store whose time the suite can move.
+#[async_trait]
+pub trait CacheHarness: Sync {
+    /// The store. Every call gives the same values.
+    fn store(&self) -> Arc<dyn CacheStore>;
+
+    /// Moves the store's clock forward, or waits where it cannot be moved.
+    async fn advance(&self, by: Duration);
+}
+
+/// Checks a limit store. Needs a tokio runtime.
+///
+/// # Panics
+/// If the store breaks its contract.
+pub async fn limits(harness: &dyn LimitHarness) {
+    for case in cases() {
+        single::counts_down_to_a_denial(harness, &case).await;
+        single::a_denial_charges_nothing(harness, &case).await;
+        single::retry_after_is_exact(harness, &case).await;
+        single::reset_after_frees_everything(harness, &case).await;
+        single::costs_out_of_range_never_reach_the_state(harness, &case).await;
+        single::a_peek_changes_nothing(harness, &case).await;
+        single::a_reset_forgets(harness, &case).await;
+        single::concurrent_charges_admit_exactly_the_limit(harness, &case).await;
+        single::a_lowered_quota_keeps_the_count(harness, &case).await;
+        group::a_key_twice_adds_up(harness, &case).await;
+        group::a_shadow_never_blocks(harness, &case).await;
+    }
+    group::all_or_nothing(harness).await;
+    group::the_largest_wait_is_enough(harness).await;
+    group::misuse_is_refused(harness).await;
+    single::large_quotas_are_exact(harness).await;
+    single::lacking_actions_are_refused(harness).await;
+    let health = harness.store().health().await;
+    assert!(
+        health.connected,
+        "the store under test is healthy: {health:?}"
+    );
+}
+
+/// Checks a cache store. Needs a tokio runtime.
+///
+/// # Panics
+/// If the store breaks its contract.
+pub async fn caches(harness: &dyn CacheHarness) {
+    cache::keeps_bytes(harness).await;
+    cache::expires(harness).await;
+    cache::increments(harness).await;
+    cache::clears_one_namespace(harness).await;
+    cache::refuses_bad_input(harness).await;
+    let health = harness.store().health().await;
+    assert!(
+        health.connected,
+        "the store under test is healthy: {health:?}"
+    );
+}
+
+/// A quota to run every single-key case with.
+struct Case {
+    name: &'static str,
+    quota: Quota,
+    /// The same algorithm and period at half the limit.
+    half: Quota,
+    /// The grain of `retry_after`.
+    unit: Duration,
+}
+
+impl Case {
+    fn policy(&self) -> Policy {
+        Policy::new(self.name, self.quota).unwrap()
+    }
+
+    fn capacity(&self) -> u64 {
+        self.quota.capacity()
+    }
+
+    fn key(&self, test: &str) -> Key {
+        Key::new(["conformance", self.name, test])
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let micro = Duration::from_micros(1);
+    let case = |name, quota: fn(u64) -> Quota, limit, unit| Case {
+        name,
+        quota: quota(limit),
+        half: quota(limit / 2),
+        unit,
+    };
+    vec![
+        case(
+            "fixed-window",
+            |limit| Quota::fixed_window(limit, Period::MINUTE).unwrap(),
+            6,
+            Duration::from_millis(1),
+        ),
+        case(
+            "sliding-window",
+            |limit| Quota::sliding_window(limit, Period::MINUTE).unwrap(),
+            6,
+            micro,
+        ),
+        // Counted in milliseconds, because 10 million times a day's microseconds pass 2^53.
+        case(
+            "sliding-window-coarse",
+            |limit| Quota::sliding_window(limit, Period::DAY).unwrap(),
+            10_000_000,
+            micro,
+        ),
+        case(
+            "token-bucket",
+            |limit| Quota::token_bucket(limit, 7, Period::MINUTE).unwrap(),
+            6,
+            micro,
+        ),
+        // Counted in milliseconds, with a fraction that no period divides.
+        case(
+            "token-bucket-coarse",
+            |limit| Quota::token_bucket(limit, 7, Period::MONTH).unwrap(),
+            1_800,
+            micro,
+        ),
+    ]
+}
+
+/// One at a time up to the limit for small quotas; in six steps for large ones.
+fn portion(case: &Case) -> u64 {
+    (case.capacity() / 6).max(1)
+}
+
+async fn fill(limiter: &Limiter, case: &Case, key: &Key) {
+    let decision = limiter
+        .try_check_n(&case.policy(), key, case.capacity())
+        .await
+        .unwrap();
+    assert!(decision.is_allowed(), "{}: a fresh key has room", case.name);
+}
+
+fn limiter(harness: &dyn LimitHarness) -> Limiter {
+    Limiter::new(harness.store())
+}

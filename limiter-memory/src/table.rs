@@ -1,0 +1,141 @@
+//! The table of limit states: shards of a mutex and a hash table, bounded and self-sweeping.
+//!
+//! Not a cache: an entry that still counts is never evicted, because that would reset a limit. Keys
+//! are stored as keyed 128-bit fingerprints (SipHash-1-3-128 under a random key), so that an entry
+//! is small and nobody can aim for collisions. docs/design.md has the measurements behind the choice.
+
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
+use limiter_core::clock::Timestamp;
+use limiter_core::limit::algorithm::State;
+use parking_lot::{Mutex, MutexGuard};
+use siphasher::sip128::SipHasher13;
+
+/// Many small shards: a shard that grows stalls its callers, the less the smaller it is.
+const SHARDS: usize = 256;
+
+/// A full shard whose sweep freed nothing is not swept again for this long (microseconds), so that
+/// a flood of new keys does not sweep at every request.
+const SWEEP_PAUSE: u64 = 10_000;
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: SipHasher13,
+    shard_keys: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shard {
+    entries: HashTable<Entry>,
+    /// The length at which the shard is swept next; doubles with what a sweep leaves, so that
+    /// sweeping costs a constant per insertion.
+    sweep_at: usize,
+    /// When a full shard may be swept again.
+    sweep_after: Timestamp,
+}
+
+#[derive(Debug)]
+struct Entry {
+    fingerprint: Fingerprint,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint(u128);
+
+impl Fingerprint {
+    /// The table's hash: the low half.
+    fn hash(self) -> u64 {
+        #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
+        let low = self.0 as u64;
+        low
+    }
+
+    /// The shard: from the high half, which the table's hash does not use.
+    pub(crate) fn shard(self) -> usize {
+        (self.0 >> 120) as usize % SHARDS
+    }
+}
+
+impl Table {
+    pub(crate) fn new(keys: usize) -> Self {
+        let random = RandomState::new();
+        let shard = || {
+            Mutex::new(Shard {
+                entries: HashTable::new(),
+                sweep_at: 64,
+                sweep_after: Timestamp::default(),
+            })
+        };
+        Self {
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            hasher: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
+            shard_keys: keys.div_ceil(SHARDS),
+        }
+    }
+
+    pub(crate) fn fingerprint(&self, key: &str) -> Fingerprint {
+        Fingerprint(self.hasher.hash(key.as_bytes()).as_u128())
+    }
+
+    /// The fingerprint of no key: encoded keys hold no control bytes.
+    pub(crate) fn overflow_fingerprint(&self, policy: &str) -> Fingerprint {
+        self.fingerprint(&format!("\0overflow:{policy}"))
+    }
+
+    pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        self.shards[shard].lock()
+    }
+
+    /// How many entries a shard may hold.
+    pub(crate) fn shard_keys(&self) -> usize {
+        self.shard_keys
+    }
+
+    /// Entries at present, fresh ones that were not yet swept included.
+    pub(crate) fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().entries.len())
+            .sum()
+    }
+}
+
+impl Shard {
+    pub(crate) fn get(&self, fingerprint: Fingerprint) -> Option<State> {
+        self.entries
+            .find(fingerprint.hash(), |entry| entry.fingerprint == fingerprint)
+            .map(|entry| entry.state)
+    }
+
+    pub(crate) fn set(&mut self, fingerprint: Fingerprint, state: Option<State>) {
+        let hash = fingerprint.hash();
+        let entry = self.entries.entry(
+            hash,
+            |entry| entry.fingerprint == fingerprint,
+            |entry| entry.fingerprint.hash(),
+        );
+        use hashbrown::hash_table::Entry as Place;
+        match (entry, state) {
+            (Place::Occupied(mut place), Some(state)) => place.get_mut().state = state,
+            (Place::Occupied(place), None) => drop(place.remove()),
+            (Place::Vacant(place), Some(state)) => {
+                place.insert(Entry { fingerprint, state });
+            }
+            (Place::Vacant(_), None) => {}
+        }
+    }
+
+    /// Makes room for `new` more entries, sweeping fresh ones if it is time to; whether there is.
+    pub(crate) fn has_room(&mut self, new: usize, capacity: usize, now: Timestamp) -> bool {
+        let full = self.entries.len() + new > capacity;
+        if self.entries.len() >= self.sweep_at || (full && now >= self.sweep_after) {
+            self.entries.retain(|entry| !entry.state.is_fresh(now));
+            self.sweep_at = (2 * self.entries.len()).max(64);
+            self.sweep_after = Timestamp::from_micros(now.as_micros() + SWEEP_PAUSE);
+        }
+        self.entries.len() + new <= capacity
+    }
+}
