@@ -1,1 +1,45 @@
-//! Empty.
+//! Rate limits and a cache that instances share through Redis (6.2 or later).
+//!
+//! - [`RedisStore`]: a [`LimitStore`](limiter_core::limit::LimitStore). One script call a group.
+//! - [`RedisCache`]: a [`CacheStore`](limiter_core::cache::CacheStore) over a pool of its own.
+//! - [`RedisConfig`]: URL, key prefix, pool size, deadlines, TLS. [`RedisEnv`]: the same from the
+//!   environment.
+//!
+//! Both connect when they are first used and must be made in a tokio runtime. Errors say whether
+//! the call took effect; a call that may have been sent is never sent again.
+//!
+//! ```
+//! use limiter_core::ErrorKind;
+//! use limiter_core::limit::{Limiter, Period, Policy, Quota};
+//! use limiter_core::Key;
+//! use limiter_redis::{RedisConfig, RedisStore};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! // Port 1 is never a Redis: the check says so at once, and that nothing was charged.
+//! let config = RedisConfig::new("redis://127.0.0.1:1")?.with_key_prefix("myapp:")?;
+//! let limiter = Limiter::new(RedisStore::new(&config)?);
+//! let policy = Policy::new("api", Quota::fixed_window(20, Period::HOUR)?)?;
+//! let error = limiter.try_check(&policy, &Key::new(["ratelimit", "api", "42"])).await.unwrap_err();
+//! assert_eq!(error.kind(), ErrorKind::Connection);
+//! assert_eq!(error.effect(), limiter_core::Effect::No);
+//! # Ok::<(), limiter_core::Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Features
+//!
+//! - `virtual-clock`: for tests, a store whose time is a key in Redis that the test sets. Off by
+//!   default.
+
+mod cache;
+mod config;
+mod env;
+mod error;
+mod limit;
+mod pool;
+mod script;
+
+pub use cache::RedisCache;
+pub use config::RedisConfig;
+pub use env::RedisEnv;
+pub use limit::RedisStore;

@@ -1,0 +1,231 @@
+//! A cache in Redis.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use limiter_core::cache::{CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry, check_ttl};
+use limiter_core::{Effect, Error, ErrorKind, Health, Key};
+use redis::{FromRedisValue, Script, Value};
+
+use crate::config::RedisConfig;
+use crate::limit::ping;
+use crate::pool::{Pool, Probe, Request};
+use crate::script;
+
+/// How many keys one step of a clear removes.
+const CLEAR_BATCH: usize = 500;
+
+/// Cached bytes in one Redis server. Has a pool of its own, so that large values do not hold up
+/// checks. Clones share it.
+///
+/// A namespace has an index, the sorted set `<namespace>:%index`, by which it is cleared without a
+/// scan. Redis may evict it like any key; values that it named then stay until their time is over.
+#[derive(Clone, Debug)]
+pub struct RedisCache {
+    pool: Pool,
+    prefix: Arc<str>,
+    set: Arc<Script>,
+    increment: Arc<Script>,
+    unindex: Arc<Script>,
+}
+
+impl RedisCache {
+    /// A cache that connects when it is first used. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// `Config` if the settings cannot be used.
+    pub fn new(config: &RedisConfig) -> Result<Self, Error> {
+        let key = format!("{}cache:%probe", config.prefix);
+        let probe = Probe {
+            script: script::cache_set(),
+            keys: vec![key.clone(), format!("{key}:%index")],
+            arguments: ["probe", "1000", "cache:%probe"]
+                .map(str::to_owned)
+                .to_vec(),
+        };
+        Ok(Self {
+            pool: Pool::new(config, config.cache_deadline, probe)?,
+            prefix: config.prefix.as_str().into(),
+            set: Arc::new(script::cache_set()),
+            increment: Arc::new(script::cache_increment()),
+            unindex: Arc::new(script::cache_unindex()),
+        })
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// No encoded segment is `%index`, so no value has this name.
+    fn index(&self, namespace: &Key) -> String {
+        format!("{}{namespace}:%index", self.prefix)
+    }
+
+    /// Runs a script on a value and its index, as both writing scripts take them.
+    async fn write(
+        &self,
+        operation: &'static str,
+        script: &Script,
+        key: &CacheKey,
+        argument: &[u8],
+        ttl: Duration,
+    ) -> Result<Value, Error> {
+        let millis = check_ttl(operation, ttl)?;
+        let mut call = script.prepare_invoke();
+        call.key(self.full(key.as_str()))
+            .key(self.index(key.namespace()))
+            .arg(argument)
+            .arg(millis)
+            .arg(key.as_str());
+        self.pool.call(operation, Request::Script(&call)).await
+    }
+}
+
+#[async_trait]
+impl CacheStore for RedisCache {
+    fn capabilities(&self) -> CacheCapabilities {
+        CacheCapabilities::default()
+    }
+
+    async fn get(&self, key: &CacheKey) -> Result<Option<Entry>, Error> {
+        let entries = self.get_many(std::slice::from_ref(key)).await?;
+        Ok(entries.into_iter().next().flatten())
+    }
+
+    async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>, Error> {
+        const OPERATION: &str = "cache.get";
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        // In one transaction: the time left must be that of the value that was read.
+        let mut read = redis::pipe();
+        read.atomic();
+        for key in keys {
+            let full = self.full(key.as_str());
+            read.cmd("GET").arg(&full).cmd("PTTL").arg(&full);
+        }
+        let reply = self.pool.call(OPERATION, Request::Pipeline(&read)).await?;
+        let parts: Vec<(Option<Bytes>, i64)> = understand(OPERATION, reply)?;
+        Ok(parts
+            .into_iter()
+            .map(|(value, ttl)| {
+                let ttl = Duration::from_millis(u64::try_from(ttl).unwrap_or(0));
+                value.map(|value| Entry::new(value, ttl))
+            })
+            .collect())
+    }
+
+    async fn set(&self, key: &CacheKey, entry: NewEntry<'_>) -> Result<(), Error> {
+        if !entry.tags.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "cache.set",
+                "the Redis cache has no tags",
+            ));
+        }
+        self.write("cache.set", &self.set, key, &entry.value, entry.ttl)
+            .await
+            .map(drop)
+    }
+
+    async fn delete(&self, key: &CacheKey) -> Result<bool, Error> {
+        const OPERATION: &str = "cache.delete";
+        let mut delete = redis::pipe();
+        delete
+            .atomic()
+            .cmd("UNLINK")
+            .arg(self.full(key.as_str()))
+            .cmd("ZREM")
+            .arg(self.index(key.namespace()))
+            .arg(key.as_str())
+            .ignore();
+        let reply = self
+            .pool
+            .call(OPERATION, Request::Pipeline(&delete))
+            .await?;
+        let (removed,): (u64,) = understand(OPERATION, reply)?;
+        Ok(removed > 0)
+    }
+
+    async fn increment(&self, key: &CacheKey, by: i64, ttl: Duration) -> Result<i64, Error> {
+        const OPERATION: &str = "cache.increment";
+        let by = by.to_string();
+        let reply = self
+            .write(OPERATION, &self.increment, key, by.as_bytes(), ttl)
+            .await
+            .map_err(|error| increment_error(key, error))?;
+        understand(OPERATION, reply)
+    }
+
+    async fn clear(&self, namespace: &Key) -> Result<u64, Error> {
+        const OPERATION: &str = "cache.clear";
+        let index = self.index(namespace);
+        let mut size = redis::cmd("ZCARD");
+        size.arg(&index);
+        let reply = self.pool.call(OPERATION, Request::Command(&size)).await?;
+        let size: usize = understand(OPERATION, reply)?;
+        let mut removed = 0;
+        // What is written meanwhile does not make this longer.
+        for _ in 0..size.div_ceil(CLEAR_BATCH) {
+            let mut first = redis::cmd("ZRANGE");
+            first
+                .arg(&index)
+                .arg(0)
+                .arg(CLEAR_BATCH - 1)
+                .arg("WITHSCORES");
+            let reply = self.pool.call(OPERATION, Request::Command(&first)).await?;
+            let named: Vec<(String, String)> = understand(OPERATION, reply)?;
+            if named.is_empty() {
+                break;
+            }
+            // Values first: if this stops half-way, the index still names what is left.
+            let mut unlink = redis::cmd("UNLINK");
+            let mut unindex = self.unindex.prepare_invoke();
+            unindex.key(&index);
+            for (key, expiry) in &named {
+                unlink.arg(self.full(key));
+                unindex.arg(key).arg(expiry);
+            }
+            let reply = self.pool.call(OPERATION, Request::Command(&unlink)).await?;
+            removed += understand::<u64>(OPERATION, reply)?;
+            self.pool.call(OPERATION, Request::Script(&unindex)).await?;
+        }
+        Ok(removed)
+    }
+
+    async fn health(&self) -> Health {
+        ping(&self.pool, "cached in").await
+    }
+}
+
+fn understand<T: FromRedisValue>(operation: &'static str, reply: Value) -> Result<T, Error> {
+    redis::from_redis_value(reply).map_err(|error| {
+        Error::new(
+            ErrorKind::Protocol,
+            operation,
+            "Redis's reply was not understood",
+        )
+        .with_effect(Effect::Unknown)
+        .with_source(error)
+    })
+}
+
+/// INCRBY refuses before it changes anything; Redis has no codes for its reasons, only texts.
+fn increment_error(key: &CacheKey, error: Error) -> Error {
+    let (kind, message) = if error.message().contains("overflow") {
+        (
+            ErrorKind::InvalidInput,
+            format!("{key} would leave the range of a 64-bit integer"),
+        )
+    } else if error.kind() == ErrorKind::Foreign || error.message().contains("not an integer") {
+        (
+            ErrorKind::Foreign,
+            format!("{key} holds a value that is no integer; delete it or use another key"),
+        )
+    } else {
+        return error;
+    };
+    Error::new(kind, "cache.increment", message).with_source(error)
+}

@@ -1,0 +1,187 @@
+//! Settings of the Redis backend.
+
+use std::fmt;
+use std::time::Duration;
+
+use limiter_core::{Error, ErrorKind};
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
+
+/// Where Redis is and how it is used. `Debug` shows the host and never a password.
+///
+/// ```
+/// use limiter_redis::RedisConfig;
+///
+/// let config = RedisConfig::new("rediss://user:secret@redis.example.com:6380/2")?;
+/// assert_eq!(config.host(), "redis.example.com:6380");
+/// assert!(!format!("{config:?}").contains("secret"));
+/// assert!(RedisConfig::new("http://example.com").is_err());
+/// # Ok::<(), limiter_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct RedisConfig {
+    pub(crate) connection: ConnectionInfo,
+    pub(crate) prefix: String,
+    pub(crate) pool_size: u32,
+    pub(crate) check_deadline: Duration,
+    pub(crate) cache_deadline: Duration,
+    pub(crate) warm_up: Duration,
+    pub(crate) slow: Duration,
+    pub(crate) state_ttl: Duration,
+}
+
+impl RedisConfig {
+    /// Settings for a URL: `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, or
+    /// `redis+unix:///path`.
+    ///
+    /// Defaults: no key prefix, 8 connections a pool, a deadline of 100 ms for a check and 500 ms for
+    /// a cache call, 2 s to warm up, calls above 100 ms logged as slow, limit states kept at least
+    /// 1,800 s.
+    ///
+    /// # Errors
+    /// `Config` if the URL cannot be used; the message never repeats it. `#insecure` is refused.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        Self::named("the Redis URL", url)
+    }
+
+    /// As [`new`](Self::new); `name` says in errors where the URL came from.
+    pub(crate) fn named(name: &str, url: &str) -> Result<Self, Error> {
+        let connection = url.into_connection_info().map_err(|error| {
+            // The library's message names the part at fault, never its value, except for the
+            // protocol, which is no secret.
+            config_error(format!(
+                "{name} is not usable ({error}); write redis://[user:password@]host[:port][/db], rediss:// for TLS, or redis+unix:///path"
+            ))
+        })?;
+        if let ConnectionAddr::TcpTls { insecure: true, .. } = connection.addr() {
+            return Err(config_error(format!(
+                "{name} ends in #insecure, which would accept any certificate; remove it, and trust a private CA with REDIS_TLS_CA_FILE"
+            )));
+        }
+        Ok(Self {
+            connection,
+            prefix: String::new(),
+            pool_size: 8,
+            check_deadline: Duration::from_millis(100),
+            cache_deadline: Duration::from_millis(500),
+            warm_up: Duration::from_secs(2),
+            slow: Duration::from_millis(100),
+            state_ttl: Duration::from_secs(1_800),
+        })
+    }
+
+    /// Puts `prefix` in front of every key, so that services can share a Redis: `myapp:`.
+    ///
+    /// # Errors
+    /// `Config` if it holds braces (they would move keys between cluster slots), white space or
+    /// control characters, or is longer than 64 bytes.
+    pub fn with_key_prefix(self, prefix: &str) -> Result<Self, Error> {
+        let bad = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '{' | '}');
+        if prefix.len() > 64 || prefix.contains(bad) {
+            return Err(config_error(format!(
+                "the key prefix {prefix:?} must be at most 64 bytes without braces, white space or control characters"
+            )));
+        }
+        Ok(Self {
+            prefix: prefix.to_owned(),
+            ..self
+        })
+    }
+
+    /// How many connections each pool opens at most: at least 1.
+    #[must_use]
+    pub fn with_pool_size(self, connections: u32) -> Self {
+        Self {
+            pool_size: connections.max(1),
+            ..self
+        }
+    }
+
+    /// How long a check may take, connecting included: 1 ms at least.
+    #[must_use]
+    pub fn with_check_deadline(self, deadline: Duration) -> Self {
+        Self {
+            check_deadline: deadline.max(Duration::from_millis(1)),
+            ..self
+        }
+    }
+
+    /// How long a cache call may take, connecting included: 1 ms at least.
+    #[must_use]
+    pub fn with_cache_deadline(self, deadline: Duration) -> Self {
+        Self {
+            cache_deadline: deadline.max(Duration::from_millis(1)),
+            ..self
+        }
+    }
+
+    /// Calls that take longer are logged with their operation (B7).
+    #[must_use]
+    pub fn with_slow_threshold(self, slow: Duration) -> Self {
+        Self { slow, ..self }
+    }
+
+    /// How long limit states are kept at least, beyond fixed windows, which end with their window.
+    /// 1 s at least. (`RATE_LIMIT_TTL_SECONDS`, C1.)
+    #[must_use]
+    pub fn with_state_ttl(self, ttl: Duration) -> Self {
+        Self {
+            state_ttl: ttl.clamp(Duration::from_secs(1), limiter_core::cache::MAX_TTL),
+            ..self
+        }
+    }
+
+    /// Trusts the certificates in `pem` instead of the system's: for a private CA.
+    ///
+    /// # Errors
+    /// `Config` if the URL is not `rediss://` or the certificates cannot be read.
+    pub fn with_tls_ca(self, pem: Vec<u8>) -> Result<Self, Error> {
+        if !self.uses_tls() {
+            return Err(config_error(
+                "a CA certificate is set but the Redis URL is not rediss://; use rediss:// or drop the certificate"
+                    .to_owned(),
+            ));
+        }
+        let certificates = TlsCertificates {
+            client_tls: None,
+            root_cert: Some(pem),
+        };
+        let client = Client::build_with_tls(self.connection, certificates).map_err(|error| {
+            config_error(format!(
+                "the CA certificate cannot be used ({error}); give it as PEM"
+            ))
+        })?;
+        Ok(Self {
+            connection: client.get_connection_info().clone(),
+            ..self
+        })
+    }
+
+    /// The host and port, or the socket's path: what logs name (D2).
+    pub fn host(&self) -> String {
+        self.connection.addr().to_string()
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn uses_tls(&self) -> bool {
+        matches!(self.connection.addr(), ConnectionAddr::TcpTls { .. })
+    }
+}
+
+impl fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisConfig")
+            .field("host", &self.host())
+            .field("tls", &self.uses_tls())
+            .field("db", &self.connection.redis_settings().db())
+            .field("prefix", &self.prefix)
+            .field("pool_size", &self.pool_size)
+            .field("check_deadline", &self.check_deadline)
+            .field("cache_deadline", &self.cache_deadline)
+            .field("state_ttl", &self.state_ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn config_error(message: String) -> Error {
+    Error::new(ErrorKind::Config, "redis.config", message)
+}

@@ -1,0 +1,261 @@
+//! Settings from the environment.
+
+use std::time::Duration;
+
+use limiter_core::Error;
+use url::Url;
+
+use crate::config::{RedisConfig, config_error};
+
+/// URLs, in order of precedence, with the variable that holds the token of each.
+const SOURCES: [(&str, Option<&str>); 5] = [
+    ("REDIS_URL", None),
+    ("KV_URL", None),
+    ("UPSTASH_REDIS_URL", Some("UPSTASH_REDIS_TOKEN")),
+    ("UPSTASH_REDIS_REST_URL", Some("UPSTASH_REDIS_REST_TOKEN")),
+    ("KV_REST_API_URL", Some("KV_REST_API_TOKEN")),
+];
+
+/// The Redis that the environment names, one for limits and one for caches.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RedisEnv {
+    /// For limits.
+    pub limits: RedisConfig,
+    /// For caches: `CACHE_REDIS_URL` if set, else the same Redis.
+    pub cache: RedisConfig,
+}
+
+impl RedisEnv {
+    /// Reads the process environment; `None` if it names no Redis. An empty variable counts as unset.
+    ///
+    /// The first of `REDIS_URL`, `KV_URL`, `UPSTASH_REDIS_URL` (token: `UPSTASH_REDIS_TOKEN`),
+    /// `UPSTASH_REDIS_REST_URL` (`UPSTASH_REDIS_REST_TOKEN`) and `KV_REST_API_URL`
+    /// (`KV_REST_API_TOKEN`). An `https://host` endpoint means `rediss://default:TOKEN@host:6379`.
+    /// Also `CACHE_REDIS_URL`, `KEY_PREFIX`, `RATE_LIMIT_TTL_SECONDS` and `REDIS_TLS_CA_FILE`.
+    ///
+    /// # Errors
+    /// `Config` if a variable cannot be used; the message names the variable and never its value.
+    pub fn read() -> Result<Option<Self>, Error> {
+        Self::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    /// As [`read`](Self::read), from another source of variables.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, Error> {
+        let get = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
+        let found = SOURCES
+            .into_iter()
+            .find_map(|(name, token)| get(name).map(|url| (name, url, token)));
+        let Some((name, url, token)) = found else {
+            return Ok(None);
+        };
+        let limits = configure(from_url(name, url.trim(), token, &get)?, &get)?;
+        let cache = match get("CACHE_REDIS_URL") {
+            Some(url) => configure(RedisConfig::named("CACHE_REDIS_URL", url.trim())?, &get)?,
+            None => limits.clone(),
+        };
+        Ok(Some(Self { limits, cache }))
+    }
+}
+
+/// A hosted Redis speaks TLS on 6379 under the user `default`, with the token as its password.
+fn from_url(
+    name: &str,
+    url: &str,
+    token_name: Option<&str>,
+    get: &impl Fn(&str) -> Option<String>,
+) -> Result<RedisConfig, Error> {
+    let Some(token_name) = token_name else {
+        return RedisConfig::named(name, url);
+    };
+    let token = get(token_name);
+    let parsed = Url::parse(url).ok();
+    let with_token = match &parsed {
+        Some(parsed) if parsed.scheme() == "https" => {
+            let token = token.ok_or_else(|| {
+                config_error(format!("{name} is set without {token_name}; set both"))
+            })?;
+            let host = parsed
+                .host_str()
+                .ok_or_else(|| config_error(format!("{name} names no host")))?;
+            Url::parse(&format!("rediss://default@{host}:6379"))
+                .ok()
+                .map(|url| (url, token))
+        }
+        Some(parsed) if parsed.password().is_none() => token.map(|token| (parsed.clone(), token)),
+        _ => None,
+    };
+    let Some((mut url_with_token, token)) = with_token else {
+        return RedisConfig::named(name, url);
+    };
+    // Fails only for URLs without a host, which `named` refuses with a message of its own.
+    let _ = url_with_token.set_password(Some(&token));
+    RedisConfig::named(name, url_with_token.as_str())
+}
+
+fn configure(
+    mut config: RedisConfig,
+    get: &impl Fn(&str) -> Option<String>,
+) -> Result<RedisConfig, Error> {
+    if let Some(prefix) = get("KEY_PREFIX") {
+        config = config.with_key_prefix(prefix.trim())?;
+    }
+    if let Some(ttl) = get("RATE_LIMIT_TTL_SECONDS") {
+        let seconds: u64 = ttl
+            .trim()
+            .parse()
+            .ok()
+            .filter(|seconds| (1..=31_622_400).contains(seconds))
+            .ok_or_else(|| {
+                config_error(format!(
+                    "RATE_LIMIT_TTL_SECONDS is {ttl:?}; give whole seconds from 1 to 31622400"
+                ))
+            })?;
+        config = config.with_state_ttl(Duration::from_secs(seconds));
+    }
+    if let Some(path) = get("REDIS_TLS_CA_FILE").filter(|_| config.uses_tls()) {
+        let pem = std::fs::read(&path).map_err(|error| {
+            config_error(format!(
+                "REDIS_TLS_CA_FILE {path:?} cannot be read ({error})"
+            ))
+        })?;
+        config = config.with_tls_ca(pem)?;
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use limiter_core::ErrorKind;
+    use std::collections::HashMap;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Option<RedisEnv>, Error> {
+        let map: HashMap<_, _> = variables.iter().copied().collect();
+        RedisEnv::from_lookup(|name| map.get(name).map(|value| (*value).to_owned()))
+    }
+
+    fn limits(variables: &[(&str, &str)]) -> RedisConfig {
+        read(variables).unwrap().unwrap().limits
+    }
+
+    #[test]
+    fn nothing_or_empty_is_memory() {
+        assert!(read(&[]).unwrap().is_none());
+        assert!(
+            read(&[("REDIS_URL", ""), ("KV_URL", " ")])
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn precedence_is_stated_order() {
+        let all = [
+            ("KV_REST_API_URL", "https://e"),
+            ("KV_REST_API_TOKEN", "t"),
+            ("UPSTASH_REDIS_REST_URL", "https://d"),
+            ("UPSTASH_REDIS_REST_TOKEN", "t"),
+            ("UPSTASH_REDIS_URL", "rediss://c"),
+            ("KV_URL", "redis://b"),
+            ("REDIS_URL", "redis://a"),
+        ];
+        for (skip, host) in [
+            (0, "a:6379"),
+            (1, "b:6379"),
+            (2, "c:6379"),
+            (3, "d:6379"),
+            (5, "e:6379"),
+        ] {
+            assert_eq!(limits(&all[..all.len() - skip]).host(), host);
+        }
+        let empty_first = [("REDIS_URL", ""), ("KV_URL", "redis://b")];
+        assert_eq!(limits(&empty_first).host(), "b:6379");
+    }
+
+    /// A6, B9: a URL and a token.
+    #[test]
+    fn an_endpoint_and_its_token_mean_tls_with_a_password() {
+        for (url, token) in [
+            ("UPSTASH_REDIS_URL", "UPSTASH_REDIS_TOKEN"),
+            ("UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN"),
+            ("KV_REST_API_URL", "KV_REST_API_TOKEN"),
+        ] {
+            let config = limits(&[(url, "https://eu1-x.upstash.io"), (token, "p/w:@#%")]);
+            assert_eq!(config.host(), "eu1-x.upstash.io:6379");
+            assert!(config.uses_tls());
+            let redis = config.connection.redis_settings();
+            assert_eq!(redis.username(), Some("default"));
+            assert_eq!(redis.password(), Some("p/w:@#%"));
+            let missing = read(&[(url, "https://eu1-x.upstash.io")]).unwrap_err();
+            assert!(missing.message().contains(token), "{missing}");
+        }
+        let config = limits(&[
+            ("UPSTASH_REDIS_URL", "rediss://default@h:1"),
+            ("UPSTASH_REDIS_TOKEN", "tok"),
+        ]);
+        assert_eq!(config.connection.redis_settings().password(), Some("tok"));
+        let own = [
+            ("UPSTASH_REDIS_URL", "rediss://default:own@h:1"),
+            ("UPSTASH_REDIS_TOKEN", "tok"),
+        ];
+        assert_eq!(
+            limits(&own).connection.redis_settings().password(),
+            Some("own")
+        );
+    }
+
+    /// D2: no message and no Debug output holds a password.
+    #[test]
+    fn errors_name_the_variable_and_hide_the_value() {
+        for bad in [
+            "redis://user:hunter2@",
+            "redis://user:hunter2@host:notaport",
+            "redis://user:hunter2@host/notadb",
+            "http://user:hunter2@host",
+            "hunter2",
+            "rediss://user:hunter2@host/#insecure",
+            "redis://user:hunter2@0.0.0.0",
+        ] {
+            let error = read(&[("REDIS_URL", bad)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{bad}");
+            let text = format!("{error} {error:?}");
+            assert!(text.contains("REDIS_URL"), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        let config = limits(&[("REDIS_URL", "redis://user:hunter2@host")]);
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn other_settings() {
+        let both = read(&[
+            ("REDIS_URL", "redis://a"),
+            ("CACHE_REDIS_URL", "redis://b"),
+            ("KEY_PREFIX", "app:"),
+            ("RATE_LIMIT_TTL_SECONDS", "60"),
+        ]);
+        let both = both.unwrap().unwrap();
+        assert_eq!(
+            (both.limits.host(), both.cache.host()),
+            ("a:6379".into(), "b:6379".into())
+        );
+        assert_eq!(
+            (both.limits.prefix.as_str(), both.cache.prefix.as_str()),
+            ("app:", "app:")
+        );
+        assert_eq!(both.limits.state_ttl, Duration::from_secs(60));
+        for (name, value) in [
+            ("KEY_PREFIX", "a{b}"),
+            ("RATE_LIMIT_TTL_SECONDS", "0"),
+            ("RATE_LIMIT_TTL_SECONDS", "soon"),
+            ("CACHE_REDIS_URL", "nope"),
+        ] {
+            let error = read(&[("REDIS_URL", "redis://a"), (name, value)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{name}={value}: {error}");
+        }
+    }
+}

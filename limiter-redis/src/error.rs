@@ -1,0 +1,79 @@
+//! What a Redis error means: its kind, and whether the call took effect.
+
+use limiter_core::{Effect, Error, ErrorKind};
+use redis::{ErrorKind as RedisKind, RedisError, ServerErrorKind};
+
+/// The error of a call whose bytes may have left.
+pub(crate) fn from_redis(operation: &'static str, host: &str, error: RedisError) -> Error {
+    let (kind, effect, advice) = classify(&error);
+    Error::new(kind, operation, format!("Redis at {host}: {error}{advice}"))
+        .with_effect(effect)
+        .with_source(error)
+}
+
+/// Whether the connection must not be used again.
+pub(crate) fn breaks(error: &RedisError) -> bool {
+    use ServerErrorKind::{BusyLoading, MasterDown, ReadOnly};
+    match error.kind() {
+        RedisKind::Io | RedisKind::Parse | RedisKind::AuthenticationFailed => true,
+        // A demoted primary answers PING for ever.
+        RedisKind::Server(kind) => matches!(kind, ReadOnly | MasterDown | BusyLoading),
+        _ => error.is_unrecoverable_error() || error.code() == Some("NOAUTH"),
+    }
+}
+
+fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
+    use ServerErrorKind as Server;
+    match error.kind() {
+        RedisKind::Io if error.is_timeout() => (ErrorKind::Timeout, Effect::Unknown, ""),
+        RedisKind::Io => (ErrorKind::Connection, Effect::Unknown, ""),
+        RedisKind::AuthenticationFailed => (
+            ErrorKind::Unauthorized,
+            Effect::No,
+            "; check the user and the password in the URL",
+        ),
+        // Rights are checked per key, so a group may have written some of its keys.
+        RedisKind::Server(Server::NoPerm) => (
+            ErrorKind::Unauthorized,
+            Effect::Unknown,
+            "; grant the user the rights that docs/redis-setup.md lists",
+        ),
+        RedisKind::Server(Server::ReadOnly) => (
+            ErrorKind::Server,
+            Effect::No,
+            "; it is a replica: connect to the primary",
+        ),
+        RedisKind::Server(Server::CrossSlot) => (
+            ErrorKind::Unsupported,
+            Effect::No,
+            "; give the keys of a group one hash tag",
+        ),
+        RedisKind::Server(
+            Server::BusyLoading
+            | Server::MasterDown
+            | Server::ClusterDown
+            | Server::TryAgain
+            | Server::NoScript,
+        ) => (ErrorKind::Server, Effect::No, ""),
+        RedisKind::Server(Server::Moved | Server::Ask) => (
+            ErrorKind::Unsupported,
+            Effect::No,
+            "; it is a node of a Redis Cluster, and this store speaks to one server",
+        ),
+        _ => match error.code() {
+            Some("WRONGTYPE") => (
+                ErrorKind::Foreign,
+                Effect::No,
+                "; the key is of another type and was left alone",
+            ),
+            Some("NOAUTH" | "WRONGPASS") => (
+                ErrorKind::Unauthorized,
+                Effect::No,
+                "; check the user and the password in the URL",
+            ),
+            // Refused before the first write; a script that has written goes on.
+            Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY") => (ErrorKind::Server, Effect::No, ""),
+            _ => (ErrorKind::Protocol, Effect::Unknown, ""),
+        },
+    }
+}

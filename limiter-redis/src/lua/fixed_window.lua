@@ -1,0 +1,59 @@
+-- Fixed window: a plain count whose key's expiry is the window's end. Mirrors fixed_window.rs.
+-- Quota: capacity, window (ms). State: count, left (ms until expiry), opened, mended.
+local fixed_window = {}
+
+function fixed_window.quota(limit, window)
+  return { capacity = limit, window = window }
+end
+
+function fixed_window.parse(raw, key)
+  local count = integer(raw)
+  return count and { count = count, left = clock.ttl(key) }
+end
+
+function fixed_window.settle(state, quota)
+  if not state then
+    return { count = 0, left = quota.window, opened = true }
+  end
+  local left = state.left
+  -- A counter that never expires, or one that a longer window opened.
+  local mended = left < 0 or left > quota.window
+  if mended then
+    left = quota.window
+  end
+  return {
+    count = state.count,
+    left = left,
+    opened = state.opened,
+    mended = mended or state.mended,
+  }
+end
+
+function fixed_window.used(state)
+  return state.count
+end
+
+-- A key lives through the millisecond of its expiry, so the time left is PTTL + 1.
+function fixed_window.wait(state, quota, _, cost)
+  if state.count + cost <= quota.capacity then
+    return 0
+  end
+  return (state.left + 1) * 1000
+end
+
+function fixed_window.charge(state, _, cost)
+  return {
+    count = state.count + cost,
+    left = state.left,
+    opened = state.opened,
+    mended = state.mended,
+  }
+end
+
+function fixed_window.save(key, state)
+  if state.opened or state.mended then
+    clock.put(key, state.count, state.left)
+  else
+    clock.keep(key, state.count)
+  end
+end

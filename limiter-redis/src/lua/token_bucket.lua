@@ -1,0 +1,79 @@
+-- Token bucket, exact in integers. Mirrors token_bucket.rs.
+-- Quota: capacity, gain and token (fractions), unit (us), full. State: token, debt (fractions), at (us).
+local token_bucket = {}
+
+function token_bucket.quota(capacity, gain, token, unit)
+  return { capacity = capacity, gain = gain, token = token, unit = unit, full = capacity * token }
+end
+
+function token_bucket.parse(raw)
+  local token, debt, at = string.match(raw, '^b:(%d+):(%d+):(%d+)$')
+  token, debt, at = integer(token), integer(debt), integer(at)
+  if not (token and debt and at) or token == 0 then
+    return nil
+  end
+  return { token = token, debt = debt, at = at }
+end
+
+-- ceil(debt * to / from). The product may pass 2^53, so the part of the debt below `from` is
+-- multiplied bit by bit, the remainder staying below 3 * from.
+local function rescale(debt, from, to)
+  if from == to then
+    return debt
+  end
+  local part = debt % from
+  local quotient, rest = 0, 0
+  local bit, bits = 1, to
+  while bit * 2 <= bits do
+    bit = bit * 2
+  end
+  while bit >= 1 do
+    quotient, rest = quotient * 2, rest * 2
+    if bits >= bit then
+      bits = bits - bit
+      rest = rest + part
+    end
+    quotient = quotient + math.floor(rest / from)
+    rest = rest % from
+    bit = bit / 2
+  end
+  return math.floor(debt / from) * to + quotient + (rest > 0 and 1 or 0)
+end
+
+function token_bucket.settle(state, quota, now)
+  local boundary = now - now % quota.unit
+  if not state then
+    return { token = quota.token, debt = 0, at = boundary }
+  end
+  local debt = math.min(rescale(state.debt, state.token, quota.token), 2 * quota.full)
+  local since = div_ceil(state.at, quota.unit) * quota.unit
+  local units = math.floor(math.max(0, boundary - since) / quota.unit)
+  if units >= div_ceil(debt, quota.gain) then
+    debt = 0
+  else
+    debt = debt - units * quota.gain
+  end
+  return { token = quota.token, debt = debt, at = boundary }
+end
+
+function token_bucket.used(state, quota)
+  return div_ceil(state.debt, quota.token)
+end
+
+function token_bucket.wait(state, quota, now, cost)
+  local over = state.debt + cost * quota.token - quota.full
+  if over <= 0 then
+    return 0
+  end
+  return state.at + div_ceil(over, quota.gain) * quota.unit - now
+end
+
+function token_bucket.charge(state, quota, cost)
+  return { token = state.token, debt = state.debt + cost * quota.token, at = state.at }
+end
+
+function token_bucket.save(key, state, quota, now, floor)
+  local text = string.format('b:%.0f:%.0f:%.0f', state.token, state.debt, state.at)
+  local full_at = state.at + div_ceil(state.debt, quota.gain) * quota.unit
+  clock.put(key, text, math.max(floor, div_ceil(math.max(1, full_at - now), 1000)))
+end

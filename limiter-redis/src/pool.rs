@@ -1,0 +1,300 @@
+//! Connections: a bb8 pool whose manager checks a connection's role and rights when it is made, and
+//! whose calls have one deadline, connecting included.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bb8::ManageConnection;
+use bb8_redis::RedisConnectionManager;
+use limiter_core::{Effect, Error, ErrorKind};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, RedisError, Script, ScriptInvocation, Value};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::RedisConfig;
+use crate::error::{breaks, from_redis};
+
+/// How often a pooled connection is asked for its role again.
+const ROLE_PERIOD: Duration = Duration::from_secs(30);
+
+/// A pool of connections to one server.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    inner: bb8::Pool<Manager>,
+    failures: watch::Receiver<Option<RedisError>>,
+    host: String,
+    deadline: Duration,
+    slow: Duration,
+}
+
+/// What is sent in one call.
+pub(crate) enum Request<'a> {
+    Command(&'a Cmd),
+    Pipeline(&'a Pipeline),
+    /// By its hash; loaded and sent again if the server does not know it, which is safe because it
+    /// did not run.
+    Script(&'a ScriptInvocation<'a>),
+    /// Only loads it.
+    Load(&'a Script),
+}
+
+/// A script to run, and a key to run it on, when a connection is made.
+#[derive(Clone)]
+pub(crate) struct Probe {
+    pub(crate) script: Script,
+    pub(crate) keys: Vec<String>,
+    pub(crate) arguments: Vec<String>,
+}
+
+impl Pool {
+    /// A pool that connects when it is first used. Must be called in a tokio runtime.
+    pub(crate) fn new(
+        config: &RedisConfig,
+        deadline: Duration,
+        probe: Probe,
+    ) -> Result<Self, Error> {
+        if config.uses_tls() && rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Lost only to another thread that has just installed one.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let (failed, failures) = watch::channel(None);
+        let manager = Manager {
+            inner: RedisConnectionManager::new(config.connection.clone())
+                .map_err(|error| from_redis("redis.connect", &config.host(), error))?,
+            host: config.host(),
+            probe,
+            response_timeout: deadline.max(config.warm_up),
+            failed,
+        };
+        let inner = bb8::Pool::builder()
+            .max_size(config.pool_size)
+            // Ours is the deadline; this one only bounds a wait that nobody is left to see.
+            .connection_timeout(deadline.max(config.warm_up))
+            .retry_connection(false)
+            .test_on_check_out(true)
+            .build_unchecked(manager);
+        Ok(Self {
+            inner,
+            failures,
+            host: config.host(),
+            deadline,
+            slow: config.slow,
+        })
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Sends one request and returns its reply, within the pool's deadline.
+    pub(crate) async fn call(
+        &self,
+        operation: &'static str,
+        request: Request<'_>,
+    ) -> Result<Value, Error> {
+        self.call_within(self.deadline, operation, request).await
+    }
+
+    pub(crate) async fn call_within(
+        &self,
+        deadline: Duration,
+        operation: &'static str,
+        request: Request<'_>,
+    ) -> Result<Value, Error> {
+        let start = Instant::now();
+        let end = start + deadline;
+        let result = self.run(end, deadline, operation, request).await;
+        let elapsed = start.elapsed();
+        if elapsed > self.slow {
+            let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(operation, millis, host = %self.host, "slow Redis call");
+        }
+        result
+    }
+
+    async fn run(
+        &self,
+        end: Instant,
+        deadline: Duration,
+        operation: &'static str,
+        request: Request<'_>,
+    ) -> Result<Value, Error> {
+        let late = |effect, what| {
+            let millis = deadline.as_millis();
+            Error::new(
+                ErrorKind::Timeout,
+                operation,
+                format!("Redis at {}: {what} within {millis} ms", self.host),
+            )
+            .with_effect(effect)
+        };
+        let mut connection = match timeout_at(end, self.connection(operation)).await {
+            Ok(connection) => connection?,
+            Err(_) => return Err(late(Effect::No, "no connection")),
+        };
+        match timeout_at(end, request.send(&mut connection.io)).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => {
+                connection.broken |= breaks(&error);
+                Err(from_redis(operation, &self.host, error))
+            }
+            Err(_) => {
+                // Its next reply may be ours; whoever is next must not wait behind it.
+                connection.broken = true;
+                Err(late(Effect::Unknown, "no answer"))
+            }
+        }
+    }
+
+    /// A connection from the pool. While there is none at all, a failed attempt to make one is
+    /// everybody's answer: nobody waits out the deadline for a server that refuses.
+    async fn connection(
+        &self,
+        operation: &'static str,
+    ) -> Result<bb8::PooledConnection<'_, Manager>, Error> {
+        let mut failures = self.failures.clone();
+        failures.mark_unchanged();
+        let failed = async {
+            loop {
+                if failures.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                let failure = failures.borrow_and_update().clone();
+                if let Some(error) = failure.filter(|_| self.inner.state().connections == 0) {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            connection = self.inner.get() => connection.map_err(|error| match error {
+                bb8::RunError::User(error) => not_sent(operation, &self.host, error),
+                bb8::RunError::TimedOut => Error::new(
+                    ErrorKind::Timeout,
+                    operation,
+                    format!("Redis at {}: every connection is busy", self.host),
+                ),
+            }),
+            error = failed => Err(not_sent(operation, &self.host, error)),
+        }
+    }
+}
+
+/// The error of a connection attempt: nothing was sent, whatever went wrong.
+fn not_sent(operation: &'static str, host: &str, error: RedisError) -> Error {
+    from_redis(operation, host, error).with_effect(Effect::No)
+}
+
+impl Request<'_> {
+    async fn send(&self, io: &mut MultiplexedConnection) -> Result<Value, RedisError> {
+        match self {
+            Self::Command(command) => command.query_async(io).await,
+            Self::Pipeline(pipeline) => pipeline.query_async(io).await,
+            Self::Script(script) => script.invoke_async(io).await,
+            Self::Load(script) => script.load_async(io).await.map(|_| Value::Okay),
+        }
+    }
+}
+
+pub(crate) struct Manager {
+    inner: RedisConnectionManager,
+    host: String,
+    probe: Probe,
+    response_timeout: Duration,
+    failed: watch::Sender<Option<RedisError>>,
+}
+
+pub(crate) struct Connection {
+    io: MultiplexedConnection,
+    /// Set by the I/O itself: an error, a timeout, a server that became a replica.
+    broken: bool,
+    role_checked: Instant,
+}
+
+impl ManageConnection for Manager {
+    type Connection = Connection;
+    type Error = RedisError;
+
+    fn connect(&self) -> impl Future<Output = Result<Connection, RedisError>> + Send {
+        async {
+            let result = self.open().await;
+            match &result {
+                Ok(_) => tracing::info!(host = %self.host, "connected to Redis"),
+                Err(error) => {
+                    tracing::warn!(host = %self.host, %error, "cannot connect to Redis");
+                    self.failed.send_replace(Some(error.clone()));
+                }
+            }
+            result
+        }
+    }
+
+    /// No PING per checkout: what a PING finds, the call itself finds. The role is another matter.
+    fn is_valid(
+        &self,
+        connection: &mut Connection,
+    ) -> impl Future<Output = Result<(), RedisError>> + Send {
+        async {
+            if connection.role_checked.elapsed() < ROLE_PERIOD {
+                return Ok(());
+            }
+            check_role(&mut connection.io).await?;
+            connection.role_checked = Instant::now();
+            Ok(())
+        }
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.broken
+    }
+}
+
+impl Manager {
+    async fn open(&self) -> Result<Connection, RedisError> {
+        let mut io = self.inner.connect().await?;
+        io.set_response_timeout(self.response_timeout);
+        check_role(&mut io).await?;
+        let mut probe = self.probe.script.prepare_invoke();
+        for key in &self.probe.keys {
+            probe.key(key);
+        }
+        for argument in &self.probe.arguments {
+            probe.arg(argument);
+        }
+        probe.invoke_async::<()>(&mut io).await?;
+        Ok(Connection {
+            io,
+            broken: false,
+            role_checked: Instant::now(),
+        })
+    }
+}
+
+/// Refuses a replica: it answers reads and fails every charge.
+async fn check_role(io: &mut MultiplexedConnection) -> Result<(), RedisError> {
+    let reply: Value = match redis::cmd("ROLE").query_async(io).await {
+        Ok(reply) => reply,
+        // A hosted Redis may not offer ROLE. Then the first write tells.
+        Err(error) if !breaks(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let role = match &reply {
+        Value::Array(parts) => parts.first().cloned(),
+        _ => None,
+    };
+    match role {
+        Some(Value::BulkString(role)) if role == b"slave" => {
+            Err((redis::ErrorKind::Client, "the server is a replica").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manager")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
