@@ -22,7 +22,8 @@ impl Levels {
                 policy("tenant", Quota::sliding_window(limits[1], Period::HOUR)),
                 policy("global", Quota::token_bucket(limits[2], 1, Period::HOUR)),
             ],
-            keys: ["user", "tenant", "global"].map(|level| Key::new(["conformance", test, level])),
+            keys: ["user", "tenant", "global"]
+                .map(|level| Key::new(["ratelimit", "conformance", test, level])),
         }
     }
 
@@ -187,7 +188,7 @@ pub(super) async fn misuse_is_refused(harness: &dyn LimitHarness) {
         Policy::new("one", quota).unwrap(),
         Policy::new("two", quota).unwrap(),
     );
-    let key = Key::new(["conformance", "misuse"]);
+    let key = Key::new(["ratelimit", "conformance", "misuse"]);
     let too_many = vec![Charge::new(&one, &key); 65];
     let same_key = [Charge::new(&one, &key), Charge::new(&two, &key)];
     let groups: [&[Charge<'_>]; 3] = [&[], &too_many, &same_key];

@@ -131,7 +131,7 @@ impl Case {
     }
 
     fn key(&self, test: &str) -> Key {
-        Key::new(["conformance", self.name, test])
+        Key::new(["ratelimit", "conformance", self.name, test])
     }
 }
 

@@ -196,7 +196,7 @@ pub(super) async fn large_quotas_are_exact(harness: &dyn LimitHarness) {
     for (index, quota) in quotas.into_iter().enumerate() {
         let quota = quota.unwrap();
         let policy = Policy::new("large", quota).unwrap();
-        let key = Key::new(["conformance", "large", &index.to_string()]);
+        let key = Key::new(["ratelimit", "conformance", "large", &index.to_string()]);
         let all_but_one = quota.capacity() - 1;
         let decision = limiter
             .try_check_n(&policy, &key, all_but_one)
@@ -222,7 +222,7 @@ pub(super) async fn lacking_actions_are_refused(harness: &dyn LimitHarness) {
     let store = harness.store();
     let capabilities = store.capabilities();
     let policy = Policy::new("lack", Quota::fixed_window(5, Period::HOUR).unwrap()).unwrap();
-    let key = Key::new(["conformance", "lack"]);
+    let key = Key::new(["ratelimit", "conformance", "lack"]);
     let id = OperationId::new("op");
     let receipt = Receipt::new(crate::clock::Timestamp::default(), 0, 1);
     let ttl = Duration::from_secs(60);

@@ -1,0 +1,249 @@
+//! A real redis-server for one test.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use limiter_redis::RedisConfig;
+use tempfile::TempDir;
+
+/// The setup guide, whose least-privilege user the whole suite runs as.
+const GUIDE: &str = include_str!("../../docs/redis-setup.md");
+
+/// A `redis-server` (or `valkey-server`) process in a directory of its own, without persistence.
+/// Stopped when dropped.
+#[derive(Debug)]
+pub struct RedisServer {
+    process: Child,
+    address: Address,
+    directory: TempDir,
+    arguments: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Address {
+    Unix,
+    Tcp(u16),
+    Tls(u16),
+}
+
+impl RedisServer {
+    /// On a unix socket.
+    pub fn start() -> Self {
+        Self::launch(Address::Unix, &[])
+    }
+
+    /// On a unix socket, with further arguments, such as `--maxmemory 1mb`.
+    pub fn start_with(arguments: &[&str]) -> Self {
+        Self::launch(Address::Unix, arguments)
+    }
+
+    /// On a free loopback port.
+    pub fn start_tcp() -> Self {
+        Self::launch(Address::Tcp(free_port()), &[])
+    }
+
+    /// On a free loopback port, speaking TLS only, with a certificate for `localhost` that only
+    /// [`ca_pem`](Self::ca_pem) vouches for.
+    pub fn start_tls() -> Self {
+        Self::launch(Address::Tls(free_port()), &[])
+    }
+
+    /// The URL of the least-privilege user.
+    pub fn url(&self) -> String {
+        self.url_of("limiter", "limiter-secret")
+    }
+
+    /// The URL of a user who may do everything: for what a test does behind the limiter's back.
+    pub fn admin_url(&self) -> String {
+        self.url_of("admin", "admin-secret")
+    }
+
+    /// The URL of any user.
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        match self.address {
+            Address::Unix => format!(
+                "redis+unix://{}?user={user}&pass={password}",
+                self.socket().display()
+            ),
+            Address::Tcp(port) => format!("redis://{user}:{password}@127.0.0.1:{port}"),
+            Address::Tls(port) => format!("rediss://{user}:{password}@localhost:{port}"),
+        }
+    }
+
+    /// Settings with a deadline that a busy test machine keeps.
+    pub fn config(&self) -> RedisConfig {
+        RedisConfig::new(&self.url())
+            .unwrap()
+            .with_check_deadline(Duration::from_secs(5))
+            .with_cache_deadline(Duration::from_secs(5))
+    }
+
+    /// Settings for a store on the virtual clock, whose script needs a hash besides.
+    pub fn virtual_config(&self) -> RedisConfig {
+        RedisConfig::new(&self.url_of("virtual", "virtual-secret"))
+            .unwrap()
+            .with_check_deadline(Duration::from_secs(5))
+    }
+
+    /// A plain connection with every right.
+    pub fn admin(&self) -> redis::Connection {
+        redis::Client::open(self.admin_url())
+            .unwrap()
+            .get_connection()
+            .unwrap()
+    }
+
+    /// Runs one command with every right.
+    pub fn command<T: redis::FromRedisValue>(&self, line: &[&str]) -> T {
+        let mut command = redis::cmd(line[0]);
+        for argument in &line[1..] {
+            command.arg(argument);
+        }
+        command.query(&mut self.admin()).unwrap()
+    }
+
+    /// The certificate that clients of [`start_tls`](Self::start_tls) have to trust.
+    pub fn ca_pem(&self) -> Vec<u8> {
+        fs::read(self.directory.path().join("cert.pem")).unwrap()
+    }
+
+    /// Kills the process and starts it again at the same address, empty.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.process = spawn(&self.arguments);
+        self.wait_until_ready();
+    }
+
+    /// Kills the process.
+    pub fn stop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn launch(address: Address, extra: &[&str]) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("limiter-")
+            .tempdir()
+            .unwrap();
+        let arguments = arguments(&address, directory.path(), extra);
+        let server = Self {
+            process: spawn(&arguments),
+            address,
+            directory,
+            arguments,
+        };
+        server.wait_until_ready();
+        server
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.directory.path().join("redis.sock")
+    }
+
+    fn wait_until_ready(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let ready = match self.address {
+                Address::Unix => redis::Client::open(self.admin_url())
+                    .and_then(|client| client.get_connection())
+                    .is_ok(),
+                Address::Tcp(port) | Address::Tls(port) => {
+                    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+                }
+            };
+            if ready {
+                return;
+            }
+            assert!(Instant::now() < deadline, "redis-server does not answer");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn spawn(arguments: &[String]) -> Child {
+    for program in ["redis-server", "valkey-server"] {
+        let spawned = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        if let Ok(process) = spawned {
+            return process;
+        }
+    }
+    panic!("no redis-server on PATH: run ./scripts/test.sh, which installs one");
+}
+
+fn arguments(address: &Address, directory: &Path, extra: &[&str]) -> Vec<String> {
+    let acl = directory.join("users.acl");
+    fs::write(&acl, users()).unwrap();
+    let path = |name: &str| directory.join(name).display().to_string();
+    let mut arguments = vec![
+        "--dir".to_owned(),
+        directory.display().to_string(),
+        "--save".to_owned(),
+        String::new(),
+        "--aclfile".to_owned(),
+        acl.display().to_string(),
+        "--bind".to_owned(),
+        "127.0.0.1".to_owned(),
+    ];
+    let own: Vec<String> = match address {
+        Address::Unix => vec![
+            "--port".into(),
+            "0".into(),
+            "--unixsocket".into(),
+            path("redis.sock"),
+        ],
+        Address::Tcp(port) => vec!["--port".into(), port.to_string()],
+        Address::Tls(port) => {
+            let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            fs::write(path("cert.pem"), certified.cert.pem()).unwrap();
+            fs::write(path("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+            [
+                ("--port", "0".to_owned()),
+                ("--tls-port", port.to_string()),
+                ("--tls-cert-file", path("cert.pem")),
+                ("--tls-key-file", path("key.pem")),
+                ("--tls-ca-cert-file", path("cert.pem")),
+                ("--tls-auth-clients", "no".to_owned()),
+            ]
+            .into_iter()
+            .flat_map(|(name, value)| [name.to_owned(), value])
+            .collect()
+        }
+    };
+    arguments.extend(own);
+    arguments.extend(extra.iter().map(|argument| (*argument).to_owned()));
+    arguments
+}
+
+/// The guide's user, one with the virtual clock's commands besides, and one for the tests' own use.
+fn users() -> String {
+    let documented = GUIDE
+        .lines()
+        .find(|line| line.starts_with("user limiter "))
+        .expect("the guide shows the user");
+    let limiter = documented.replace("PASSWORD", "limiter-secret");
+    let r#virtual = documented
+        .replace("user limiter ", "user virtual ")
+        .replace("PASSWORD", "virtual-secret");
+    format!(
+        "user default off\n{limiter}\n{virtual} +hget +hset +hdel\nuser admin on >admin-secret ~* &* +@all\n"
+    )
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
