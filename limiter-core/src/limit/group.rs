@@ -171,10 +171,10 @@ pub fn apply_group(
     let mut admitted = true;
     for (index, step) in steps.iter().enumerate() {
         let action = match step.action {
-            Action::Charge { .. } => Action::Charge {
+            Action::Charge { cost: 1.. } => Action::Charge {
                 cost: group.total_cost(index),
             },
-            Action::Peek { .. } => Action::Peek {
+            Action::Charge { .. } | Action::Peek { .. } => Action::Peek {
                 cost: group.total_cost(index),
             },
             ref other => other.clone(),
@@ -204,7 +204,7 @@ pub fn apply_group(
         let stepped = algorithm::step(step.policy.quota(), states.get(index), now, &action)?;
         observed[index].used = stepped.observed.used;
         observed[index].reset_after = stepped.observed.reset_after;
-        if charges || stepped.mended {
+        if charges || (stepped.mended && step.action != Action::Reset) {
             states.set(index, stepped.state);
         }
     }

@@ -1,5 +1,6 @@
 -- The twin of clock.lua for tests: the time is what the key NOW holds, and expiry is kept beside the
--- counters, because Redis's own clock cannot be moved.
+-- counters, because Redis's own clock cannot be moved. An expired counter is not removed: if the
+-- clock steps back it counts again, as in memory. (Redis removes it at some time of its own.)
 local clock = {}
 
 local NOW = 'ratelimit:%virtual:now'
@@ -16,7 +17,6 @@ end
 function clock.get(key)
   local expires = tonumber(call('HGET', EXPIRY, key))
   if expires and millis() > expires then
-    clock.drop(key)
     return false
   end
   return read(key)

@@ -150,7 +150,7 @@ local function run()
   for index, cell in pairs(cells) do
     if cell.changed and cell.state then
       cell.algorithm.save(KEYS[index], cell.state, cell.quota, now, floor)
-    elseif cell.changed and cell.raw then
+    elseif cell.changed then
       clock.drop(KEYS[index])
     end
   end

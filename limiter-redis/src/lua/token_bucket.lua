@@ -1,5 +1,6 @@
 -- Token bucket, exact in integers. Mirrors token_bucket.rs.
--- Quota: capacity, gain and token (fractions), unit (us), full. State: token, debt (fractions), at (us).
+-- Quota: capacity, gain and token (fractions), unit (us), full.
+-- State: token, debt (fractions), at, full_at (us).
 local token_bucket = {}
 
 function token_bucket.quota(capacity, gain, token, unit)
@@ -7,12 +8,17 @@ function token_bucket.quota(capacity, gain, token, unit)
 end
 
 function token_bucket.parse(raw)
-  local token, debt, at = string.match(raw, '^b:(%d+):(%d+):(%d+)$')
-  token, debt, at = integer(token), integer(debt), integer(at)
-  if not (token and debt and at) or token == 0 then
+  local token, debt, at, full_at = string.match(raw, '^b:(%d+):(%d+):(%d+):(%d+)$')
+  token, debt, at, full_at = integer(token), integer(debt), integer(at), integer(full_at)
+  if not (token and debt and at and full_at) or token == 0 then
     return nil
   end
-  return { token = token, debt = debt, at = at }
+  return { token = token, debt = debt, at = at, full_at = full_at }
+end
+
+local function state_of(quota, debt, at)
+  local full_at = at + div_ceil(debt, quota.gain) * quota.unit
+  return { token = quota.token, debt = debt, at = at, full_at = full_at }
 end
 
 -- ceil(debt * to / from). The product may pass 2^53, so the part of the debt below `from` is
@@ -42,8 +48,9 @@ end
 
 function token_bucket.settle(state, quota, now)
   local boundary = now - now % quota.unit
-  if not state then
-    return { token = quota.token, debt = 0, at = boundary }
+  -- Paid off under the quota that wrote it: the key may have expired, so it says nothing now.
+  if not state or now >= state.full_at then
+    return state_of(quota, 0, boundary)
   end
   local debt = math.min(rescale(state.debt, state.token, quota.token), 2 * quota.full)
   local since = div_ceil(state.at, quota.unit) * quota.unit
@@ -53,7 +60,7 @@ function token_bucket.settle(state, quota, now)
   else
     debt = debt - units * quota.gain
   end
-  return { token = quota.token, debt = debt, at = boundary }
+  return state_of(quota, debt, boundary)
 end
 
 function token_bucket.used(state, quota)
@@ -69,11 +76,12 @@ function token_bucket.wait(state, quota, now, cost)
 end
 
 function token_bucket.charge(state, quota, cost)
-  return { token = state.token, debt = state.debt + cost * quota.token, at = state.at }
+  return state_of(quota, state.debt + cost * quota.token, state.at)
 end
 
-function token_bucket.save(key, state, quota, now, floor)
-  local text = string.format('b:%.0f:%.0f:%.0f', state.token, state.debt, state.at)
-  local full_at = state.at + div_ceil(state.debt, quota.gain) * quota.unit
-  clock.put(key, text, math.max(floor, div_ceil(math.max(1, full_at - now), 1000)))
+function token_bucket.save(key, state, _, now, floor)
+  local text = string.format(
+    'b:%.0f:%.0f:%.0f:%.0f', state.token, state.debt, state.at, state.full_at
+  )
+  clock.put(key, text, math.max(floor, div_ceil(state.full_at - now, 1000)))
 end

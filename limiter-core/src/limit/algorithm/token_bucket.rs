@@ -33,7 +33,8 @@ pub struct TokenBucketState {
     debt: u64,
     /// Microseconds since the epoch, at a boundary of the quota's unit.
     at: u64,
-    /// Microseconds since the epoch at which the debt is paid off; what a sweep needs to know.
+    /// Microseconds since the epoch at which the debt is paid off under the quota that wrote it; from
+    /// then on the state may be dropped, so it says nothing under another quota either.
     full_at: u64,
 }
 
@@ -135,7 +136,7 @@ impl Algorithm for TokenBucket {
 
     fn settle(&self, stored: Option<TokenBucketState>, now: Timestamp) -> TokenBucketState {
         let boundary = now.as_micros() - now.as_micros() % self.unit;
-        let Some(state) = stored else {
+        let Some(state) = stored.filter(|state| !state.is_full(now)) else {
             return self.state(0, boundary);
         };
         // A quota with other fractions: the debt is rounded up, so that a change grants nothing.
