@@ -99,10 +99,15 @@ impl Decision {
         }
     }
 
-    /// The decision when the store could not be asked.
+    /// The decision when the store could not be asked. A shadow policy does not block then either.
     pub fn unavailable(policy: &Policy, error: &Error) -> Self {
+        let outcome = Outcome::Unavailable { kind: error.kind() };
         Self {
-            outcome: Outcome::Unavailable { kind: error.kind() },
+            outcome: if policy.is_shadow() {
+                Outcome::Allowed
+            } else {
+                outcome
+            },
             policy: policy.clone(),
             limit: policy.quota().capacity(),
             used: 0,
@@ -110,7 +115,7 @@ impl Decision {
             reset_after: Duration::ZERO,
             source: Source::Outage,
             degraded: true,
-            shadow: None,
+            shadow: policy.is_shadow().then_some(outcome),
         }
     }
 
@@ -154,6 +159,24 @@ impl GroupDecision {
             })
             .unwrap_or(Outcome::Allowed);
         Self { outcome, decisions }
+    }
+
+    /// The decision when the store could not be asked, or would not: a group that is misused is never
+    /// let through, not even one without policies.
+    pub fn unavailable<'a>(policies: impl IntoIterator<Item = &'a Policy>, error: &Error) -> Self {
+        let decisions: Vec<_> = policies
+            .into_iter()
+            .map(|policy| Decision::unavailable(policy, error))
+            .collect();
+        let only_shadows = !decisions.is_empty() && decisions.iter().all(Decision::is_allowed);
+        Self {
+            outcome: if only_shadows {
+                Outcome::Allowed
+            } else {
+                Outcome::Unavailable { kind: error.kind() }
+            },
+            decisions,
+        }
     }
 
     /// Whether to go on.

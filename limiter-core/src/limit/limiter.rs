@@ -68,7 +68,10 @@ impl Limiter {
     pub async fn check_n(&self, policy: &Policy, key: &Key, cost: u64) -> Decision {
         self.try_check_n(policy, key, cost)
             .await
-            .unwrap_or_else(|error| unavailable(policy, &error))
+            .unwrap_or_else(|error| {
+                report([policy.name()].into_iter(), &error);
+                Decision::unavailable(policy, &error)
+            })
     }
 
     /// Charges 1.
@@ -95,12 +98,9 @@ impl Limiter {
     /// Charges a group: all of it, or, if any enforced policy denies, nothing.
     pub async fn check_all(&self, charges: &[Charge<'_>]) -> GroupDecision {
         self.try_check_all(charges).await.unwrap_or_else(|error| {
-            GroupDecision::new(
-                charges
-                    .iter()
-                    .map(|charge| unavailable(charge.policy, &error))
-                    .collect(),
-            )
+            let policies = || charges.iter().map(|charge| charge.policy);
+            report(policies().map(Policy::name), &error);
+            GroupDecision::unavailable(policies(), &error)
         })
     }
 
@@ -178,11 +178,98 @@ impl Limiter {
     }
 }
 
-fn unavailable(policy: &Policy, error: &Error) -> Decision {
+/// What became of a request that no store answered.
+fn report<'a>(policies: impl Iterator<Item = &'a str>, error: &Error) {
+    let policies: Vec<_> = policies.collect();
     if error.kind().is_outage() {
-        tracing::warn!(policy = policy.name(), scope = policy.scope(), %error, "limit not checked");
+        tracing::warn!(?policies, %error, "limit not checked");
     } else {
-        tracing::error!(policy = policy.name(), scope = policy.scope(), %error, "limit refused");
+        tracing::error!(?policies, %error, "limit refused");
     }
-    Decision::unavailable(policy, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::wrap::Stack;
+    use crate::limit::{Capabilities, Group, Outage, Outcome, Period, Quota, Source};
+
+    /// A store that is never there.
+    #[derive(Debug)]
+    struct Broken(ErrorKind);
+
+    #[async_trait::async_trait]
+    impl LimitStore for Broken {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::default()
+        }
+
+        fn try_apply_now(
+            &self,
+            _group: &Group<'_>,
+            _observed: &mut [Observed],
+        ) -> Option<Result<(), Error>> {
+            None
+        }
+
+        async fn apply(&self, _group: &Group<'_>, _: &mut [Observed]) -> Result<(), Error> {
+            Err(Error::new(self.0, "limit.apply", "not there"))
+        }
+
+        async fn health(&self) -> Health {
+            Health::new("broken", false, None, "not there")
+        }
+    }
+
+    fn policy(outage: Outage) -> Policy {
+        let quota = Quota::fixed_window(5, Period::HOUR).unwrap();
+        Policy::new("p", quota).unwrap().with_outage(outage)
+    }
+
+    /// C2: fail closed or open, as the policy says; misuse is neither.
+    #[tokio::test]
+    async fn outage_rules_apply_to_outages_only() {
+        let key = Key::new(["ratelimit", "a"]);
+        let down = Limiter::new(Stack::new(Broken(ErrorKind::Connection)).build());
+        let denied = down.check(&policy(Outage::Deny), &key).await;
+        let kind = ErrorKind::Connection;
+        assert_eq!(denied.outcome, Outcome::Unavailable { kind });
+        let allowed = down.check(&policy(Outage::Allow), &key).await;
+        assert!(allowed.is_allowed() && allowed.degraded);
+        assert_eq!(allowed.source, Source::Outage);
+        let never = down.check_n(&policy(Outage::Allow), &key, 6).await;
+        assert_eq!(
+            never.outcome,
+            Outcome::Never,
+            "an outage does not raise a limit"
+        );
+        assert!(down.reset(&policy(Outage::Allow), &key).await.is_err());
+        assert!(!down.is_healthy().await);
+
+        let (allow, deny) = (policy(Outage::Allow), policy(Outage::Deny));
+        let other = Key::new(["ratelimit", "b"]);
+        let mixed = [Charge::new(&allow, &key), Charge::new(&deny, &other)];
+        assert!(!down.check_all(&mixed).await.is_allowed(), "Deny wins");
+
+        let misused = Limiter::new(Stack::new(Broken(ErrorKind::Unsupported)).build());
+        let refused = misused.check(&policy(Outage::Allow), &key).await;
+        assert!(!refused.is_allowed(), "misuse is no outage");
+    }
+
+    #[tokio::test]
+    async fn a_shadow_never_blocks_and_misuse_never_admits() {
+        let broken = Limiter::new(Broken(ErrorKind::Unsupported));
+        let key = Key::new(["ratelimit", "a"]);
+        let shadow = policy(Outage::Deny).with_shadow(true);
+        let watched = broken.check(&shadow, &key).await;
+        assert!(watched.is_allowed());
+        assert!(matches!(watched.shadow, Some(Outcome::Unavailable { .. })));
+        assert!(
+            broken
+                .check_all(&[Charge::new(&shadow, &key)])
+                .await
+                .is_allowed()
+        );
+        assert!(!broken.check_all(&[]).await.is_allowed());
+    }
 }

@@ -1,0 +1,336 @@
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, Response};
+use limiter_core::limit::{Limiter, Outage, Period, Policy, Quota, wrap::Stack};
+use limiter_core::{ErrorKind, Key};
+use limiter_http::{ClientAddress, PeerAddr, RateLimitLayer, Responder, Target, UnavailableStatus};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+use crate::support::{Away, World, assert_429, header, hourly};
+
+/// Sends a request through a layer around a service that greets.
+async fn through(layer: &RateLimitLayer, request: Request<()>) -> Response<String> {
+    let greet = service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(Response::new("hello".to_owned()))
+    });
+    layer.layer(greet).oneshot(request).await.unwrap()
+}
+
+fn from_client(peer: &str) -> Request<()> {
+    let peer: SocketAddr = peer.parse().unwrap();
+    Request::builder()
+        .extension(PeerAddr(peer))
+        .body(())
+        .unwrap()
+}
+
+fn from_user(user: &str) -> Request<()> {
+    Request::builder().header("x-user", user).body(()).unwrap()
+}
+
+fn user_key(request: &Parts) -> Option<Key> {
+    let user = request.headers.get("x-user")?.to_str().ok()?;
+    Some(Key::new(["ratelimit", "user", user, "coverLetter"]))
+}
+
+#[tokio::test]
+async fn clients_have_buckets_of_their_own() {
+    let world = World::new();
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 1))
+        .responder(world.responder.clone());
+    let first = through(&layer, from_client("203.0.113.9:1")).await;
+    assert_eq!(first.status(), 200);
+    assert_eq!(first.body(), "hello");
+    assert_eq!(header(&first, "x-ratelimit-remaining"), Some("0"));
+    assert_eq!(header(&first, "retry-after"), None);
+
+    let denied = through(&layer, from_client("203.0.113.9:2")).await;
+    let problem = assert_429(&denied);
+    assert_eq!(problem["operation"], "letters");
+    // The window is 3,600 s and ends a millisecond later, as a Redis key would.
+    assert_eq!(header(&denied, "x-ratelimit-reset"), Some("1700003601"));
+
+    let other = through(&layer, from_client("[2001:db8::1]:1")).await;
+    assert_eq!(other.status(), 200);
+    let same_64 = through(&layer, from_client("[2001:db8::2]:1")).await;
+    assert_429(&same_64);
+    assert_eq!(
+        world.keys(),
+        [
+            "ratelimit:letters:2001%3Adb8%3A%3A/64",
+            "ratelimit:letters:203.0.113.9"
+        ]
+    );
+
+    world.clock.advance(Duration::from_secs(3_601));
+    let later = through(&layer, from_client("203.0.113.9:3")).await;
+    assert_eq!(later.status(), 200);
+}
+
+#[tokio::test]
+async fn keys_costs_and_operations_come_from_the_request() {
+    // B1, B3.
+    let world = World::new();
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 10))
+        .key(|request: &Parts| {
+            let cost = request.headers.get("x-cost")?.to_str().ok()?.parse().ok()?;
+            Some(Target::new(user_key(request)?).cost(cost))
+        })
+        .operation_by(|request| Some(format!("coverLetter {}", request.method)));
+    let request = |cost: u64| {
+        let mut request = from_user("42");
+        request.headers_mut().insert("x-cost", cost.into());
+        request
+    };
+    let seven = through(&layer, request(7)).await;
+    assert_eq!(header(&seven, "x-ratelimit-remaining"), Some("3"));
+    assert_eq!(world.keys(), ["ratelimit:user:42:coverLetter"]);
+
+    let denied = assert_429(&through(&layer, request(4)).await);
+    assert_eq!(
+        denied["detail"],
+        "coverLetter GET is limited to 10 per hour; try again in 61 minutes"
+    );
+
+    let never = through(&layer, request(11)).await;
+    assert_eq!(never.status(), 400);
+    assert_eq!(header(&never, "retry-after"), None);
+    let never: serde_json::Value = serde_json::from_str(never.body()).unwrap();
+    assert_eq!(
+        never["detail"],
+        "coverLetter GET asked for 11, above the limit of 10; ask for less"
+    );
+}
+
+#[tokio::test]
+async fn several_policies_are_charged_together_or_not_at_all() {
+    // N1.
+    let world = World::new();
+    let minute = Quota::fixed_window(1, Period::MINUTE).unwrap();
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("hourly", 5))
+        .also(Policy::new("burst", minute).unwrap())
+        .also(hourly("everyone", 100))
+        .key(|_: &Parts| Some(Key::new(["ratelimit", "everyone"])))
+        .operation("coverLetter")
+        .responder(world.responder.clone());
+    let request = || from_client("203.0.113.9:1");
+    assert_eq!(through(&layer, request()).await.status(), 200);
+    for _ in 0..3 {
+        let denied = through(&layer, request()).await;
+        let problem = assert_429(&denied);
+        assert_eq!(problem["violated"], serde_json::json!(["burst"]));
+        assert_eq!(problem["operation"], "coverLetter");
+        assert_eq!(
+            header(&denied, "ratelimit"),
+            Some(r#""hourly";r=4, "burst";r=0;t=61, "everyone";r=99"#)
+        );
+    }
+    world.clock.advance(Duration::from_secs(61));
+    let allowed = through(&layer, request()).await;
+    assert_eq!(
+        header(&allowed, "ratelimit"),
+        Some(r#""hourly";r=3;t=3540, "burst";r=0;t=61, "everyone";r=98;t=3540"#)
+    );
+}
+
+#[tokio::test]
+async fn a_group_that_can_never_pass_names_the_cost_that_is_too_high() {
+    // N1, N8.
+    let world = World::new();
+    let tokens =
+        |cost| move |_: &Parts| Some(Target::new(Key::new(["ratelimit", "tokens"])).cost(cost));
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("requests", 5))
+        .key(user_key)
+        .also(hourly("tokens", 100))
+        .key(tokens(60));
+    let detail = async |layer: &RateLimitLayer| {
+        let response = through(layer, from_user("42")).await;
+        assert_eq!(response.status(), 400);
+        let problem: serde_json::Value = serde_json::from_str(response.body()).unwrap();
+        problem["detail"].as_str().unwrap().to_owned()
+    };
+    // A key that is charged twice is asked for the sum.
+    let twice = layer.clone().also(hourly("tokens", 100)).key(tokens(41));
+    assert_eq!(
+        detail(&twice).await,
+        "tokens asked for 101, above the limit of 100; ask for less"
+    );
+    let once = layer.key(tokens(101));
+    assert_eq!(
+        detail(&once).await,
+        "tokens asked for 101, above the limit of 100; ask for less"
+    );
+    assert_eq!(world.keys(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_request_without_a_key_is_not_limited() {
+    let world = World::new();
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 1)).key(user_key);
+    for _ in 0..3 {
+        let response = through(&layer, Request::new(())).await;
+        assert_eq!(response.status(), 200);
+        assert!(response.headers().is_empty(), "{response:?}");
+    }
+    // One policy without a key leaves the others.
+    let layer = layer.also(hourly("by-client", 1));
+    let response = through(&layer, from_client("203.0.113.9:1")).await;
+    assert_eq!(
+        header(&response, "ratelimit-policy"),
+        Some(r#""by-client";q=1;w=3600"#)
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_peer_is_an_error_and_no_shared_bucket() {
+    let world = World::new();
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 1));
+    let response = through(&layer, Request::new(())).await;
+    assert_eq!(response.status(), 500);
+    assert_eq!(
+        header(&response, "content-type"),
+        Some("application/problem+json")
+    );
+    assert!(
+        response
+            .body()
+            .contains("urn:limiter:problem:limiter-error")
+    );
+    assert_eq!(world.keys(), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_outage_is_answered_by_the_rule_of_the_policy() {
+    // A3, C2.
+    for kind in [ErrorKind::Timeout, ErrorKind::Connection] {
+        let limiter = Limiter::new(Stack::new(Away(kind)).build());
+        let request = || from_client("203.0.113.9:1");
+
+        let closed = RateLimitLayer::new(limiter.clone(), hourly("admin", 5));
+        let problem = assert_429(&through(&closed, request()).await);
+        assert_eq!(problem["type"], "urn:limiter:problem:limiter-unavailable");
+
+        let responder =
+            Responder::default().unavailable_status(UnavailableStatus::ServiceUnavailable);
+        let response = through(&closed.responder(responder), request()).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(header(&response, "retry-after"), Some("1"));
+
+        let open = hourly("api", 5).with_outage(Outage::Allow);
+        let open = RateLimitLayer::new(limiter, open);
+        assert_eq!(through(&open, request()).await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn misuse_is_a_500_that_tells_strangers_nothing() {
+    let limiter = Limiter::new(Away(ErrorKind::Unauthorized));
+    let layer = RateLimitLayer::new(limiter, hourly("admin", 5));
+    assert_429(&through(&layer, from_client("203.0.113.9:1")).await);
+
+    let limiter = Limiter::new(Away(ErrorKind::Foreign));
+    let layer = RateLimitLayer::new(limiter, hourly("admin", 5));
+    let response = through(&layer, from_client("203.0.113.9:1")).await;
+    assert_eq!(response.status(), 500);
+    assert!(!response.body().contains("10.0.0.5"), "{}", response.body());
+    assert!(!response.headers().contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn the_inner_limit_is_the_one_that_is_shown() {
+    let world = World::new();
+    let layer = |policy| {
+        RateLimitLayer::new(world.limiter.clone(), policy).responder(world.responder.clone())
+    };
+    let service = ServiceBuilder::new()
+        .layer(layer(hourly("outer", 100)))
+        .layer(layer(hourly("inner", 1)))
+        .service(service_fn(|_: Request<()>| async {
+            Ok::<_, Infallible>(Response::new(String::new()))
+        }));
+    let request = || from_client("203.0.113.9:1");
+    let allowed = service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(header(&allowed, "x-ratelimit-limit"), Some("1"));
+    assert_eq!(
+        header(&allowed, "ratelimit-policy"),
+        Some(r#""inner";q=1;w=3600"#)
+    );
+
+    let denied = service.oneshot(request()).await.unwrap();
+    let problem = assert_429(&denied);
+    assert_eq!(problem["policy"], "inner");
+    assert_eq!(header(&denied, "x-ratelimit-limit"), Some("1"));
+    assert_eq!(denied.headers().get_all("ratelimit").iter().count(), 1);
+}
+
+#[tokio::test]
+async fn the_client_is_found_behind_trusted_proxies() {
+    let world = World::new();
+    let client = ClientAddress::default()
+        .trusted_proxies(["10.0.0.0/8"])
+        .unwrap();
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 1)).client(client);
+    for (forged, status) in [("1.1.1.1", 200), ("2.2.2.2", 429)] {
+        let mut request = from_client("10.0.0.2:1");
+        let value = format!("{forged}, 203.0.113.9, 10.0.0.3").parse().unwrap();
+        request.headers_mut().insert("x-forwarded-for", value);
+        assert_eq!(through(&layer, request).await.status(), status);
+    }
+    assert_eq!(world.keys(), ["ratelimit:letters:203.0.113.9"]);
+}
+
+/// A service that must be made ready before each call, and whose clones are not ready.
+struct Strict {
+    ready: bool,
+    calls: Arc<AtomicU64>,
+}
+
+impl Clone for Strict {
+    fn clone(&self) -> Self {
+        Self {
+            ready: false,
+            calls: Arc::clone(&self.calls),
+        }
+    }
+}
+
+impl Service<Request<()>> for Strict {
+    type Response = Response<String>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<String>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called without poll_ready");
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Ok(Response::new(String::new())))
+    }
+}
+
+#[tokio::test]
+async fn the_service_that_was_made_ready_is_called_and_only_if_allowed() {
+    let world = World::new();
+    let calls = Arc::new(AtomicU64::new(0));
+    let strict = Strict {
+        ready: false,
+        calls: Arc::clone(&calls),
+    };
+    let mut service =
+        RateLimitLayer::new(world.limiter.clone(), hourly("letters", 2)).layer(strict);
+    for status in [200, 200, 429, 429] {
+        let ready = service.ready().await.unwrap();
+        let response = ready.call(from_client("203.0.113.9:1")).await.unwrap();
+        assert_eq!(response.status(), status);
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}

@@ -1,0 +1,181 @@
+//! A store whose time a test moves, one that is away, and an HTTP client.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use limiter_core::clock::{Clock, ManualClock, Timestamp};
+use limiter_core::limit::algorithm::State;
+use limiter_core::limit::{
+    Capabilities, Group, LimitStore, Limiter, Observed, Period, Policy, Quota, States, apply_group,
+};
+use limiter_core::{Error, ErrorKind, Health, Key};
+use limiter_http::Responder;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// 2023-11-14T22:13:20Z.
+pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+pub(crate) fn hourly(name: &str, limit: u64) -> Policy {
+    Policy::new(name, Quota::fixed_window(limit, Period::HOUR).unwrap()).unwrap()
+}
+
+/// A limiter and a responder that read one clock.
+pub(crate) struct World {
+    pub(crate) clock: ManualClock,
+    pub(crate) limiter: Limiter,
+    pub(crate) responder: Responder,
+    states: Arc<Mutex<HashMap<Key, State>>>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let clock = ManualClock::at(NOW);
+        let store = MapStore {
+            clock: clock.clone(),
+            states: Arc::default(),
+        };
+        Self {
+            states: Arc::clone(&store.states),
+            limiter: Limiter::new(store),
+            responder: Responder::default().clock(clock.clone()),
+            clock,
+        }
+    }
+
+    /// The keys that were charged, in order.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let states = self.states.lock().unwrap();
+        let mut keys: Vec<_> = states.keys().map(ToString::to_string).collect();
+        keys.sort();
+        keys
+    }
+}
+
+#[derive(Debug)]
+struct MapStore {
+    clock: ManualClock,
+    states: Arc<Mutex<HashMap<Key, State>>>,
+}
+
+struct View<'a>(&'a Group<'a>, &'a mut HashMap<Key, State>);
+
+impl States for View<'_> {
+    fn get(&self, step: usize) -> Option<State> {
+        self.1.get(self.0.steps()[step].key).copied()
+    }
+
+    fn set(&mut self, step: usize, state: Option<State>) {
+        let key = self.0.steps()[step].key;
+        match state {
+            Some(state) => self.1.insert(key.clone(), state),
+            None => self.1.remove(key),
+        };
+    }
+}
+
+#[async_trait]
+impl LimitStore for MapStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    fn try_apply_now(&self, _: &Group<'_>, _: &mut [Observed]) -> Option<Result<(), Error>> {
+        // As a remote store: the layer has to await the answer.
+        None
+    }
+
+    async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
+        tokio::task::yield_now().await;
+        let mut states = self.states.lock().unwrap();
+        apply_group(
+            group,
+            &mut View(group, &mut states),
+            self.clock.now(),
+            observed,
+        )
+    }
+
+    async fn health(&self) -> Health {
+        Health::new("map", true, None, "in this test")
+    }
+}
+
+/// A store that only fails.
+#[derive(Debug)]
+pub(crate) struct Away(pub(crate) ErrorKind);
+
+#[async_trait]
+impl LimitStore for Away {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    fn try_apply_now(&self, _: &Group<'_>, _: &mut [Observed]) -> Option<Result<(), Error>> {
+        None
+    }
+
+    async fn apply(&self, _: &Group<'_>, _: &mut [Observed]) -> Result<(), Error> {
+        Err(Error::new(
+            self.0,
+            "limit.apply",
+            "redis://10.0.0.5 said no",
+        ))
+    }
+
+    async fn health(&self) -> Health {
+        Health::new("away", false, None, "not there")
+    }
+}
+
+/// A GET over a connection of its own.
+pub(crate) async fn get(server: SocketAddr, path: &str, headers: HeaderMap) -> Response<String> {
+    let stream = TcpStream::connect(server).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let driver = tokio::spawn(connection);
+    let mut request = Request::get(path).body(Empty::<Bytes>::new()).unwrap();
+    *request.headers_mut() = headers;
+    request
+        .headers_mut()
+        .insert("host", server.to_string().parse().unwrap());
+    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    drop(sender);
+    driver.await.unwrap().unwrap();
+    Response::from_parts(parts, String::from_utf8(body.to_vec()).unwrap())
+}
+
+pub(crate) fn header<'a, B>(response: &'a Response<B>, name: &str) -> Option<&'a str> {
+    response
+        .headers()
+        .get(name)
+        .map(|value| value.to_str().unwrap())
+}
+
+/// A3: what every 429 carries. Gives the body.
+pub(crate) fn assert_429(response: &Response<String>) -> Value {
+    assert_eq!(response.status(), 429, "{response:?}");
+    for name in [
+        "retry-after",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+    ] {
+        let text = header(response, name).unwrap_or_else(|| panic!("{name} is missing"));
+        assert!(text.parse::<u64>().is_ok(), "{name}: {text}");
+    }
+    assert_eq!(
+        header(response, "content-type"),
+        Some("application/problem+json")
+    );
+    assert_eq!(header(response, "cache-control"), Some("no-store"));
+    serde_json::from_str(response.body()).unwrap()
+}

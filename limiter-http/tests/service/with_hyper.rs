@@ -1,0 +1,68 @@
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use limiter_http::{PeerAddr, RateLimitLayer};
+use tokio::net::TcpListener;
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+
+use crate::support::{World, assert_429, get, header, hourly};
+
+/// Serves a greeting behind a layer. `tell_peer`: whether requests get a [`PeerAddr`].
+async fn serve(layer: RateLimitLayer, tell_peer: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service =
+        ServiceBuilder::new()
+            .layer(layer)
+            .service(service_fn(|_: Request<Incoming>| async {
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
+            }));
+    tokio::spawn(async move {
+        loop {
+            let (stream, peer) = listener.accept().await.unwrap();
+            let service = service
+                .clone()
+                .map_request(move |mut request: Request<Incoming>| {
+                    if tell_peer {
+                        request.extensions_mut().insert(PeerAddr(peer));
+                    }
+                    request
+                });
+            let service = TowerToHyperService::new(service);
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn plain_hyper_is_limited() {
+    // A3.
+    let world = World::new();
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 1))
+        .responder(world.responder.clone());
+    let server = serve(layer, true).await;
+    let allowed = get(server, "/", HeaderMap::new()).await;
+    assert_eq!(allowed.status(), 200);
+    assert_eq!(allowed.body(), "hello");
+    assert_eq!(header(&allowed, "x-ratelimit-limit"), Some("1"));
+    assert_429(&get(server, "/", HeaderMap::new()).await);
+    assert_eq!(world.keys(), ["ratelimit:letters:127.0.0.1"]);
+}
+
+#[tokio::test]
+async fn a_server_that_hides_its_peers_gets_500() {
+    let world = World::new();
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 1));
+    let server = serve(layer, false).await;
+    assert_eq!(get(server, "/", HeaderMap::new()).await.status(), 500);
+    assert_eq!(world.keys(), [""; 0]);
+}
