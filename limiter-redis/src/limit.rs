@@ -79,14 +79,14 @@ impl RedisStore {
             .pool
             .call_within(self.warm_up, "limit.warm_up", Request::Command(&info))
             .await;
-        if let Ok(Some(policy)) = memory.map(|reply| eviction_policy(&reply)) {
-            if policy != "noeviction" {
-                tracing::error!(
-                    policy,
-                    host = self.pool.host(),
-                    "this Redis evicts keys when it is full, counters too: set maxmemory-policy noeviction, and give caches a Redis of their own with CACHE_REDIS_URL"
-                );
-            }
+        if let Ok(Some(policy)) = memory.map(|reply| eviction_policy(&reply))
+            && policy != "noeviction"
+        {
+            tracing::error!(
+                policy,
+                host = self.pool.host(),
+                "this Redis evicts keys when it is full, counters too: set maxmemory-policy noeviction, and give caches a Redis of their own with CACHE_REDIS_URL"
+            );
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! Connections: a bb8 pool whose manager checks a connection's role and rights when it is made, and
 //! whose calls have one deadline, connecting included.
 
-use std::future::Future;
 use std::time::Duration;
 
 use bb8::ManageConnection;
@@ -216,33 +215,26 @@ impl ManageConnection for Manager {
     type Connection = Connection;
     type Error = RedisError;
 
-    fn connect(&self) -> impl Future<Output = Result<Connection, RedisError>> + Send {
-        async {
-            let result = self.open().await;
-            match &result {
-                Ok(_) => tracing::info!(host = %self.host, "connected to Redis"),
-                Err(error) => {
-                    tracing::warn!(host = %self.host, %error, "cannot connect to Redis");
-                    self.failed.send_replace(Some(error.clone()));
-                }
+    async fn connect(&self) -> Result<Connection, RedisError> {
+        let result = self.open().await;
+        match &result {
+            Ok(_) => tracing::info!(host = %self.host, "connected to Redis"),
+            Err(error) => {
+                tracing::warn!(host = %self.host, %error, "cannot connect to Redis");
+                self.failed.send_replace(Some(error.clone()));
             }
-            result
         }
+        result
     }
 
     /// No PING per checkout: what a PING finds, the call itself finds. The role is another matter.
-    fn is_valid(
-        &self,
-        connection: &mut Connection,
-    ) -> impl Future<Output = Result<(), RedisError>> + Send {
-        async {
-            if connection.role_checked.elapsed() < ROLE_PERIOD {
-                return Ok(());
-            }
-            check_role(&mut connection.io).await?;
-            connection.role_checked = Instant::now();
-            Ok(())
+    async fn is_valid(&self, connection: &mut Connection) -> Result<(), RedisError> {
+        if connection.role_checked.elapsed() < ROLE_PERIOD {
+            return Ok(());
         }
+        check_role(&mut connection.io).await?;
+        connection.role_checked = Instant::now();
+        Ok(())
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {

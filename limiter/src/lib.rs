@@ -1,1 +1,70 @@
-//! Empty.
+//! Rate limits that are exact across every instance of a service, and shared caches for AI
+//! responses.
+//!
+//! Data flows one way: request -> [`Key`] + [`Policy`] -> [`Limiter`] -> store -> [`Decision`] ->
+//! headers.
+#![cfg_attr(
+    feature = "memory",
+    doc = r##"
+```
+use limiter::{Key, Period, Policy, Quota};
+
+# tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+// `connect("redis://...")` shares the counts between instances; `from_env()` lets the environment say.
+let backends = limiter::connect("memory:").await?;
+let letters = Policy::new("cover-letter", Quota::fixed_window(20, Period::HOUR)?)?;
+let key = Key::new(["ratelimit", "user", "42", "coverLetter"]);
+
+let decision = backends.limiter.check(&letters, &key).await;
+assert!(decision.is_allowed());
+assert_eq!((decision.limit, decision.remaining), (20, 19));
+# Ok::<(), limiter::Error>(())
+# }).unwrap();
+```
+"##
+)]
+//!
+//! # The map
+//!
+//! - [`Quota`]: how much, by which algorithm. [`Policy`]: a quota with a name, a scope and a rule for
+//!   outages. [`Key`]: whose counter. [`Limiter`]: asks. [`Decision`]: the answer.
+//! - [`Builder`], and [`from_env`] and [`connect`] over it: from the environment or a URL to
+//!   [`Backends`], a limiter and a cache store.
+//! - `http`: headers, bodies and a tower layer. `ai_cache`: typed caches. `config`: policies from a
+//!   file. `metrics`: every decision counted.
+//! - Contracts for implementors of stores and wrappers are in [`limiter_core`], re-exported as
+//!   [`core`].
+//!
+//! # Features
+//!
+//! | Feature | Default | What it adds |
+//! |---|---|---|
+//! | `memory` | yes | limits and a cache in this process |
+//! | `redis` | | limits and a cache shared through Redis |
+//! | `http` | | the `http` module: headers, problem bodies, a tower layer |
+//! | `ai-cache` | | the `ai_cache` module: typed caches for AI responses |
+//! | `config` | | the `config` module: policies from a JSON file |
+//! | `metrics` | | the `metrics` module: an observer for the `metrics` facade |
+
+mod backends;
+#[cfg(feature = "config")]
+pub mod config;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+
+#[cfg(feature = "ai-cache")]
+pub use ai_cache;
+pub use backends::{Backends, Builder, connect, from_env};
+pub use limiter_core as core;
+pub use limiter_core::cache::CacheStore;
+pub use limiter_core::limit::{
+    Charge, Decision, GroupDecision, LimitStore, Limiter, Outage, Outcome, Period, Policy, Quota,
+    Source,
+};
+pub use limiter_core::{Effect, Error, ErrorKind, Health, IdentitySecret, Key};
+#[cfg(feature = "http")]
+pub use limiter_http as http;
+#[cfg(feature = "memory")]
+pub use limiter_memory as memory;
+#[cfg(feature = "redis")]
+pub use limiter_redis as redis;

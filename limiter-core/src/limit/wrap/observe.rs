@@ -18,6 +18,13 @@ pub trait Observer: Send + Sync + fmt::Debug {
     fn observe(&self, event: &Event<'_>);
 }
 
+/// Shared observers are observers.
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn observe(&self, event: &Event<'_>) {
+        (**self).observe(event);
+    }
+}
+
 /// A group and what became of it.
 #[derive(Debug)]
 #[non_exhaustive]

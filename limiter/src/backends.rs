@@ -1,0 +1,175 @@
+//! From a URL or the environment to a limiter and a cache store.
+
+use std::sync::Arc;
+
+use limiter_core::cache::CacheStore;
+use limiter_core::limit::wrap::{Observer, Stack};
+use limiter_core::limit::{LimitStore, Limiter};
+use limiter_core::{Error, ErrorKind};
+
+/// A limiter and a cache store, over one backend. Clones share both.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Backends {
+    /// Asks for decisions.
+    pub limiter: Limiter,
+    /// Keeps bytes; what `ai_cache` is built on.
+    pub cache: Arc<dyn CacheStore>,
+}
+
+/// Connects as the environment says; see [`Builder::from_env`].
+///
+/// # Errors
+/// As [`Builder::from_env`].
+pub async fn from_env() -> Result<Backends, Error> {
+    Builder::new().from_env().await
+}
+
+/// Connects to a URL; see [`Builder::connect`].
+///
+/// # Errors
+/// As [`Builder::connect`].
+pub async fn connect(url: &str) -> Result<Backends, Error> {
+    Builder::new().connect(url).await
+}
+
+/// Chooses a backend and puts the wrappers around it.
+#[derive(Debug, Default)]
+#[must_use = "call `from_env` or `connect`"]
+pub struct Builder {
+    observers: Vec<Arc<dyn Observer>>,
+}
+
+impl Builder {
+    /// No observers yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Shows every group and its result to an observer: an audit trail, metrics.
+    pub fn observe(mut self, observer: impl Observer + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Redis if the environment names one (feature `redis`), else memory (feature `memory`). Which
+    /// variables count is in docs/redis-setup.md.
+    ///
+    /// A Redis that is named but away is no error: it is logged, every policy's outage rule
+    /// answers, and the first check that gets through finds the counts of the other instances.
+    ///
+    /// # Errors
+    /// `Config` if a variable cannot be used, or if the backend that the environment asks for was
+    /// not built in. No message holds a password.
+    pub async fn from_env(self) -> Result<Backends, Error> {
+        #[cfg(feature = "redis")]
+        if let Some(env) = limiter_redis::RedisEnv::read()? {
+            return self.redis(&env.limits, &env.cache).await;
+        }
+        #[cfg(not(feature = "redis"))]
+        for name in ["REDIS_URL", "KV_URL"] {
+            if std::env::var(name).is_ok_and(|url| !url.trim().is_empty()) {
+                return Err(not_built_in(&format!("{name} names a Redis"), "redis"));
+            }
+        }
+        self.in_memory("the environment names no Redis")
+    }
+
+    /// `memory:`, or a Redis URL: `redis://`, `rediss://`, `redis+unix://`.
+    ///
+    /// # Errors
+    /// `Config` if the URL cannot be used or its backend was not built in.
+    pub async fn connect(self, url: &str) -> Result<Backends, Error> {
+        if url == "memory:" {
+            return self.in_memory("the URL is memory:");
+        }
+        #[cfg(feature = "redis")]
+        {
+            let config = limiter_redis::RedisConfig::new(url)?;
+            self.redis(&config, &config).await
+        }
+        #[cfg(not(feature = "redis"))]
+        Err(not_built_in("the URL is not memory:", "redis"))
+    }
+
+    /// One Redis for limits and one, often the same, for caches. Connects for at most 2 s, so that
+    /// the first check is as fast as the others.
+    ///
+    /// # Errors
+    /// `Config` if the settings cannot be used.
+    #[cfg(feature = "redis")]
+    pub async fn redis(
+        self,
+        limits: &limiter_redis::RedisConfig,
+        cache: &limiter_redis::RedisConfig,
+    ) -> Result<Backends, Error> {
+        let store = limiter_redis::RedisStore::new(limits)?;
+        if let Err(error) = store.warm_up().await {
+            tracing::warn!(%error, "Redis is away; the policies' outage rules answer until it is back");
+        }
+        let cache = limiter_redis::RedisCache::new(cache)?;
+        Ok(self.stack(store, cache))
+    }
+
+    /// This process's memory.
+    #[cfg(feature = "memory")]
+    pub fn memory(self, config: &limiter_memory::MemoryConfig) -> Backends {
+        self.stack(
+            limiter_memory::MemoryStore::with_config(config),
+            limiter_memory::MemoryCache::with_config(config),
+        )
+    }
+
+    fn in_memory(self, why: &'static str) -> Result<Backends, Error> {
+        #[cfg(feature = "memory")]
+        {
+            tracing::info!(why, "limits and caches are kept in this process");
+            Ok(self.memory(&limiter_memory::MemoryConfig::default()))
+        }
+        #[cfg(not(feature = "memory"))]
+        Err(not_built_in(why, "memory"))
+    }
+
+    #[cfg_attr(
+        not(any(feature = "memory", feature = "redis")),
+        expect(dead_code, reason = "without a backend there is nothing to stack")
+    )]
+    fn stack(
+        self,
+        limits: impl LimitStore + 'static,
+        cache: impl CacheStore + 'static,
+    ) -> Backends {
+        let stack = self
+            .observers
+            .into_iter()
+            .fold(Stack::new(limits), Stack::observe);
+        Backends {
+            limiter: Limiter::new(stack.build()),
+            cache: Arc::new(cache),
+        }
+    }
+}
+
+#[cfg_attr(
+    all(feature = "memory", feature = "redis"),
+    expect(dead_code, reason = "every backend is built in")
+)]
+fn not_built_in(why: &str, feature: &str) -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "limiter.connect",
+        format!("{why}, but limiter was built without its `{feature}` feature; enable it"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_url_that_cannot_be_used_is_a_config_error_without_the_password() {
+        let error = connect("http://user:hunter2@host").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(!format!("{error:?} {error}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,200 @@
+//! Policies from a JSON file.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use limiter_core::limit::{Outage, Period, Policy, Quota};
+use limiter_core::{Error, ErrorKind};
+use serde::Deserialize;
+
+/// Policies by name.
+///
+/// ```
+/// use limiter::config::PolicySet;
+///
+/// let policies = PolicySet::from_json(r#"[
+///     {"name": "ai-operation", "scope": "api", "algorithm": "fixed_window", "limit": 20, "per": "hour"},
+///     {"name": "webhook", "algorithm": "token_bucket", "limit": 60, "refill": 1, "per": 1, "outage": "deny"}
+/// ]"#)?;
+/// assert_eq!(policies.get("webhook")?.quota().to_string(), "60 at once, 1 per second");
+///
+/// let error = PolicySet::from_json(r#"[{"name": "x", "algorithm": "fixed_window", "limit": 0, "per": "hour"}]"#);
+/// assert!(error.unwrap_err().to_string().contains("policy x"));
+/// # Ok::<(), limiter::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet(BTreeMap<String, Policy>);
+
+/// One policy as it stands in the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Spec {
+    name: String,
+    algorithm: Algorithm,
+    /// The window's limit or the bucket's size.
+    limit: u64,
+    /// Of a token bucket; the limit by default.
+    refill: Option<u64>,
+    per: Per,
+    scope: Option<String>,
+    #[serde(default)]
+    outage: OutageName,
+    #[serde(default)]
+    shadow: bool,
+    version: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Algorithm {
+    FixedWindow,
+    SlidingWindow,
+    TokenBucket,
+}
+
+/// A name, or whole seconds.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+enum Per {
+    Named(Named),
+    Seconds(u64),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Named {
+    Second,
+    Minute,
+    Hour,
+    Day,
+    Month,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OutageName {
+    #[default]
+    Deny,
+    Allow,
+}
+
+impl PolicySet {
+    /// Reads a JSON array of policies: `name`, `algorithm` (`fixed_window`, `sliding_window`,
+    /// `token_bucket`), `limit`, `per` (`second`, `minute`, `hour`, `day`, `month` of 30 days, or
+    /// whole seconds), and if wanted `refill` (of a token bucket, by default the limit), `scope`,
+    /// `outage` (`deny`, the default, or `allow`), `shadow`, `version`.
+    ///
+    /// # Errors
+    /// `Config` if the text is no such array, a name stands twice, or a policy cannot be built; the
+    /// message names the policy and what to change.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        let specs: Vec<Spec> = serde_json::from_str(text)
+            .map_err(|error| config_error(format!("the policies cannot be read: {error}")))?;
+        let mut policies = BTreeMap::new();
+        for spec in specs {
+            let policy = spec.build().map_err(|error| {
+                config_error(format!("policy {}: {}", spec.name, error.message()))
+            })?;
+            if policies.insert(spec.name.clone(), policy).is_some() {
+                return Err(config_error(format!("policy {} stands twice", spec.name)));
+            }
+        }
+        Ok(Self(policies))
+    }
+
+    /// The policy of a name.
+    ///
+    /// # Errors
+    /// `Config` if there is none.
+    pub fn get(&self, name: &str) -> Result<&Policy, Error> {
+        self.0.get(name).ok_or_else(|| {
+            config_error(format!("no policy is named {name}; add it to the policies"))
+        })
+    }
+
+    /// Every policy, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Policy> {
+        self.0.values()
+    }
+}
+
+impl Spec {
+    fn build(&self) -> Result<Policy, Error> {
+        let per = match self.per {
+            Per::Named(Named::Second) => Period::SECOND,
+            Per::Named(Named::Minute) => Period::MINUTE,
+            Per::Named(Named::Hour) => Period::HOUR,
+            Per::Named(Named::Day) => Period::DAY,
+            Per::Named(Named::Month) => Period::MONTH,
+            Per::Seconds(seconds) => Period::new(Duration::from_secs(seconds))?,
+        };
+        if self.refill.is_some() && self.algorithm != Algorithm::TokenBucket {
+            return Err(config_error("only a token_bucket has a refill".to_owned()));
+        }
+        let quota = match self.algorithm {
+            Algorithm::FixedWindow => Quota::fixed_window(self.limit, per)?,
+            Algorithm::SlidingWindow => Quota::sliding_window(self.limit, per)?,
+            Algorithm::TokenBucket => {
+                Quota::token_bucket(self.limit, self.refill.unwrap_or(self.limit), per)?
+            }
+        };
+        let mut policy = Policy::new(&self.name, quota)?
+            .with_outage(match self.outage {
+                OutageName::Deny => Outage::Deny,
+                OutageName::Allow => Outage::Allow,
+            })
+            .with_shadow(self.shadow);
+        if let Some(scope) = &self.scope {
+            policy = policy.with_scope(scope)?;
+        }
+        if let Some(version) = self.version {
+            policy = policy.with_version(version);
+        }
+        Ok(policy)
+    }
+}
+
+fn config_error(message: String) -> Error {
+    Error::new(ErrorKind::Config, "limiter.config", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_names_its_policy() {
+        let spec = |change: &str| {
+            format!(
+                r#"[{{"name": "x", "algorithm": "fixed_window", "limit": 5, "per": "day"{change}}}]"#
+            )
+        };
+        assert!(PolicySet::from_json(&spec("")).is_ok());
+        for (text, hint) in [
+            (spec(r#", "refill": 3"#), "policy x"),
+            (spec(r#", "scope": "a b""#), "policy x"),
+            (spec(r#", "typo": 1"#), "typo"),
+            (spec(r#", "outage": "maybe""#), "maybe"),
+            ("{}".to_owned(), "cannot be read"),
+            (
+                r#"[{"name": "a", "algorithm": "fixed_window", "limit": 1, "per": 0}]"#.to_owned(),
+                "policy a",
+            ),
+            (
+                format!("[{0},{0}]", spec("").trim_matches(['[', ']'])),
+                "stands twice",
+            ),
+        ] {
+            let error = PolicySet::from_json(&text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(hint), "{error}");
+        }
+        let set = PolicySet::from_json(&spec("")).unwrap();
+        assert!(
+            set.get("y")
+                .unwrap_err()
+                .to_string()
+                .contains("no policy is named y")
+        );
+    }
+}
