@@ -2,6 +2,8 @@
 //!
 //! - [`RedisServer`]: a `redis-server` of its own for each test, ended with it.
 //! - [`Bench`]: the memory and the Redis store under one clock.
+//! - [`Logs`]: what was logged.
+//! - [`policy`], [`ten_years`], [`redis_limiter`], [`eventually`]: what nearly every test needs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,7 +12,47 @@
 )]
 
 mod bench;
+mod logs;
 mod server;
 
+use std::time::{Duration, Instant};
+
+use limiter_core::Error;
+use limiter_core::limit::{Limiter, Period, Policy, Quota};
+use limiter_redis::{RedisConfig, RedisStore};
+
 pub use bench::Bench;
-pub use server::RedisServer;
+pub use logs::Logs;
+pub use server::{RedisServer, Stalled};
+
+/// A policy named after its algorithm.
+pub fn policy(quota: Result<Quota, Error>) -> Policy {
+    let quota = quota.unwrap();
+    Policy::new(quota.algorithm(), quota).unwrap()
+}
+
+/// For sliding windows at the real clock: they are aligned to the epoch, and none of this length ends
+/// while a test runs.
+pub fn ten_years() -> Period {
+    Period::new(3_650 * Period::DAY.as_duration()).unwrap()
+}
+
+/// A limiter over a Redis store of its own: what one instance of a service has.
+pub fn redis_limiter(config: &RedisConfig) -> Limiter {
+    Limiter::new(RedisStore::new(config).unwrap())
+}
+
+/// Asks until there is an answer, without a pause of its own.
+///
+/// # Panics
+/// If there is none after 20 s.
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "never: {what}");
+        tokio::task::yield_now().await;
+    }
+}

@@ -123,6 +123,31 @@ impl RedisServer {
         self.process.wait().unwrap();
     }
 
+    /// Keeps the process from running until the guard is dropped: connections stay open, the kernel
+    /// accepts new ones, and nothing is answered.
+    pub fn stall(&self) -> Stalled<'_> {
+        let stalled = Stalled(self);
+        self.signal("-STOP");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.runs() {
+            assert!(Instant::now() < deadline, "redis-server goes on");
+            std::thread::yield_now();
+        }
+        stalled
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(status.success(), "kill {signal}");
+    }
+
+    /// Whether the process is not stopped; where that cannot be seen, the signal is trusted.
+    fn runs(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()));
+        stat.is_ok_and(|stat| !stat.contains(") T "))
+    }
+
     fn launch(address: Address, extra: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("limiter-")
@@ -160,6 +185,17 @@ impl RedisServer {
             assert!(Instant::now() < deadline, "redis-server does not answer");
             std::thread::yield_now();
         }
+    }
+}
+
+/// A server that does not run; dropped, it goes on.
+#[derive(Debug)]
+#[must_use = "dropped, the server goes on"]
+pub struct Stalled<'a>(&'a RedisServer);
+
+impl Drop for Stalled<'_> {
+    fn drop(&mut self) {
+        self.0.signal("-CONT");
     }
 }
 

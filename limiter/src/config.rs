@@ -14,7 +14,7 @@ use serde::Deserialize;
 ///
 /// let policies = PolicySet::from_json(r#"[
 ///     {"name": "ai-operation", "scope": "api", "algorithm": "fixed_window", "limit": 20, "per": "hour"},
-///     {"name": "webhook", "algorithm": "token_bucket", "limit": 60, "refill": 1, "per": 1, "outage": "deny"}
+///     {"name": "webhook", "algorithm": "token_bucket", "limit": 60, "refill": 1, "per_seconds": 1, "outage": "deny"}
 /// ]"#)?;
 /// assert_eq!(policies.get("webhook")?.quota().to_string(), "60 at once, 1 per second");
 ///
@@ -35,7 +35,8 @@ struct Spec {
     limit: u64,
     /// Of a token bucket; the limit by default.
     refill: Option<u64>,
-    per: Per,
+    per: Option<Per>,
+    per_seconds: Option<u64>,
     scope: Option<String>,
     #[serde(default)]
     outage: OutageName,
@@ -52,17 +53,9 @@ enum Algorithm {
     TokenBucket,
 }
 
-/// A name, or whole seconds.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(untagged)]
-enum Per {
-    Named(Named),
-    Seconds(u64),
-}
-
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Named {
+enum Per {
     Second,
     Minute,
     Hour,
@@ -80,8 +73,8 @@ enum OutageName {
 
 impl PolicySet {
     /// Reads a JSON array of policies: `name`, `algorithm` (`fixed_window`, `sliding_window`,
-    /// `token_bucket`), `limit`, `per` (`second`, `minute`, `hour`, `day`, `month` of 30 days, or
-    /// whole seconds), and if wanted `refill` (of a token bucket, by default the limit), `scope`,
+    /// `token_bucket`), `limit`, `per` (`second`, `minute`, `hour`, `day`, `month` of 30 days) or
+    /// `per_seconds`, and if wanted `refill` (of a token bucket, by default the limit), `scope`,
     /// `outage` (`deny`, the default, or `allow`), `shadow`, `version`.
     ///
     /// # Errors
@@ -120,13 +113,16 @@ impl PolicySet {
 
 impl Spec {
     fn build(&self) -> Result<Policy, Error> {
-        let per = match self.per {
-            Per::Named(Named::Second) => Period::SECOND,
-            Per::Named(Named::Minute) => Period::MINUTE,
-            Per::Named(Named::Hour) => Period::HOUR,
-            Per::Named(Named::Day) => Period::DAY,
-            Per::Named(Named::Month) => Period::MONTH,
-            Per::Seconds(seconds) => Period::new(Duration::from_secs(seconds))?,
+        let per = match (self.per, self.per_seconds) {
+            (Some(Per::Second), None) => Period::SECOND,
+            (Some(Per::Minute), None) => Period::MINUTE,
+            (Some(Per::Hour), None) => Period::HOUR,
+            (Some(Per::Day), None) => Period::DAY,
+            (Some(Per::Month), None) => Period::MONTH,
+            (None, Some(seconds)) => Period::new(Duration::from_secs(seconds))?,
+            _ => {
+                return Err(config_error("give either per or per_seconds".to_owned()));
+            }
         };
         if self.refill.is_some() && self.algorithm != Algorithm::TokenBucket {
             return Err(config_error("only a token_bucket has a refill".to_owned()));
@@ -175,9 +171,11 @@ mod tests {
             (spec(r#", "scope": "a b""#), "policy x"),
             (spec(r#", "typo": 1"#), "typo"),
             (spec(r#", "outage": "maybe""#), "maybe"),
+            (spec(r#", "per_seconds": 5"#), "policy x"),
             ("{}".to_owned(), "cannot be read"),
             (
-                r#"[{"name": "a", "algorithm": "fixed_window", "limit": 1, "per": 0}]"#.to_owned(),
+                r#"[{"name": "a", "algorithm": "fixed_window", "limit": 1, "per_seconds": 0}]"#
+                    .to_owned(),
                 "policy a",
             ),
             (

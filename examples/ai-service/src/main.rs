@@ -1,1 +1,83 @@
-fn main() {}
+//! A running AI service: limits and caches on memory, or with `REDIS_URL` across instances.
+//!
+//! A request runs through: [`users`] (whose key is it), the limits of [`app`], then [`operations`],
+//! [`admin`], [`webhook`] or [`agent`]. `GET /` says what to try.
+
+mod admin;
+mod agent;
+mod app;
+mod audit;
+mod body;
+mod health;
+mod model;
+mod operations;
+mod problem;
+mod settings;
+mod users;
+mod webhook;
+
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+
+use crate::app::App;
+use crate::settings::Settings;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until a signal comes; an error is one line that says what to do.
+async fn run() -> Result<(), String> {
+    let settings = Settings::from_env()?;
+    let bind = settings.bind.clone();
+    let app = App::new(settings).await?;
+    let listener = TcpListener::bind(&bind).await.map_err(|error| {
+        format!("cannot listen on {bind} ({error}); set BIND=host:port to another address")
+    })?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    tracing::info!("listening on http://{address}");
+    axum::serve(listener, app.router())
+        .with_graceful_shutdown(stop_signal())
+        .await
+        .map_err(|error| error.to_string())?;
+    tracing::info!("stopped; open requests were answered");
+    Ok(())
+}
+
+/// Ctrl-C, or SIGTERM from a container platform.
+async fn stop_signal() {
+    let interrupt = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
+}

@@ -33,7 +33,8 @@ impl Quota {
     /// the limit can fall into some span of one window's length, around a window's end.
     ///
     /// # Errors
-    /// `InvalidInput` unless `1 <= limit < 2^52` and the window is whole milliseconds.
+    /// `InvalidInput` unless `1 <= limit < 2^51` and the window is whole milliseconds,
+    /// at least 2.
     pub fn fixed_window(limit: u64, window: Period) -> Result<Self, Error> {
         FixedWindow::new(limit, window).map(Self::FixedWindow)
     }

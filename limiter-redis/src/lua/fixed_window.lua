@@ -1,9 +1,10 @@
 -- Fixed window: a plain count whose key's expiry is the window's end. Mirrors fixed_window.rs.
--- Quota: capacity, window (ms). State: count, left (ms until expiry), opened, mended.
+-- Quota: capacity, longest (the expiry, in ms, with which a window is opened: a key lives through the
+-- millisecond of its expiry, so one less than the window). State: count, left (ms), opened, mended.
 local fixed_window = {}
 
 function fixed_window.quota(limit, window)
-  return { capacity = limit, window = window }
+  return { capacity = limit, longest = window - 1 }
 end
 
 function fixed_window.parse(raw, key)
@@ -13,13 +14,13 @@ end
 
 function fixed_window.settle(state, quota)
   if not state then
-    return { count = 0, left = quota.window, opened = true }
+    return { count = 0, left = quota.longest, opened = true }
   end
   local left = state.left
   -- A counter that never expires, or one that a longer window opened.
-  local mended = left < 0 or left > quota.window
+  local mended = left < 0 or left > quota.longest
   if mended then
-    left = quota.window
+    left = quota.longest
   end
   return {
     count = state.count,
@@ -33,7 +34,7 @@ function fixed_window.used(state)
   return state.count
 end
 
--- A key lives through the millisecond of its expiry, so the time left is PTTL + 1.
+-- The millisecond of the expiry belongs to the window.
 function fixed_window.wait(state, quota, _, cost)
   if state.count + cost <= quota.capacity then
     return 0

@@ -1,7 +1,8 @@
 //! Fixed window: a plain count whose key's expiry is the window's end.
 //!
-//! Mirrors a Redis counter made by `INCR` and `EXPIRE` to the millisecond: a key set with
-//! `PX window` lives through the millisecond `expires`, so the time left is `PTTL + 1` ms.
+//! Mirrors a Redis counter made by `INCR` and `EXPIRE` to the millisecond. A key lives through the
+//! millisecond of its expiry, so the time left is `PTTL + 1` ms, and a window of `W` ms is opened
+//! with `PX W - 1`: it lasts exactly `W`, and nobody is told to wait longer than that.
 
 use std::time::Duration;
 
@@ -27,9 +28,9 @@ pub struct FixedWindowState {
 impl FixedWindow {
     pub(crate) fn new(limit: u64, window: Period) -> Result<Self, Error> {
         check_limit("a fixed window's limit", limit)?;
-        if !window.as_micros().is_multiple_of(1_000) {
+        if !window.as_micros().is_multiple_of(1_000) || window.as_micros() < 2_000 {
             return Err(invalid(format!(
-                "a fixed window of {window} is not whole milliseconds, the grain of Redis expiry"
+                "a fixed window of {window} is not whole milliseconds, at least 2: the grain of Redis expiry"
             )));
         }
         Ok(Self { limit, window })
@@ -67,7 +68,7 @@ impl Algorithm for FixedWindow {
     fn settle(&self, stored: Option<FixedWindowState>, now: Timestamp) -> FixedWindowState {
         // A window that a longer quota opened, or that a clock that stepped back makes longer than
         // a whole one, ends with the shorter.
-        let end = now.as_millis() + self.window_millis();
+        let end = now.as_millis() + self.window_millis() - 1;
         match stored {
             Some(state) if !state.is_over(now) => FixedWindowState {
                 count: state.count,

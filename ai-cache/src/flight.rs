@@ -1,0 +1,97 @@
+//! One computation a key in this process, detached from those who wait for it (I-K4).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use limiter_core::cache::CacheKey;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tracing::Instrument;
+
+/// The computations in flight, by key. `V` is what all who wait get a clone of.
+#[derive(Debug)]
+pub(crate) struct Flights<V>(Mutex<HashMap<CacheKey, watch::Receiver<Option<V>>>>);
+
+impl<V: Clone + Send + Sync + 'static> Flights<V> {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(HashMap::new())))
+    }
+
+    /// The outcome of the key's flight, which is the running one or else a task that awaits `work`.
+    /// `None` if that task panicked or its runtime shut down.
+    ///
+    /// A caller that is dropped leaves the task running, for the others and for the cache.
+    pub(crate) async fn join<W>(self: &Arc<Self>, key: &CacheKey, work: W) -> Option<V>
+    where
+        W: Future<Output = V> + Send + 'static,
+    {
+        let (mut outcome, landing) = self.board(key);
+        if let Some(landing) = landing {
+            // Outside the lock: a runtime that is shutting down drops the task, and so the landing,
+            // right here.
+            let task = async move { landing.land(work.await) };
+            drop(tokio::spawn(task.in_current_span()));
+        }
+        let landed = outcome.wait_for(Option::is_some).await.ok()?;
+        landed.clone()
+    }
+
+    /// The key's flight, with the duty to land it if it is a new one.
+    fn board(self: &Arc<Self>, key: &CacheKey) -> (watch::Receiver<Option<V>>, Option<Landing<V>>) {
+        let mut flights = self.0.lock();
+        if let Some(running) = flights.get(key) {
+            return (running.clone(), None);
+        }
+        let (sender, receiver) = watch::channel(None);
+        flights.insert(key.clone(), receiver.clone());
+        let landing = Landing {
+            flights: self.clone(),
+            key: key.clone(),
+            sender,
+            outcome: None,
+        };
+        (receiver, Some(landing))
+    }
+
+    /// Lets later callers start anew. Those who wait already still get the outcome.
+    pub(crate) fn forget(&self, key: &CacheKey) {
+        self.0.lock().remove(key);
+    }
+
+    /// [`forget`](Self::forget) for every key.
+    pub(crate) fn forget_all(&self) {
+        self.0.lock().clear();
+    }
+}
+
+/// Ends a flight on every path, also when its task panics or is dropped.
+struct Landing<V: Clone + Send + Sync + 'static> {
+    flights: Arc<Flights<V>>,
+    key: CacheKey,
+    sender: watch::Sender<Option<V>>,
+    outcome: Option<V>,
+}
+
+impl<V: Clone + Send + Sync + 'static> Landing<V> {
+    fn land(mut self, outcome: V) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl<V: Clone + Send + Sync + 'static> Drop for Landing<V> {
+    fn drop(&mut self) {
+        {
+            let mut flights = self.flights.0.lock();
+            // A forgotten flight must not remove its successor.
+            let ours = |flight: &watch::Receiver<_>| flight.same_channel(&self.sender.subscribe());
+            if true {
+                flights.remove(&self.key);
+            }
+        }
+        // After the key is free: one who retries at once must not board a flight that has landed.
+        // Without an outcome the channel closes, which those who wait see.
+        if let Some(outcome) = self.outcome.take() {
+            self.sender.send_replace(Some(outcome));
+        }
+    }
+}

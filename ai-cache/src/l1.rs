@@ -1,0 +1,293 @@
+//! The tier in this process, in front of the store.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use limiter_core::cache::CacheKey;
+use limiter_core::clock::Timestamp;
+use moka::Expiry;
+use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use tokio::time::Instant;
+
+use crate::answer::{Answer, Source};
+use crate::writes::{Ticket, Writes};
+
+/// Answers in this process. Bounded by their number; the least recently used one makes room, because
+/// a policy that may decline a new entry would have the answer paid for again.
+pub(crate) struct L1<T> {
+    held: Cache<CacheKey, Held<T>>,
+    writes: Writes,
+}
+
+/// What L1 holds under a key.
+struct Held<T> {
+    value: Arc<T>,
+    created: Timestamp,
+    /// Decides; moka's own expiry only frees the memory.
+    expires: Instant,
+    epoch: u64,
+}
+
+impl<T> Clone for Held<T> {
+    fn clone(&self) -> Self {
+        Self {
+            value: self.value.clone(),
+            ..*self
+        }
+    }
+}
+
+/// How long L1 keeps a value of which the store had `left`, `elapsed` after it was asked: never
+/// longer than the store does (I-K3), and at most `cap`.
+pub(crate) fn l1_ttl(left: Duration, elapsed: Duration, cap: Duration) -> Duration {
+    left.saturating_sub(elapsed).min(cap)
+}
+
+impl<T: Send + Sync + 'static> L1<T> {
+    pub(crate) fn new(capacity: u64) -> Self {
+        let held = Cache::builder()
+            .max_capacity(capacity)
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(PerEntry)
+            .build();
+        Self {
+            held,
+            writes: Writes::default(),
+        }
+    }
+
+    pub(crate) async fn get(&self, key: &CacheKey) -> Option<Answer<Arc<T>>> {
+        let held = self.held.get(key).await?;
+        let live = held.epoch == self.writes.epoch() && Instant::now() < held.expires;
+        live.then_some(Answer {
+            value: held.value,
+            source: Source::L1,
+            created: held.created,
+        })
+    }
+
+    /// A ticket for a way to the store and back.
+    pub(crate) async fn ticket<'a>(&'a self, key: &'a CacheKey) -> Ticket<'a> {
+        self.writes.ticket(key).await
+    }
+
+    /// Keeps what a reader found, unless the key was written while it read.
+    pub(crate) async fn fill(&self, ticket: &Ticket<'_>, found: &Answer<Arc<T>>, ttl: Duration) {
+        if let Some(_exclusive) = ticket.hold().await {
+            self.put(ticket, found, ttl).await;
+        }
+    }
+
+    /// Keeps what a writer wrote; nothing if two writers met, because the store may have taken them
+    /// in the other order.
+    pub(crate) async fn replace(
+        &self,
+        ticket: &mut Ticket<'_>,
+        written: &Answer<Arc<T>>,
+        ttl: Duration,
+    ) {
+        let (_exclusive, current) = ticket.overtake().await;
+        self.held.invalidate(ticket.key).await;
+        if current {
+            self.put(ticket, written, ttl).await;
+        }
+    }
+
+    /// Drops a value, and overtakes those who are on their way with one.
+    pub(crate) async fn remove(&self, ticket: &mut Ticket<'_>) {
+        let _exclusive = ticket.overtake().await;
+        self.held.invalidate(ticket.key).await;
+    }
+
+    /// Drops all values, and overtakes all who are on their way with one.
+    pub(crate) fn clear(&self) {
+        self.writes.next_epoch();
+        // Only frees the memory.
+        self.held.invalidate_all();
+    }
+
+    pub(crate) fn entries(&self) -> u64 {
+        self.held.entry_count()
+    }
+
+    async fn put(&self, ticket: &Ticket<'_>, answer: &Answer<Arc<T>>, ttl: Duration) {
+        if ttl.is_zero() {
+            return;
+        }
+        let held = Held {
+            value: answer.value.clone(),
+            created: answer.created,
+            expires: Instant::now() + ttl,
+            epoch: ticket.epoch,
+        };
+        self.held.insert(ticket.key.clone(), held).await;
+    }
+}
+
+impl<T> fmt::Debug for L1<T> {
+    /// Without the values.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("L1").finish_non_exhaustive()
+    }
+}
+
+/// Frees each value's memory after its own time.
+struct PerEntry;
+
+impl<T> Expiry<CacheKey, Held<T>> for PerEntry {
+    fn expire_after_create(
+        &self,
+        _: &CacheKey,
+        held: &Held<T>,
+        _: std::time::Instant,
+    ) -> Option<Duration> {
+        Some(held.expires.saturating_duration_since(Instant::now()))
+    }
+
+    fn expire_after_update(
+        &self,
+        key: &CacheKey,
+        held: &Held<T>,
+        at: std::time::Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(key, held, at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use limiter_core::Key;
+    use proptest::prelude::*;
+    use std::time::Instant as WallInstant;
+
+    proptest! {
+        /// I-K3: L1 TTL <= what was left in the store, counted from before the read was sent.
+        #[test]
+        fn l1_never_outlives_the_store(left in 0_u64..10_000, elapsed in 0_u64..10_000, cap in 0_u64..10_000) {
+            let [left, elapsed, cap] = [left, elapsed, cap].map(Duration::from_millis);
+            let ttl = l1_ttl(left, elapsed, cap);
+            prop_assert!(elapsed + ttl <= left.max(elapsed));
+            prop_assert!(ttl <= cap);
+            prop_assert!(ttl == cap || ttl + elapsed == left || ttl.is_zero());
+        }
+    }
+
+    fn key() -> CacheKey {
+        CacheKey::new(&Key::new(["cache", "op"]), "a")
+    }
+
+    fn answer(value: &str) -> Answer<Arc<String>> {
+        Answer {
+            value: Arc::new(value.to_owned()),
+            source: Source::L2,
+            created: Timestamp::default(),
+        }
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    async fn value(l1: &L1<String>) -> Option<String> {
+        l1.get(&key()).await.map(|answer| answer.value.to_string())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_value_expires_on_time() {
+        let (l1, key) = (L1::new(10), key());
+        let ticket = l1.ticket(&key).await;
+        l1.fill(&ticket, &answer("a"), MINUTE).await;
+        tokio::time::advance(MINUTE - Duration::from_millis(1)).await;
+        assert_eq!(value(&l1).await.as_deref(), Some("a"));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(value(&l1).await, None);
+    }
+
+    /// The memory goes too, by moka's own clock, which tests cannot move: hence a real wait.
+    #[tokio::test]
+    async fn an_expired_value_frees_its_memory() {
+        let (l1, key) = (L1::new(10), key());
+        let ticket = l1.ticket(&key).await;
+        l1.fill(&ticket, &answer("a"), Duration::from_millis(20))
+            .await;
+        l1.held.run_pending_tasks().await;
+        assert_eq!(l1.entries(), 1);
+        let deadline = WallInstant::now() + Duration::from_secs(30);
+        while l1.entries() > 0 {
+            assert!(WallInstant::now() < deadline);
+            tokio::task::yield_now().await;
+            l1.held.run_pending_tasks().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_latest_answers_stay() {
+        let l1 = L1::new(2);
+        for name in ["a", "b", "c"] {
+            let key = CacheKey::new(&Key::new(["op"]), name);
+            let ticket = l1.ticket(&key).await;
+            l1.fill(&ticket, &answer(name), MINUTE).await;
+            l1.held.run_pending_tasks().await;
+            assert!(l1.get(&key).await.is_some(), "{name}");
+        }
+        assert_eq!(l1.entries(), 2);
+        let none = L1::new(0);
+        let key = key();
+        let ticket = none.ticket(&key).await;
+        none.fill(&ticket, &answer("a"), MINUTE).await;
+        assert_eq!(value(&none).await, None);
+    }
+
+    /// A reader that was overtaken by a write, a clear or a clear of everything keeps its old value
+    /// to itself.
+    #[tokio::test]
+    async fn a_slow_reader_puts_nothing_back() {
+        let (l1, key) = (L1::new(10), key());
+        let slow = l1.ticket(&key).await;
+        l1.replace(&mut l1.ticket(&key).await, &answer("new"), MINUTE)
+            .await;
+        l1.fill(&slow, &answer("old"), MINUTE).await;
+        assert_eq!(value(&l1).await.as_deref(), Some("new"));
+
+        let slow = l1.ticket(&key).await;
+        l1.remove(&mut l1.ticket(&key).await).await;
+        l1.fill(&slow, &answer("old"), MINUTE).await;
+        assert_eq!(value(&l1).await, None);
+
+        let slow = l1.ticket(&key).await;
+        l1.clear();
+        l1.fill(&slow, &answer("old"), MINUTE).await;
+        assert_eq!(value(&l1).await, None);
+        l1.fill(&l1.ticket(&key).await, &answer("new"), MINUTE)
+            .await;
+        assert_eq!(value(&l1).await.as_deref(), Some("new"));
+    }
+
+    /// Two writers that met leave nothing: which of them the store took last is not known.
+    #[tokio::test]
+    async fn writers_that_met_leave_nothing() {
+        let (l1, key) = (L1::new(10), key());
+        let (mut first, mut second) = (l1.ticket(&key).await, l1.ticket(&key).await);
+        l1.replace(&mut second, &answer("second"), MINUTE).await;
+        l1.replace(&mut first, &answer("first"), MINUTE).await;
+        assert_eq!(value(&l1).await, None);
+        assert!(!first.is_current().await && !second.is_current().await);
+    }
+
+    #[tokio::test]
+    async fn a_ticket_leaves_no_trace() {
+        let (l1, key) = (L1::<String>::new(10), key());
+        let tickets = (l1.ticket(&key).await, l1.ticket(&key).await);
+        assert_eq!(l1.tickets(), 1);
+        drop(tickets);
+        assert_eq!(l1.tickets(), 0);
+    }
+
+    impl<T> L1<T> {
+        fn tickets(&self) -> usize {
+            self.writes.watched_keys()
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The four caches of the job-search assistant (B4). Their item counts bound what each process keeps
+//! in front of the store.
+
+use std::time::Duration;
+
+use crate::config::CacheConfig;
+use crate::scope::{PerUser, Shared};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const SIX_HOURS: Duration = Duration::from_secs(6 * 3_600);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+impl CacheConfig<Shared> {
+    /// Company research: `companyResearch`, 24 hours, 50 answers.
+    pub fn company_research() -> Self {
+        Self::preset("companyResearch", DAY, Shared).with_l1_capacity(50)
+    }
+
+    /// Job extraction: `jobExtraction`, 24 hours, 100 answers.
+    pub fn job_extraction() -> Self {
+        Self::preset("jobExtraction", DAY, Shared).with_l1_capacity(100)
+    }
+}
+
+impl CacheConfig<PerUser> {
+    /// Resume analysis: `resumeAnalysis`, 1 hour, 100 answers, each user's apart.
+    pub fn resume_analysis() -> Self {
+        Self::preset("resumeAnalysis", HOUR, PerUser).with_l1_capacity(100)
+    }
+
+    /// Interview preparation: `interviewPrep`, 6 hours, 50 answers, each user's apart.
+    pub fn interview_prep() -> Self {
+        Self::preset("interviewPrep", SIX_HOURS, PerUser).with_l1_capacity(50)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    /// B4, and the rules that a configuration of one's own must pass.
+    #[test]
+    fn presets_are_as_required() {
+        let hours = |settings: &Settings| settings.ttl.as_secs() / 3_600;
+        let company = CacheConfig::company_research().settings;
+        let resume = CacheConfig::resume_analysis().settings;
+        let job = CacheConfig::job_extraction().settings;
+        let interview = CacheConfig::interview_prep().settings;
+        for (settings, operation, ttl, capacity) in [
+            (company, "companyResearch", 24, 50),
+            (resume, "resumeAnalysis", 1, 100),
+            (job, "jobExtraction", 24, 100),
+            (interview, "interviewPrep", 6, 50),
+        ] {
+            assert_eq!(&*settings.operation, operation);
+            assert_eq!((hours(&settings), settings.l1_capacity), (ttl, capacity));
+            assert!(CacheConfig::shared(operation, settings.ttl).is_ok());
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What every request shares: users, limits, caches, the model.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::Html;
+use axum::routing::{get, post};
+use limiter::ai_cache::scope::PerUser;
+use limiter::ai_cache::{AiCache, CacheConfig};
+use limiter::config::PolicySet;
+use limiter::http::Responder;
+use limiter::metrics::Metrics;
+use limiter::{Limiter, Policy};
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::SecretString;
+
+use crate::audit::Audit;
+use crate::model::{Completion, Model};
+use crate::operations::Operation;
+use crate::problem::Problem;
+use crate::settings::Settings;
+use crate::users::Users;
+use crate::{admin, agent, health, operations, webhook};
+
+pub(crate) struct App {
+    pub(crate) users: Users,
+    pub(crate) limiter: Limiter,
+    pub(crate) policies: Policies,
+    pub(crate) responder: Responder,
+    pub(crate) caches: Caches,
+    pub(crate) model: Model,
+    pub(crate) audit: Arc<Audit>,
+    pub(crate) metrics: PrometheusHandle,
+    pub(crate) webhook_secret: SecretString,
+}
+
+/// The policies that the service names.
+pub(crate) struct Policies {
+    pub(crate) all: PolicySet,
+    pub(crate) admin: Policy,
+    pub(crate) webhook: Policy,
+    pub(crate) agent_turn: Policy,
+    pub(crate) agent_session: Policy,
+}
+
+/// The four caches of B4. Company research and job extraction are everybody's; a resume's and an
+/// interview's answers are their user's.
+pub(crate) struct Caches {
+    pub(crate) company_research: AiCache<Completion>,
+    pub(crate) job_extraction: AiCache<Completion>,
+    pub(crate) resume_analysis: AiCache<Completion, PerUser>,
+    pub(crate) interview_prep: AiCache<Completion, PerUser>,
+}
+
+impl App {
+    /// Reads the files, chooses the backend and the model.
+    pub(crate) async fn new(settings: Settings) -> Result<Arc<Self>, String> {
+        let metrics = metrics_exporter_prometheus::PrometheusBuilder::new()
+            .install_recorder()
+            .map_err(|error| format!("metrics cannot be installed: {error}"))?;
+        let policies = Policies::new(&settings.limits).map_err(|error| error.to_string())?;
+        let audit = Arc::new(Audit::default());
+        let backends = limiter::Builder::new()
+            .observe(Metrics::new())
+            .observe(audit.clone())
+            .from_env()
+            .await
+            .map_err(|error| error.to_string())?;
+        let model = Model::new(settings.model.as_ref())?;
+        let store = backends.cache;
+        let caches = Caches {
+            company_research: AiCache::new(
+                store.clone(),
+                CacheConfig::company_research().with_model(model.name()),
+            ),
+            job_extraction: AiCache::new(
+                store.clone(),
+                CacheConfig::job_extraction().with_model(model.name()),
+            ),
+            resume_analysis: AiCache::new(
+                store.clone(),
+                CacheConfig::resume_analysis().with_model(model.name()),
+            ),
+            interview_prep: AiCache::new(
+                store,
+                CacheConfig::interview_prep().with_model(model.name()),
+            ),
+        };
+        Ok(Arc::new(Self {
+            users: Users::from_json(&settings.users)?,
+            limiter: backends.limiter,
+            policies,
+            responder: Responder::default(),
+            caches,
+            model,
+            audit,
+            metrics,
+            webhook_secret: settings.webhook_secret,
+        }))
+    }
+
+    /// The routes.
+    pub(crate) fn router(self: Arc<Self>) -> Router {
+        Router::new()
+            .route("/", get(|| async { Html(include_str!("index.html")) }))
+            .route("/health", get(health::health))
+            .route("/metrics", get(health::metrics))
+            .route("/api/{operation}", post(operations::run))
+            .route("/api/admin/{endpoint}", get(admin::show))
+            .route("/webhooks/{provider}", post(webhook::receive))
+            .route(
+                "/agent/{session}/turns/{turn}/tools/{tool}",
+                post(agent::use_tool),
+            )
+            .fallback(|| async { Problem::not_found("there is nothing here; GET / says what is") })
+            .method_not_allowed_fallback(|| async {
+                Problem::new(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "this path takes another method; GET / says which",
+                )
+            })
+            .with_state(self)
+    }
+}
+
+impl Policies {
+    fn new(text: &str) -> Result<Self, limiter::Error> {
+        let all = PolicySet::from_json(text)?;
+        for operation in Operation::ALL {
+            all.get(operation.name())?;
+        }
+        Ok(Self {
+            admin: all.get("admin")?.clone(),
+            webhook: all.get("webhook")?.clone(),
+            agent_turn: all.get("agent-turn")?.clone(),
+            agent_session: all.get("agent-session")?.clone(),
+            all,
+        })
+    }
+}

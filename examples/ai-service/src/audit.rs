@@ -1,0 +1,77 @@
+//! The audit trail: the last decisions, for `/api/admin/audit` (C6).
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use limiter::core::limit::wrap::{Event, Observer};
+use limiter::core::limit::{Action, Verdict};
+use serde::Serialize;
+
+/// How many decisions are remembered.
+const LENGTH: usize = 200;
+
+/// Remembers the last decisions of this instance.
+#[derive(Debug, Default)]
+pub(crate) struct Audit(Mutex<VecDeque<Entry>>);
+
+/// One charge and its outcome.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Entry {
+    /// Milliseconds since the epoch.
+    at: u64,
+    policy: String,
+    scope: String,
+    key: String,
+    cost: u64,
+    outcome: &'static str,
+    source: &'static str,
+    elapsed_micros: u64,
+}
+
+impl Audit {
+    /// The last decisions, the newest first.
+    pub(crate) fn latest(&self) -> Vec<Entry> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().rev().cloned().collect()
+    }
+}
+
+impl Observer for Audit {
+    fn observe(&self, event: &Event<'_>) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let at = since.map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        });
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, step) in event.group.steps().iter().enumerate() {
+            let Action::Charge { cost } = step.action else {
+                continue;
+            };
+            let (outcome, source) = match event.result {
+                Ok(observed) => observed.get(index).map_or(("unknown", "none"), |observed| {
+                    let outcome = match observed.verdict {
+                        Verdict::Admit => "admit",
+                        Verdict::Deny { .. } => "deny",
+                        Verdict::Never => "never",
+                    };
+                    (outcome, observed.source.as_str())
+                }),
+                Err(error) => (error.kind().as_str(), "none"),
+            };
+            if entries.len() == LENGTH {
+                entries.pop_front();
+            }
+            entries.push_back(Entry {
+                at,
+                policy: step.policy.name().to_owned(),
+                scope: step.policy.scope().to_owned(),
+                key: step.key.to_string(),
+                cost,
+                outcome,
+                source,
+                elapsed_micros: u64::try_from(event.elapsed.as_micros()).unwrap_or(u64::MAX),
+            });
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Request bodies: bounded, and JSON objects.
+
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::{Map, Value};
+
+use crate::problem::Problem;
+
+/// The largest body: 64 KiB.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// The whole body.
+pub(crate) async fn read(body: Body) -> Result<Bytes, Problem> {
+    match Limited::new(body, MAX_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {MAX_BYTES} bytes"),
+        )),
+        Err(_) => Err(Problem::bad_request("the body could not be read")),
+    }
+}
+
+/// The body as a JSON object.
+pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Problem::bad_request(format!("the body is no JSON object: {error}")))
+}

@@ -1,0 +1,172 @@
+//! `POST /api/{operation}`: seven AI operations, limited per user and operation (B1), four of them
+//! cached (B4).
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use limiter::ai_cache::{Answer, ComputeError};
+use limiter::{Key, Policy};
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::body;
+use crate::model::{Completion, ModelError};
+use crate::problem::Problem;
+use crate::users::User;
+
+/// What users can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    CompanyResearch,
+    ResumeAnalysis,
+    JobExtraction,
+    InterviewPrep,
+    CoverLetter,
+    EmailDraft,
+    CareerAdvice,
+}
+
+impl Operation {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::CompanyResearch,
+        Self::ResumeAnalysis,
+        Self::JobExtraction,
+        Self::InterviewPrep,
+        Self::CoverLetter,
+        Self::EmailDraft,
+        Self::CareerAdvice,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::CompanyResearch => "companyResearch",
+            Self::ResumeAnalysis => "resumeAnalysis",
+            Self::JobExtraction => "jobExtraction",
+            Self::InterviewPrep => "interviewPrep",
+            Self::CoverLetter => "coverLetter",
+            Self::EmailDraft => "emailDraft",
+            Self::CareerAdvice => "careerAdvice",
+        }
+    }
+
+    fn parse(name: &str) -> Result<Self, Problem> {
+        let found = Self::ALL
+            .into_iter()
+            .find(|operation| operation.name() == name);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Problem::not_found(format!("there is no such operation; there are {names}"))
+        })
+    }
+
+    /// The counter of a user's calls: `ratelimit:user:{userId}:{operation}`.
+    pub(crate) fn key(self, user: &User) -> Key {
+        Key::new(["ratelimit", "user", &user.id, self.name()])
+    }
+
+    pub(crate) fn policy(self, app: &App) -> Result<&Policy, limiter::Error> {
+        app.policies.all.get(self.name())
+    }
+}
+
+pub(crate) async fn run(
+    State(app): State<Arc<App>>,
+    Path(operation): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    // Whatever is wrong with a request is said before it is charged.
+    let user = app.users.authenticate(&headers)?;
+    let operation = Operation::parse(&operation)?;
+    let parameters = body::object(&body::read(body).await?)?;
+
+    let policy = operation.policy(&app).map_err(internal)?;
+    let decision = app.limiter.check(policy, &operation.key(user)).await;
+    if let Some(refusal) = app.responder.refusal(&decision, operation.name()) {
+        return Ok(refusal);
+    }
+    let mut response = answer(&app, operation, user, parameters)
+        .await
+        .unwrap_or_else(IntoResponse::into_response);
+    app.responder
+        .write_headers(&decision, response.headers_mut());
+    Ok(response)
+}
+
+async fn answer(
+    app: &Arc<App>,
+    operation: Operation,
+    user: &User,
+    parameters: Map<String, Value>,
+) -> Result<Response, Problem> {
+    let parameters = Arc::new(parameters);
+    let ask = {
+        let (app, parameters) = (app.clone(), parameters.clone());
+        move || async move { app.model.complete(operation.name(), &parameters).await }
+    };
+    let caches = &app.caches;
+    let cached = match operation {
+        Operation::CompanyResearch => {
+            caches
+                .company_research
+                .get_or_compute(&*parameters, ask)
+                .await
+        }
+        Operation::JobExtraction => {
+            caches
+                .job_extraction
+                .get_or_compute(&*parameters, ask)
+                .await
+        }
+        Operation::ResumeAnalysis => {
+            let mine = caches.resume_analysis.user(&user.id);
+            mine.get_or_compute(&*parameters, ask).await
+        }
+        Operation::InterviewPrep => {
+            let mine = caches.interview_prep.user(&user.id);
+            mine.get_or_compute(&*parameters, ask).await
+        }
+        Operation::CoverLetter | Operation::EmailDraft | Operation::CareerAdvice => {
+            let completion = ask().await.map_err(model_failed)?;
+            return Ok(render(operation, &completion).into_response());
+        }
+    };
+    let Answer { value, source, .. } = cached.map_err(cache_failed)?;
+    let x_cache = HeaderValue::from_static(source.x_cache());
+    Ok(([("x-cache", x_cache)], render(operation, &value)).into_response())
+}
+
+fn render(operation: Operation, completion: &Completion) -> Json<Value> {
+    Json(json!({
+        "operation": operation.name(),
+        "answer": completion.text,
+        "model": completion.model,
+    }))
+}
+
+fn cache_failed(error: ComputeError) -> Problem {
+    match error.downcast_ref::<ModelError>() {
+        Some(error) => model_failed(error.clone()),
+        None => Problem::bad_request(format!("no answer for these parameters: {error}")),
+    }
+}
+
+fn model_failed(error: ModelError) -> Problem {
+    tracing::warn!(%error, "the model gave no answer");
+    Problem::new(
+        StatusCode::BAD_GATEWAY,
+        "the model gave no answer; try again",
+    )
+}
+
+fn internal(error: limiter::Error) -> Problem {
+    tracing::error!(%error, "misconfigured");
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the service is misconfigured",
+    )
+}

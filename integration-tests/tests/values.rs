@@ -1,0 +1,178 @@
+//! Keys that something else wrote: counters of the service that was there before, values of other
+//! types, and values that are no state.
+
+use std::time::Duration;
+
+use integration_tests::{RedisServer, policy, redis_limiter, ten_years};
+use limiter_core::limit::wrap::Stack;
+use limiter_core::limit::{Charge, Limiter, Outage, Outcome, Period, Policy, Quota};
+use limiter_core::{Effect, ErrorKind, Key};
+use limiter_redis::RedisStore;
+
+const LIMIT: u64 = 5;
+const HOUR_MILLIS: i64 = 3_600_000;
+
+fn hourly() -> Policy {
+    policy(Quota::fixed_window(LIMIT, Period::HOUR))
+}
+
+fn policies() -> [Policy; 3] {
+    [
+        hourly(),
+        policy(Quota::sliding_window(LIMIT, ten_years())),
+        policy(Quota::token_bucket(LIMIT, 1, Period::DAY)),
+    ]
+}
+
+fn key() -> Key {
+    Key::new(["ratelimit", "user", "42", "coverLetter"])
+}
+
+fn pttl(server: &RedisServer) -> i64 {
+    server.command(&["PTTL", key().as_str()])
+}
+
+/// B5: a service moves over in the middle of its users' windows.
+#[tokio::test]
+async fn a_counter_of_incr_and_expire_is_continued() {
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config());
+    server.command::<()>(&["INCRBY", key().as_str(), "3"]);
+    server.command::<()>(&["EXPIRE", key().as_str(), "100"]);
+    let looked = limiter.peek(&hourly(), &key()).await.unwrap();
+    assert_eq!(looked.used, 3);
+    let charged = limiter.try_check(&hourly(), &key()).await.unwrap();
+    assert_eq!((charged.used, charged.remaining), (4, 1));
+    let ttl = pttl(&server);
+    assert!(ttl > 0 && ttl <= 100_000, "the window's end stays: {ttl}");
+
+    // And the other way round: the old service goes on counting beside the new one.
+    assert_eq!(server.command::<u64>(&["INCR", key().as_str()]), 5);
+    let denied = limiter.try_check(&hourly(), &key()).await.unwrap();
+    let retry_after = denied.retry_after().unwrap();
+    assert_eq!(denied.used, 5);
+    assert!(retry_after <= Duration::from_millis(100_001), "{retry_after:?}");
+    assert!(pttl(&server) <= ttl);
+}
+
+/// LESSONS "immortal keys": a counter whose EXPIRE never came does not count for ever.
+#[tokio::test]
+async fn a_counter_without_an_expiry_gets_one() {
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config());
+    // With room, without room, and above every limit.
+    for (count, cost, admitted) in [(2, 1, true), (5, 1, false), (900, 1, false), (2, 6, false)] {
+        server.command::<()>(&["SET", key().as_str(), &count.to_string()]);
+        assert_eq!(pttl(&server), -1);
+        let check = limiter.try_check_n(&hourly(), &key(), cost).await.unwrap();
+        assert_eq!(check.is_allowed(), admitted, "{check:?}");
+        assert_eq!(check.used, count + u64::from(admitted));
+        let ttl = pttl(&server);
+        assert!(ttl > HOUR_MILLIS - 60_000 && ttl <= HOUR_MILLIS, "{ttl}");
+    }
+}
+
+#[tokio::test]
+async fn a_longer_window_is_shortened() {
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config());
+    for count in [2, 5] {
+        server.command::<()>(&["SET", key().as_str(), &count.to_string(), "EX", "7200"]);
+        let check = limiter.try_check(&hourly(), &key()).await.unwrap();
+        assert_eq!(check.is_allowed(), count < LIMIT);
+        let ttl = pttl(&server);
+        assert!(ttl > HOUR_MILLIS - 60_000 && ttl <= HOUR_MILLIS, "{ttl}");
+        if let Some(retry_after) = check.retry_after() {
+            assert_eq!(retry_after, Duration::from_millis(3_600_001));
+        }
+    }
+}
+
+/// A misconfiguration is refused as such, by every policy, whatever its rule for outages.
+#[tokio::test]
+async fn a_foreign_key_is_left_alone() {
+    let server = RedisServer::start();
+    let store = RedisStore::new(&server.config()).unwrap();
+    let limiter = Limiter::new(Stack::new(store).build());
+    let (list, hash) = (Key::new(["ratelimit", "list"]), Key::new(["ratelimit", "hash"]));
+    server.command::<()>(&["RPUSH", list.as_str(), "a", "b"]);
+    server.command::<()>(&["HSET", hash.as_str(), "f", "v"]);
+    for policy in policies() {
+        let policy = policy.with_outage(Outage::Allow);
+        for foreign in [&list, &hash] {
+            let error = limiter.try_check(&policy, foreign).await.unwrap_err();
+            assert_eq!((error.kind(), error.effect()), (ErrorKind::Foreign, Effect::No));
+            assert!(error.message().contains(foreign.as_str()), "{error}");
+            let kind = ErrorKind::Foreign;
+            let decision = limiter.check(&policy, foreign).await;
+            assert_eq!(decision.outcome, Outcome::Unavailable { kind });
+
+            // In a group, wherever it stands, nothing of the group is charged.
+            let (first, last) = (Key::new(["ratelimit", "first"]), Key::new(["ratelimit", "last"]));
+            let charges = [&first, foreign, &last].map(|key| Charge::new(&policy, key));
+            let error = limiter.try_check_all(&charges).await.unwrap_err();
+            assert_eq!((error.kind(), error.effect()), (ErrorKind::Foreign, Effect::No));
+            let others = ["EXISTS", first.as_str(), last.as_str()];
+            assert_eq!(server.command::<u64>(&others), 0);
+        }
+    }
+    let left: Vec<String> = server.command(&["LRANGE", list.as_str(), "0", "-1"]);
+    assert_eq!(left, ["a", "b"]);
+    assert_eq!(server.command::<String>(&["HGET", hash.as_str(), "f"]), "v");
+    assert_eq!(server.command::<i64>(&["PTTL", list.as_str()]), -1);
+}
+
+/// LESSONS "a stored nan admits for ever": what is no state counts as a fresh one, once.
+#[tokio::test]
+async fn an_unreadable_value_is_a_fresh_state() {
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config());
+    let values = [
+        "", " ", "nan", "inf", "-inf", "0x10", "-5", "+5", "1e3", "5.0", " 5", "5 ", "abc", "b:1:2",
+        "9007199254740993", "9007199254740992", "18446744073709551616", "b:nan:nan:nan:nan",
+        "b:0:1:1:9007199254740991", "b:1:-5:1:9007199254740991", "b:1:1e9:1:9007199254740991",
+        "b:1:1:1:9007199254740993", "b:1:1:1:9007199254740991:1", "s:0:0:0:0", "s:1:2:3",
+        "s:60000000:nan:0:0", "s:-1:1:1:1", "s:1:1:1:1:1",
+    ];
+    for policy in policies() {
+        for value in values {
+            server.command::<()>(&["SET", key().as_str(), value]);
+            let looked = limiter.peek(&policy, &key()).await.unwrap();
+            assert_eq!(looked.used, 0, "{} {value:?}", policy.name());
+            for used in 1..=LIMIT {
+                let decision = limiter.try_check(&policy, &key()).await.unwrap();
+                assert_eq!(decision.used, used, "{} {value:?}", policy.name());
+            }
+            let denied = limiter.try_check(&policy, &key()).await.unwrap();
+            assert!(!denied.is_allowed(), "{} {value:?}", policy.name());
+            assert!(pttl(&server) > 0, "{} {value:?}", policy.name());
+        }
+    }
+}
+
+/// Numbers that are readable and absurd deny, and deny no longer than the policy's own bound.
+#[tokio::test]
+async fn an_absurd_count_denies_within_the_policy_s_time() {
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config());
+    let [fixed, sliding, bucket] = policies();
+    let time: (u64, u64) = server.command(&["TIME"]);
+    let now = time.0 * 1_000_000 + time.1;
+    let window = ten_years().as_micros();
+    let most = 9_007_199_254_740_991_u64;
+    let cases = [
+        (fixed, most.to_string()),
+        (sliding, format!("s:{window}:{}:{most}:{most}", now - now % window)),
+        (bucket, format!("b:1:{most}:{now}:{most}")),
+    ];
+    for (policy, value) in cases {
+        server.command::<()>(&["SET", key().as_str(), &value]);
+        let denied = limiter.try_check(&policy, &key()).await.unwrap();
+        let retry_after = denied.retry_after().unwrap();
+        let (refill, period) = policy.quota().rate();
+        // Twice a window; a bucket owes at most twice its size.
+        let longest = period.as_duration() * u32::try_from(2 * LIMIT / refill).unwrap();
+        assert!(!retry_after.is_zero() && retry_after <= longest, "{policy:?}: {retry_after:?}");
+        assert_eq!(denied.remaining, 0);
+    }
+}
