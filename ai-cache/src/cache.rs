@@ -32,7 +32,8 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
 /// everything; make one cache for an operation and keep it, because single flight and L1 live in it.
 ///
 /// # Contract
-/// - **Store away**: a read is a miss, logged as a warning (B6). Writes and clears report it.
+/// - **Store away**: a read is a miss, logged as a warning (B6). Writes and clears report it; what is
+///   computed or set meanwhile is kept by this process alone.
 /// - **Parameters** without [canonical JSON](crate::canonical) are `InvalidInput`: they name no key.
 /// - **Clear** wins: an answer that was read or whose computation began before a clear in this
 ///   process does not come back after it. Other processes serve what they hold in L1 for at most

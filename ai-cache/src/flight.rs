@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use tracing::Instrument;
 
 /// The computations in flight, by key. `V` is what all who wait get a clone of.
-#[derive(Debug)]
 pub(crate) struct Flights<V>(Mutex<HashMap<CacheKey, watch::Receiver<Option<V>>>>);
 
 impl<V: Clone + Send + Sync + 'static> Flights<V> {
@@ -84,7 +83,7 @@ impl<V: Clone + Send + Sync + 'static> Drop for Landing<V> {
             let mut flights = self.flights.0.lock();
             // A forgotten flight must not remove its successor.
             let ours = |flight: &watch::Receiver<_>| flight.same_channel(&self.sender.subscribe());
-            if true {
+            if flights.get(&self.key).is_some_and(ours) {
                 flights.remove(&self.key);
             }
         }

@@ -1,5 +1,7 @@
 //! What identifies an answer, and the key it is stored under.
 
+use std::fmt;
+
 use limiter_core::cache::CacheKey;
 use limiter_core::{Error, ErrorKind, Key};
 use serde::Serialize;
@@ -25,7 +27,7 @@ use crate::canonical;
 /// assert_ne!(key, CacheRequest::new("companyResearch", &params).scope("42").key()?);
 /// # Ok::<(), limiter_core::Error>(())
 /// ```
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[must_use = "call `key`"]
 pub struct CacheRequest<'a, P: ?Sized> {
     model: Option<&'a str>,
@@ -94,6 +96,15 @@ impl<'a, P: Serialize + ?Sized> CacheRequest<'a, P> {
         // A token's digest is the SHA-256 of its text, in hexadecimal.
         let digest = Key::builder().token(&canonical::to_string(self)?).build();
         Ok(CacheKey::new(namespace, digest.as_str()))
+    }
+}
+
+impl<P: ?Sized> fmt::Debug for CacheRequest<'_, P> {
+    /// Without the parameters and the scope, which may be anybody's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheRequest")
+            .field("operation", &self.operation)
+            .finish_non_exhaustive()
     }
 }
 

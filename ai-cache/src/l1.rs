@@ -1,6 +1,5 @@
 //! The tier in this process, in front of the store.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,13 +122,6 @@ impl<T: Send + Sync + 'static> L1<T> {
             epoch: ticket.epoch,
         };
         self.held.insert(ticket.key.clone(), held).await;
-    }
-}
-
-impl<T> fmt::Debug for L1<T> {
-    /// Without the values.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("L1").finish_non_exhaustive()
     }
 }
 

@@ -21,7 +21,6 @@ use crate::writes::Ticket;
 
 type Outcome<T> = Result<Answer<Arc<T>>, ComputeError>;
 
-#[derive(Debug)]
 pub(crate) struct Tiers<T> {
     pub(crate) settings: Settings,
     pub(crate) namespace: Key,

@@ -1,40 +1,43 @@
 //! What was logged.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 
-use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::filter::LevelFilter;
+
+thread_local! {
+    static TEXT: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
 
 /// Everything that this thread logs, of every crate and level, until it is dropped. A
 /// `#[tokio::test]` runs its tasks on one thread unless told otherwise.
 #[derive(Debug)]
-pub struct Logs {
-    text: Text,
-    _guard: DefaultGuard,
-}
+pub struct Logs(());
 
 impl Logs {
     /// Begins.
     pub fn capture() -> Self {
-        let text = Text::default();
-        let writer = text.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(LevelFilter::TRACE)
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        Self {
-            text,
-            _guard: tracing::subscriber::set_default(subscriber),
-        }
+        static SUBSCRIBER: Once = Once::new();
+        // One for the process: a subscriber a thread would miss events that another thread met
+        // first, because tracing remembers who is interested.
+        SUBSCRIBER.call_once(|| {
+            tracing_subscriber::fmt()
+                .with_max_level(LevelFilter::TRACE)
+                .with_ansi(false)
+                .with_writer(|| ThisThread)
+                .init();
+        });
+        TEXT.set(Some(Vec::new()));
+        Self(())
     }
 
     /// The lines so far.
     pub fn lines(&self) -> Vec<String> {
-        let text = self.text.0.lock().unwrap();
-        let text = String::from_utf8_lossy(&text);
-        text.lines().map(str::to_owned).collect()
+        TEXT.with_borrow(|text| {
+            let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default());
+            text.lines().map(str::to_owned).collect()
+        })
     }
 
     /// The lines so far that hold `part`.
@@ -45,12 +48,17 @@ impl Logs {
     }
 }
 
-#[derive(Clone, Debug, Default)]
-struct Text(Arc<Mutex<Vec<u8>>>);
+impl Drop for Logs {
+    fn drop(&mut self) {
+        TEXT.set(None);
+    }
+}
 
-impl Write for Text {
+struct ThisThread;
+
+impl Write for ThisThread {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        TEXT.with_borrow_mut(|text| text.as_mut().map_or(Ok(bytes.len()), |text| text.write(bytes)))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::ser;
 
+use super::MAX_DEPTH;
+
 /// The rule that a value breaks. It holds no part of the value, because errors are logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -19,17 +21,20 @@ pub(super) enum Refused {
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        let rule = match self {
             Self::NonFinite => "it holds NaN or an infinity; leave the number out",
             Self::Number => "it holds a number that 128 bits cannot; give it as a string",
             Self::Name => {
                 "a map's keys must be strings, booleans, integers, characters or variants without data"
             }
             Self::Duplicate => "an object names one member twice",
-            Self::Depth => "it is nested deeper than 128 levels; flatten it",
+            Self::Depth => {
+                return write!(f, "it is nested deeper than {MAX_DEPTH} levels; flatten it");
+            }
             Self::Raw => "it holds a RawValue, whose text is not canonical; parse it first",
             Self::Custom => "its Serialize implementation failed",
-        })
+        };
+        f.write_str(rule)
     }
 }
 

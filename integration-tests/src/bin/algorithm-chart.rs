@@ -117,9 +117,10 @@ fn shapes() -> Vec<Traffic> {
         // The request at 57 s opens a fixed window that ends at 117 s; an aligned one ends at 120 s.
         Traffic {
             name: "A burst as a window ends, then steady",
-            requests: every(57_000, 1, 1)
-                .chain(every(116_200, 100, 20))
-                .chain(every(118_200, 2_000, 61))
+            requests: every(57_000, 0, 1)
+                .chain(every(116_500, 0, 10))
+                .chain(every(117_000, 0, 10))
+                .chain(every(118_500, 2_000, 61))
                 .collect(),
         },
         Traffic {
@@ -203,7 +204,11 @@ fn most_within(times: &[Duration], span: Duration) -> u64 {
 fn bound(quota: &Quota, span: Duration) -> Result<u64> {
     let span = u64::try_from(span.as_micros())?;
     match quota {
-        Quota::FixedWindow(quota) => Ok(2 * quota.limit()),
+        Quota::FixedWindow(quota) => {
+            // The charge that opened a window is nearly a window's length before the next one.
+            let apart = quota.window().as_micros() - 1_000;
+            Ok(2 * quota.limit() - u64::from(span <= apart))
+        }
         Quota::SlidingWindow(quota) => {
             let window = quota.window().as_micros();
             Ok(quota.limit() + (quota.limit() * span).div_ceil(window))

@@ -85,6 +85,7 @@ pub async fn limits(harness: &dyn LimitHarness) {
     group::all_or_nothing(harness).await;
     group::the_largest_wait_is_enough(harness).await;
     group::misuse_is_refused(harness).await;
+    single::a_faster_quota_keeps_its_word(harness).await;
     single::large_quotas_are_exact(harness).await;
     single::lacking_actions_are_refused(harness).await;
     let health = harness.store().health().await;

@@ -180,8 +180,63 @@ pub(super) async fn a_lowered_quota_keeps_the_count(harness: &dyn LimitHarness, 
         case.name
     );
     let denied = limiter.try_check(&half, &key).await.unwrap();
-    harness.advance(wait(case, &denied)).await;
-    assert!(limiter.try_check(&half, &key).await.unwrap().is_allowed());
+    harness.advance(wait(case, &denied) - case.unit).await;
+    let early = limiter.try_check(&half, &key).await.unwrap();
+    assert_eq!(wait(case, &early), case.unit, "{}", case.name);
+    harness.advance(case.unit).await;
+    let due = limiter.try_check(&half, &key).await.unwrap();
+    assert!(due.is_allowed(), "{}: {due:?}", case.name);
+}
+
+/// And one with a shorter period waits no longer than the new one asks for.
+pub(super) async fn a_faster_quota_keeps_its_word(harness: &dyn LimitHarness) {
+    let limiter = limiter(harness);
+    type Make = fn(Period) -> Quota;
+    let cases: [(&str, Make, Duration); 3] = [
+        (
+            "fixed",
+            |period| Quota::fixed_window(10, period).unwrap(),
+            Duration::from_millis(1),
+        ),
+        (
+            "sliding",
+            |period| Quota::sliding_window(10, period).unwrap(),
+            Duration::from_micros(1),
+        ),
+        (
+            "bucket",
+            |period| Quota::token_bucket(10, 7, period).unwrap(),
+            Duration::from_micros(1),
+        ),
+    ];
+    let changes = [
+        (Period::HOUR, Period::MINUTE),
+        (Period::MINUTE, Period::HOUR),
+    ];
+    for (name, quota, unit) in cases {
+        for (index, (old, new)) in changes.into_iter().enumerate() {
+            let key = Key::new([
+                "ratelimit",
+                "conformance",
+                "deploy",
+                name,
+                &index.to_string(),
+            ]);
+            let [old, new] = [old, new].map(|period| Policy::new(name, quota(period)).unwrap());
+            limiter.try_check_n(&old, &key, 10).await.unwrap();
+            harness.advance(Duration::from_millis(1_234)).await;
+            let denied = limiter.try_check(&new, &key).await.unwrap();
+            let Outcome::Denied { retry_after } = denied.outcome else {
+                panic!("{name}: a deploy forgot the count: {denied:?}");
+            };
+            harness.advance(retry_after - unit).await;
+            let early = limiter.try_check(&new, &key).await.unwrap();
+            assert!(!early.is_allowed(), "{name} {index}: {early:?}");
+            harness.advance(unit).await;
+            let due = limiter.try_check(&new, &key).await.unwrap();
+            assert!(due.is_allowed(), "{name} {index}: {due:?}");
+        }
+    }
 }
 
 /// Quotas whose numbers a float or a rounded interval would lose.

@@ -16,9 +16,9 @@ pub struct Decision {
     pub policy: Policy,
     /// The most that one request can be granted: the window's limit or the bucket's size.
     pub limit: u64,
-    /// How much of it is taken, rounded up; after this request, if it was allowed.
+    /// How much of it is taken; after this request, if it was allowed.
     pub used: u64,
-    /// How much of it is left, rounded down.
+    /// How much of it is left: a request of that cost would be allowed now.
     pub remaining: u64,
     /// How long until all of it is free again, if nothing more is asked for.
     pub reset_after: Duration,

@@ -10,7 +10,8 @@ use std::time::Duration;
 pub struct Observed {
     /// Whether this step alone could be admitted.
     pub verdict: Verdict,
-    /// How much of the capacity is taken, rounded up. May exceed the capacity where something else
+    /// How much of the capacity is taken, in whole units as the algorithm counts them, so that the
+    /// rest can be had at once. May exceed the capacity where something else
     /// wrote the counter, or after the quota was lowered.
     pub used: u64,
     /// How long until the whole capacity is free, if nothing more is charged.

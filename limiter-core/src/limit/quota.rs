@@ -44,7 +44,7 @@ impl Quota {
     /// the limit in any span.
     ///
     /// # Errors
-    /// `InvalidInput` unless `limit >= 1` and `limit * window` stays below 2^53 in microseconds,
+    /// `InvalidInput` unless `1 <= limit < 2^51` and `limit * window` stays below 2^53 in microseconds,
     /// milliseconds or seconds, whichever is the finest that divides the window.
     pub fn sliding_window(limit: u64, window: Period) -> Result<Self, Error> {
         SlidingWindow::new(limit, window).map(Self::SlidingWindow)
@@ -54,9 +54,10 @@ impl Quota {
     /// A full bucket can be spent at once.
     ///
     /// # Errors
-    /// `InvalidInput` unless both are at least 1 and, with `n` tokens per `p` time units reduced by
-    /// their greatest common divisor, `2 * capacity * p + n` stays below 2^53 in microseconds,
-    /// milliseconds or seconds, whichever is the finest that divides the period.
+    /// `InvalidInput` unless both are at least 1 and below 2^51 and, with `n` tokens per `p` time
+    /// units reduced by their greatest common divisor, `2 * capacity * p + n` stays below 2^53 in
+    /// microseconds, milliseconds or seconds, whichever is the finest that divides the period; or if
+    /// an empty bucket takes more than 70 years to fill.
     pub fn token_bucket(capacity: u64, refill: u64, per: Period) -> Result<Self, Error> {
         TokenBucket::new(capacity, refill, per).map(Self::TokenBucket)
     }

@@ -38,11 +38,13 @@ function sliding_window.settle(state, quota, now)
     start = math.max(start, state.start)
   end
   local most = math.min(math.floor(MAX_INTEGER / quota.length), LIMIT_BOUND)
+  previous, current = math.min(previous, most), math.min(current, most)
   return {
     window = window,
     start = start,
-    previous = math.min(previous, most),
-    current = math.min(current, most),
+    previous = previous,
+    current = current,
+    mended = window ~= state.window and previous + current > 0,
   }
 end
 

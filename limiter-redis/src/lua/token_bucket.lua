@@ -60,7 +60,10 @@ function token_bucket.settle(state, quota, now)
   else
     debt = debt - units * quota.gain
   end
-  return state_of(quota, debt, boundary)
+  local settled = state_of(quota, debt, boundary)
+  -- Another quota, or a clock that stepped back: what is reported holds only if it is kept.
+  settled.mended = debt > 0 and settled.full_at ~= state.full_at
+  return settled
 end
 
 function token_bucket.used(state, quota)

@@ -50,8 +50,8 @@ impl State {
 pub struct Stepped {
     /// The state after the action; the state as of now where the action was not admitted.
     pub state: Option<State>,
-    /// Whether a charge keeps `state` even when it is denied: a window was made shorter, and the
-    /// reported time to wait counts on that.
+    /// Whether a charge keeps `state` even when it is denied: a changed quota or a clock that stepped
+    /// back changed what the stored state means, and the reported time to wait counts on that.
     pub mended: bool,
     /// What to report.
     pub observed: Observed,
@@ -111,7 +111,7 @@ trait Algorithm {
         false
     }
 
-    /// How much of the capacity is taken, rounded up.
+    /// How much of the capacity is taken: what a request sees that is admitted or not.
     fn used(&self, state: &Self::State, now: Timestamp) -> u64;
 
     /// How long until `cost` alone is admitted; zero if it is now.

@@ -142,6 +142,11 @@ impl Algorithm for SlidingWindow {
         }
     }
 
+    /// Counts that go on under a window of another length.
+    fn mends(&self, stored: &SlidingWindowState, settled: &SlidingWindowState) -> bool {
+        settled.window != stored.window && (settled.previous > 0 || settled.current > 0)
+    }
+
     fn used(&self, state: &SlidingWindowState, now: Timestamp) -> u64 {
         self.weight(state.previous, self.elapsed(state.start, now)) + state.current
     }

@@ -153,6 +153,12 @@ impl Algorithm for TokenBucket {
         self.state(debt, boundary)
     }
 
+    /// Time alone moves a debt along without changing when it is paid off. A clock that stepped back
+    /// and another quota do, and then what is reported holds only if the state says so too.
+    fn mends(&self, stored: &TokenBucketState, settled: &TokenBucketState) -> bool {
+        settled.debt > 0 && settled.full_at != stored.full_at
+    }
+
     fn used(&self, state: &TokenBucketState, _now: Timestamp) -> u64 {
         state.debt.div_ceil(self.token)
     }
