@@ -46,10 +46,12 @@ impl RedisConfig {
     /// As [`new`](Self::new); `name` says in errors where the URL came from.
     pub(crate) fn named(name: &str, url: &str) -> Result<Self, Error> {
         let connection = url.into_connection_info().map_err(|error| {
-            // The library's message names the part at fault, never its value, except for the
-            // protocol, which is no secret.
+            // The library's message names the part at fault, never its value; behind the dash stands
+            // its own kind of error.
+            let error = error.to_string();
+            let reason = error.split(" - ").next().unwrap_or_default();
             config_error(format!(
-                "{name} is not usable ({error}); write redis://[user:password@]host[:port][/db], rediss:// for TLS, or redis+unix:///path"
+                "{name} is not usable ({reason}); write redis://[user:password@]host[:port][/db], rediss:// for TLS, or redis+unix:///path"
             ))
         })?;
         if let ConnectionAddr::TcpTls { insecure: true, .. } = connection.addr() {

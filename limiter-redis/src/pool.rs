@@ -1,6 +1,8 @@
 //! Connections: a bb8 pool whose manager checks a connection's role and rights when it is made, and
 //! whose calls have one deadline, connecting included.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bb8::ManageConnection;
@@ -22,6 +24,7 @@ const ROLE_PERIOD: Duration = Duration::from_secs(30);
 pub(crate) struct Pool {
     inner: bb8::Pool<Manager>,
     failures: watch::Receiver<Option<RedisError>>,
+    generation: Arc<AtomicU64>,
     host: String,
     deadline: Duration,
     slow: Duration,
@@ -58,6 +61,7 @@ impl Pool {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let (failed, failures) = watch::channel(None);
+        let generation = Arc::new(AtomicU64::new(0));
         let manager = Manager {
             inner: RedisConnectionManager::new(config.connection.clone())
                 .map_err(|error| from_redis("redis.connect", &config.host(), error))?,
@@ -65,6 +69,7 @@ impl Pool {
             probe,
             response_timeout: deadline.max(config.warm_up),
             failed,
+            generation: generation.clone(),
         };
         let inner = bb8::Pool::builder()
             .max_size(config.pool_size)
@@ -76,6 +81,7 @@ impl Pool {
         Ok(Self {
             inner,
             failures,
+            generation,
             host: config.host(),
             deadline,
             slow: config.slow,
@@ -135,7 +141,14 @@ impl Pool {
         match timeout_at(end, request.send(&mut connection.io)).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => {
-                connection.broken |= breaks(&error);
+                if breaks(&error) {
+                    // What ended this connection ended its generation: a restart, a failover. Lost
+                    // only to a call that has found that out already.
+                    let old = connection.generation;
+                    let next = old.wrapping_add(1);
+                    let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+                    let _ = self.generation.compare_exchange(old, next, set, fetch);
+                }
                 Err(from_redis(operation, &self.host, error))
             }
             Err(_) => {
@@ -202,11 +215,15 @@ pub(crate) struct Manager {
     probe: Probe,
     response_timeout: Duration,
     failed: watch::Sender<Option<RedisError>>,
+    /// Counted up by the I/O itself when it finds a connection broken (an error, a server that became
+    /// a replica); connections of an older generation are not used again.
+    generation: Arc<AtomicU64>,
 }
 
 pub(crate) struct Connection {
     io: MultiplexedConnection,
-    /// Set by the I/O itself: an error, a timeout, a server that became a replica.
+    generation: u64,
+    /// A call on it got no answer in time.
     broken: bool,
     role_checked: Instant,
 }
@@ -229,6 +246,13 @@ impl ManageConnection for Manager {
 
     /// No PING per checkout: what a PING finds, the call itself finds. The role is another matter.
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), RedisError> {
+        if self.is_stale(connection) {
+            return Err((
+                redis::ErrorKind::Io,
+                "the connection is of an older generation",
+            )
+                .into());
+        }
         if connection.role_checked.elapsed() < ROLE_PERIOD {
             return Ok(());
         }
@@ -238,12 +262,17 @@ impl ManageConnection for Manager {
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.broken
+        connection.broken || self.is_stale(connection)
     }
 }
 
 impl Manager {
+    fn is_stale(&self, connection: &Connection) -> bool {
+        connection.generation != self.generation.load(Ordering::Relaxed)
+    }
+
     async fn open(&self) -> Result<Connection, RedisError> {
+        let generation = self.generation.load(Ordering::Relaxed);
         let mut io = self.inner.connect().await?;
         io.set_response_timeout(self.response_timeout);
         check_role(&mut io).await?;
@@ -257,6 +286,7 @@ impl Manager {
         probe.invoke_async::<()>(&mut io).await?;
         Ok(Connection {
             io,
+            generation,
             broken: false,
             role_checked: Instant::now(),
         })

@@ -96,7 +96,12 @@ impl App {
             model,
             audit,
             metrics,
-            webhook_secret: settings.webhook_secret,
+            webhook_secret: settings.webhook_secret.unwrap_or_else(|| {
+                tracing::warn!(
+                    "WEBHOOK_SECRET is not set; webhooks are signed with the demo's secret"
+                );
+                "demo-webhook-secret".into()
+            }),
         }))
     }
 

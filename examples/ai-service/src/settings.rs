@@ -13,8 +13,8 @@ pub(crate) struct Settings {
     pub(crate) users: String,
     /// `LIMITS_FILE`: the policies, as JSON.
     pub(crate) limits: String,
-    /// `WEBHOOK_SECRET`: under which webhooks are signed.
-    pub(crate) webhook_secret: SecretString,
+    /// `WEBHOOK_SECRET`: under which webhooks are signed; the demo's if unset.
+    pub(crate) webhook_secret: Option<SecretString>,
     /// `AI_BASE_URL`, `AI_API_KEY`, `AI_MODEL`: the model, or none.
     pub(crate) model: Option<ModelSettings>,
 }
@@ -53,15 +53,11 @@ impl Settings {
                 );
             }
         };
-        let webhook_secret = get("WEBHOOK_SECRET").unwrap_or_else(|| {
-            tracing::warn!("WEBHOOK_SECRET is not set; webhooks are signed with the demo's secret");
-            "demo-webhook-secret".to_owned()
-        });
         Ok(Self {
             bind: get("BIND").unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
             users: file("USERS_FILE", include_str!("../users.json"))?,
             limits: file("LIMITS_FILE", include_str!("../limits.json"))?,
-            webhook_secret: webhook_secret.into(),
+            webhook_secret: get("WEBHOOK_SECRET").map(SecretString::from),
             model,
         })
     }
