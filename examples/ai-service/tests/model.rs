@@ -1,0 +1,132 @@
+//! The service with a model behind the OpenAI protocol, spoken by a small local server.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use support::Service;
+use tokio::sync::Notify;
+
+/// A model that counts its calls, and that answers "slow" only when it is told to.
+#[derive(Default)]
+struct Model {
+    calls: AtomicUsize,
+    asked: Notify,
+    go_on: Notify,
+}
+
+/// Answers by what the user message asks for.
+async fn complete(
+    State(model): State<Arc<Model>>,
+    headers: HeaderMap,
+    Json(request): Json<Value>,
+) -> (StatusCode, Json<Value>) {
+    model.calls.fetch_add(1, Ordering::SeqCst);
+    model.asked.notify_one();
+    let authorized = headers
+        .get("authorization")
+        .is_some_and(|key| key == "Bearer model-key");
+    if !authorized || request["model"] != "test-model" {
+        return (
+            StatusCode::UNAUTHORIZED,
+            Json(json!({ "error": "who are you" })),
+        );
+    }
+    let asked = request["messages"][1]["content"]
+        .as_str()
+        .unwrap_or_default();
+    let choice = |content: Value, reason: &str| {
+        Json(json!({ "choices": [{ "message": { "content": content }, "finish_reason": reason }] }))
+    };
+    if asked.contains("slow") {
+        model.go_on.notified().await;
+    }
+    match asked {
+        asked if asked.contains("empty") => (StatusCode::OK, choice(json!(" "), "stop")),
+        asked if asked.contains("null") => (StatusCode::OK, choice(Value::Null, "stop")),
+        asked if asked.contains("cut") => (StatusCode::OK, choice(json!("half an"), "length")),
+        asked if asked.contains("fail") => (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({}))),
+        asked => (
+            StatusCode::OK,
+            choice(json!(format!("About {asked}")), "stop"),
+        ),
+    }
+}
+
+async fn start() -> (Service, Arc<Model>) {
+    let model = Arc::new(Model::default());
+    let router = Router::new()
+        .route("/v1/chat/completions", post(complete))
+        .with_state(model.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}/v1", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let service = Service::start(&[
+        ("AI_BASE_URL", &base),
+        ("AI_API_KEY", "model-key"),
+        ("AI_MODEL", "test-model"),
+    ]);
+    (service, model)
+}
+
+#[tokio::test]
+async fn answers_come_from_the_model_once() {
+    let (service, model) = start().await;
+    for expected in ["miss", "hit", "hit"] {
+        let body = r#"{"company": "Acme"}"#;
+        let reply = service
+            .post("/api/companyResearch", "demo-alice", body)
+            .await;
+        assert_eq!(reply.header("x-cache"), expected, "{reply:?}");
+        assert_eq!(reply.body["answer"], r#"About {"company":"Acme"}"#);
+        assert_eq!(reply.body["model"], "test-model");
+    }
+    assert_eq!(model.calls.load(Ordering::SeqCst), 1);
+}
+
+/// I-K2: errors, empty and half answers are said and never stored.
+#[tokio::test]
+async fn what_is_no_answer_is_not_cached() {
+    let (service, model) = start().await;
+    for what in ["empty", "null", "cut", "fail"] {
+        for _ in 0..2 {
+            let body = format!(r#"{{"company": "{what}"}}"#);
+            let reply = service
+                .post("/api/companyResearch", "demo-alice", body)
+                .await;
+            reply.assert_problem(502);
+            assert!(!reply.text.contains("model-key"));
+        }
+    }
+    assert_eq!(model.calls.load(Ordering::SeqCst), 8);
+    assert!(!service.log().contains("model-key"));
+}
+
+/// A stop lets open requests be answered; new ones are not taken.
+#[tokio::test]
+async fn a_stop_is_graceful() {
+    let (mut service, model) = start().await;
+    let (reply, ()) = tokio::join!(
+        service.post("/api/coverLetter", "demo-alice", r#"{"job": "slow"}"#),
+        async {
+            model.asked.notified().await;
+            service.terminate();
+            // Stopping has begun once nobody listens any more.
+            while tokio::net::TcpStream::connect(service.address())
+                .await
+                .is_ok()
+            {
+                tokio::task::yield_now().await;
+            }
+            model.go_on.notify_one();
+        }
+    );
+    assert_eq!(reply.status, 200);
+    assert!(service.wait().success());
+}

@@ -1,0 +1,158 @@
+//! Instances of the service that share a real Redis.
+
+mod support;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use integration_tests::RedisServer;
+use support::Service;
+
+const ALICE: &str = "demo-alice";
+const ADMIN: &str = "demo-admin";
+
+/// A1, A2, A4, B8: the count is one, and survives a restart of an instance.
+#[tokio::test]
+async fn two_instances_count_as_one() {
+    let redis = RedisServer::start();
+    let first = Service::on_redis(&redis.url());
+    let mut second = Service::on_redis(&redis.url());
+    for (service, before) in [(&first, 0), (&second, 10)] {
+        for used in 1..=10 {
+            let reply = service.post("/api/coverLetter", ALICE, "{}").await;
+            assert_eq!(reply.status, 200, "{reply:?}");
+            assert_eq!(reply.number("x-ratelimit-remaining"), 20 - before - used);
+        }
+    }
+    for service in [&first, &second] {
+        let refused = service.post("/api/coverLetter", ALICE, "{}").await;
+        refused.assert_limited("coverLetter", 20);
+    }
+    second.terminate();
+    assert!(second.wait().success());
+    let restarted = Service::on_redis(&redis.url());
+    let refused = restarted.post("/api/coverLetter", ALICE, "{}").await;
+    refused.assert_limited("coverLetter", 20);
+}
+
+/// B4, B8: a cached answer is every instance's, and outlives them.
+#[tokio::test]
+async fn a_second_instance_hits_what_the_first_computed() {
+    let redis = RedisServer::start();
+    let first = Service::on_redis(&redis.url());
+    let second = Service::on_redis(&redis.url());
+    let body = r#"{"company": "Acme", "lang": "en"}"#;
+    let miss = first.post("/api/companyResearch", ALICE, body).await;
+    assert_eq!(miss.header("x-cache"), "miss");
+    drop(first);
+    let turned = r#"{"lang": "en", "company": "Acme"}"#;
+    let hit = second
+        .post("/api/companyResearch", "demo-carol", turned)
+        .await;
+    assert_eq!(hit.header("x-cache"), "hit");
+    assert!(
+        hit.elapsed < Duration::from_millis(100),
+        "{:?}",
+        hit.elapsed
+    );
+    assert_eq!(hit.body, miss.body);
+    let health = second.get("/health", ALICE).await;
+    assert_eq!(health.body["backend"], "redis");
+    assert_eq!(health.body["redis_connected"], true);
+    assert!(
+        health.body["ping_latency_ms"].is_number(),
+        "{}",
+        health.body
+    );
+    assert!(!health.text.contains("limiter-secret"), "{}", health.text);
+}
+
+/// A5, B1, B2, C1, E1, W4, I-H8: the keys of the requirements, each with a time to live.
+#[tokio::test]
+async fn the_keys_are_the_required_ones() {
+    let redis = RedisServer::start();
+    let service = Service::on_redis(&redis.url());
+    // A counter that an existing service wrote is continued.
+    let letters = "ratelimit:user:alice:coverLetter";
+    assert_eq!(redis.command::<i64>(&["INCRBY", letters, "15"]), 15);
+    redis.command::<()>(&["EXPIRE", letters, "1000"]);
+    let reply = service.post("/api/coverLetter", ALICE, "{}").await;
+    assert_eq!(reply.number("x-ratelimit-remaining"), 4, "{reply:?}");
+    assert_eq!(redis.command::<String>(&["GET", letters]), "16");
+    let ttl = redis.command::<i64>(&["TTL", letters]);
+    assert!((900..=1_000).contains(&ttl), "{ttl}");
+
+    service.post("/api/companyResearch", ALICE, "{}").await;
+    service.get("/api/admin/usage", ADMIN).await;
+    service
+        .post("/agent/s1/turns/7/tools/search", ALICE, r#"{"cost": 2}"#)
+        .await;
+    // `printf demo-admin | sha256sum`
+    let admin = "cce7a2cf1ae045989cfc914fb95a41526f167a838b3c7d33745143614abace7c";
+    let expected: HashMap<String, Option<&str>> = [
+        (letters.to_owned(), Some("16")),
+        ("ratelimit:user:alice:companyResearch".to_owned(), Some("1")),
+        (format!("ratelimit:admin:{admin}:usage"), Some("1")),
+        ("rate:alice/s1:search".to_owned(), Some("2")),
+        ("rate:alice/s1:7:search".to_owned(), Some("2")),
+        ("cache:companyResearch:%index".to_owned(), None),
+    ]
+    .into();
+    let mut answers = 0;
+    for key in redis.command::<Vec<String>>(&["KEYS", "*"]) {
+        let ttl = redis.command::<i64>(&["PTTL", &key]);
+        assert!((1..=86_400_000).contains(&ttl), "{key} lives {ttl} ms");
+        if key.contains("%probe") {
+            continue;
+        }
+        if let Some(hash) = key
+            .strip_prefix("cache:companyResearch:")
+            .filter(|hash| *hash != "%index")
+        {
+            assert!(
+                hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()),
+                "{key}"
+            );
+            answers += 1;
+            continue;
+        }
+        let value = expected
+            .get(&key)
+            .unwrap_or_else(|| panic!("no key {key} was expected"));
+        if let Some(value) = value {
+            assert_eq!(redis.command::<String>(&["GET", &key]), *value, "{key}");
+        }
+    }
+    assert_eq!(answers, 1);
+    for key in expected.keys() {
+        assert!(redis.command::<bool>(&["EXISTS", key]), "{key}");
+    }
+}
+
+/// C2, D1, D3: without Redis nothing is admitted that was not counted, caches miss, and all comes back.
+#[tokio::test]
+async fn an_outage_is_answered_and_ends_by_itself() {
+    let mut redis = RedisServer::start();
+    let service = Service::on_redis(&redis.url());
+    assert_eq!(
+        service.post("/api/emailDraft", ALICE, "{}").await.status,
+        200
+    );
+    redis.stop();
+    let health = service.get("/health", ALICE).await;
+    assert_eq!(health.status, 200, "{health:?}");
+    assert_eq!(health.body["degraded"], true);
+    assert_eq!(health.body["redis_connected"], false);
+    let closed = service.post("/api/emailDraft", ALICE, "{}").await;
+    closed.assert_problem(429);
+    let kind = closed.body["type"].as_str().unwrap();
+    assert!(kind.ends_with("limiter-unavailable"), "{kind}");
+    assert_eq!(closed.number("retry-after"), 1);
+    assert!(!service.log().contains("limiter-secret"));
+
+    redis.restart();
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    while service.post("/api/emailDraft", ALICE, "{}").await.status != 200 {
+        assert!(std::time::Instant::now() < deadline, "{}", service.log());
+    }
+}

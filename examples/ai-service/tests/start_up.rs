@@ -1,0 +1,58 @@
+//! How the service starts and stops.
+
+mod support;
+
+use support::{Service, command};
+
+/// The log of a start that fails, which it must.
+fn failing_start(variables: &[(&str, &str)]) -> String {
+    let output = command(variables).output().unwrap();
+    assert!(!output.status.success(), "{variables:?} should not start");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// One clear line, and no password in it.
+#[test]
+fn a_malformed_redis_url_stops_the_start() {
+    for url in [
+        "redis://user:hunter2@host:port",
+        "user:hunter2@host",
+        "redis://user:hunter2@",
+    ] {
+        let log = failing_start(&[("REDIS_URL", url)]);
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(
+            log.contains("REDIS_URL") && log.contains("redis://["),
+            "{log}"
+        );
+        assert!(!log.contains("hunter2"), "{log}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let service = Service::start(&[]);
+    let log = failing_start(&[("BIND", service.address())]);
+    assert!(
+        log.contains(service.address()) && log.contains("set BIND"),
+        "{log}"
+    );
+}
+
+#[test]
+fn files_and_variables_that_cannot_be_used_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |text: &str| {
+        let path = directory.path().join("file.json");
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let log = failing_start(&[("USERS_FILE", "/does/not/exist.json")]);
+    assert!(log.contains("USERS_FILE"), "{log}");
+    let log = failing_start(&[("LIMITS_FILE", &file("[]"))]);
+    assert!(log.contains("no policy is named companyResearch"), "{log}");
+    let log = failing_start(&[("AI_MODEL", "gpt")]);
+    assert!(log.contains("AI_BASE_URL"), "{log}");
+    let log = failing_start(&[("KEY_PREFIX", "a{b}"), ("REDIS_URL", "redis://127.0.0.1:1")]);
+    assert!(log.contains("key prefix"), "{log}");
+}
