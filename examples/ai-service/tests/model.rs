@@ -1,4 +1,5 @@
 //! The service with a model behind the OpenAI protocol, spoken by a small local server.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! How the service starts and stops.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 mod support;
 
