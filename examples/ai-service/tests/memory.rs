@@ -54,7 +54,8 @@ async fn the_21st_call_of_an_hour_is_refused() {
 async fn the_6th_admin_call_of_a_minute_is_refused() {
     let service = Service::start(&[]);
     service.post("/api/coverLetter", ALICE, "{}").await;
-    let answers: [(&str, fn(&Value) -> bool); 5] = [
+    type Useful = fn(&Value) -> bool;
+    let answers: [(&str, Useful); 5] = [
         ("users", |body| {
             body["users"]
                 .as_array()
@@ -65,7 +66,7 @@ async fn the_6th_admin_call_of_a_minute_is_refused() {
             let letters = usage
                 .iter()
                 .find(|line| line["user"] == "alice" && line["operation"] == "coverLetter");
-            letters.is_some_and(|line| line["used"] == Value::from(1))
+            letters.is_some_and(|line| line["used"] == 1)
         }),
         ("caches", |body| {
             body["caches"]
