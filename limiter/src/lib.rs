@@ -64,6 +64,11 @@ pub use limiter_core::limit::{
 pub use limiter_core::{Effect, Error, ErrorKind, Health, IdentitySecret, Key};
 #[cfg(feature = "http")]
 pub use limiter_http as http;
+/// The README's examples, compiled and run.
+#[cfg(all(doctest, feature = "ai-cache", feature = "redis"))]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
 #[cfg(feature = "memory")]
 pub use limiter_memory as memory;
 #[cfg(feature = "redis")]
