@@ -1,4 +1,4 @@
-//! Every decision as metrics, through the [`metrics`](::metrics) facade (C5).
+//! Every decision as metrics, through the `metrics` facade crate (C5).
 //!
 //! | Metric | Kind | Labels |
 //! |---|---|---|

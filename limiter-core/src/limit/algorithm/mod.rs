@@ -1,6 +1,6 @@
 //! The algorithms: pure functions of a state, a quota and a time. No I/O, no clock.
 //!
-//! Each algorithm answers five questions about its state ([`Algorithm`]); [`step`] derives the
+//! Each algorithm answers a few questions about its state (the trait `Algorithm`); [`step`] derives the
 //! verdict, what is used, `retry_after` and `reset_after` from them, for all algorithms alike.
 //! An in-process store keeps [`State`]s and calls [`step`]; the Redis scripts mirror these
 //! modules file by file, and a differential test holds the two equal.
