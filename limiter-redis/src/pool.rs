@@ -307,7 +307,8 @@ async fn check_role(io: &mut MultiplexedConnection) -> Result<(), RedisError> {
     };
     match role {
         Some(Value::BulkString(role)) if role == b"slave" => {
-            Err((redis::ErrorKind::Client, "the server is a replica").into())
+            let kind = redis::ErrorKind::Server(redis::ServerErrorKind::ReadOnly);
+            Err((kind, "the server is a replica").into())
         }
         _ => Ok(()),
     }

@@ -37,20 +37,25 @@ pub(crate) fn probe() -> Script {
     ))
 }
 
+/// What each cache script starts with.
+macro_rules! cache_script {
+    ($main:literal) => {
+        Script::new(concat!(
+            include_str!("lua/command.lua"),
+            include_str!("lua/cache_index.lua"),
+            include_str!($main),
+        ))
+    };
+}
+
 pub(crate) fn cache_set() -> Script {
-    Script::new(concat!(
-        include_str!("lua/cache_index.lua"),
-        include_str!("lua/cache_set.lua"),
-    ))
+    cache_script!("lua/cache_set.lua")
 }
 
 pub(crate) fn cache_increment() -> Script {
-    Script::new(concat!(
-        include_str!("lua/cache_index.lua"),
-        include_str!("lua/cache_increment.lua"),
-    ))
+    cache_script!("lua/cache_increment.lua")
 }
 
 pub(crate) fn cache_unindex() -> Script {
-    Script::new(include_str!("lua/cache_unindex.lua"))
+    cache_script!("lua/cache_unindex.lua")
 }

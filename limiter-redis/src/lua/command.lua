@@ -1,10 +1,18 @@
 -- How scripts call Redis.
 
--- Redis 6.2 wraps an error that a script raises in ERR; a table keeps the original.
+-- The error that ends the script, as Redis gave it. Raised errors lose their code on the way: 6.2 wraps
+-- them in ERR, and the pcall of 7.0 turns them into text.
+local failure
+
+local function fail(reply)
+  failure = reply
+  error(reply.err, 0)
+end
+
 local function call(...)
   local reply = redis.pcall(...)
   if type(reply) == 'table' and reply.err then
-    error(reply, 0)
+    fail(reply)
   end
   return reply
 end
@@ -18,14 +26,14 @@ local function read(key)
   if string.find(value.err, 'WRONGTYPE', 1, true) then
     return nil
   end
-  error(value, 0)
+  fail(value)
 end
 
--- The end of every script: its reply, or the error that Redis gave.
+-- The end of every script: its reply, or the error that ended it.
 local function finish(run)
   local ok, reply = pcall(run)
-  if ok or type(reply) == 'table' then
+  if ok then
     return reply
   end
-  error(reply, 0)
+  return failure or error(reply, 0)
 end

@@ -23,7 +23,7 @@ local function argument()
   next_argument = next_argument + 1
   local value = integer(ARGV[next_argument])
   if not value then
-    error({ err = 'BADARG argument ' .. next_argument .. ' is no integer in 0..2^53-1' }, 0)
+    fail({ err = 'BADARG argument ' .. next_argument .. ' is no integer in 0..2^53-1' })
   end
   return value
 end
@@ -34,7 +34,7 @@ local function read_step()
   local a, b, c, d = argument(), argument(), argument(), argument()
   step.cost = argument()
   if not KEYS[step.key] or not step.algorithm or step.action > RESET then
-    error({ err = 'BADARG a step names no key, action or algorithm' }, 0)
+    fail({ err = 'BADARG a step names no key, action or algorithm' })
   end
   step.quota = step.algorithm.quota(a, b, c, d)
   if step.action == CHARGE and step.cost == 0 then
@@ -137,7 +137,7 @@ local function run()
   floor = argument()
   local groups = argument()
   if groups > 128 or #KEYS > 256 then
-    error({ err = 'BADARG a call takes at most 128 groups and 256 keys' }, 0)
+    fail({ err = 'BADARG a call takes at most 128 groups and 256 keys' })
   end
   local replies = { 0 }
   for _ = 1, groups do
