@@ -22,6 +22,13 @@ pub(crate) fn breaks(error: &RedisError) -> bool {
     }
 }
 
+/// Rights are checked per key, so a group may have written some of its keys.
+const MISSING_RIGHT: (ErrorKind, Effect, &str) = (
+    ErrorKind::Unauthorized,
+    Effect::Unknown,
+    "; grant the user the rights that docs/redis-setup.md lists",
+);
+
 fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
     use ServerErrorKind as Server;
     match error.kind() {
@@ -32,12 +39,14 @@ fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
             Effect::No,
             "; check the user and the password in the URL",
         ),
-        // Rights are checked per key, so a group may have written some of its keys.
-        RedisKind::Server(Server::NoPerm) => (
-            ErrorKind::Unauthorized,
-            Effect::Unknown,
-            "; grant the user the rights that docs/redis-setup.md lists",
-        ),
+        RedisKind::Server(Server::NoPerm) => MISSING_RIGHT,
+        // What a script may not do has no code of its own in Redis 7.0.
+        _ if error
+            .detail()
+            .is_some_and(|text| text.contains("user executing the script")) =>
+        {
+            MISSING_RIGHT
+        }
         RedisKind::Server(Server::ReadOnly) => (
             ErrorKind::Server,
             Effect::No,
