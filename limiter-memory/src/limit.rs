@@ -73,7 +73,7 @@ impl MemoryStore {
         // Shared counters live in shards of their own; in one order, so that no two groups wait for
         // each other.
         let overflow = group.steps().iter().filter_map(|step| match self.overflow {
-            Overflow::Share => Some(self.table.overflow_fingerprint(step.policy.name())),
+            Overflow::Share => Some(self.table.overflow_fingerprint(step.policy)),
             Overflow::Refuse => None,
         });
         let mut ids: Vec<usize> = places
@@ -104,7 +104,9 @@ impl MemoryStore {
         let now = self.clock.now();
         for (index, step) in group.steps().iter().enumerate() {
             let place = places[index];
-            if !matches!(step.action, Action::Charge { cost: 1.. }) {
+            // A peek tells what a charge would meet: the shared counter, where that is.
+            let charges = matches!(step.action, Action::Charge { cost: 1.. });
+            if step.action == Action::Reset || (!charges && self.overflow == Overflow::Refuse) {
                 continue;
             }
             let Some((_, shard)) = shards.iter_mut().find(|(id, _)| *id == place.shard()) else {
@@ -127,7 +129,7 @@ impl MemoryStore {
             match self.overflow {
                 Overflow::Refuse => return Err(full(self.table.shard_keys())),
                 Overflow::Share => {
-                    places[index] = self.table.overflow_fingerprint(step.policy.name());
+                    places[index] = self.table.overflow_fingerprint(step.policy);
                 }
             }
         }
@@ -186,6 +188,10 @@ impl States for View<'_, '_> {
             .iter()
             .find(|(id, _)| *id == place.shard())
             .and_then(|(_, shard)| shard.get(place))
+    }
+
+    fn shares(&self, one: usize, other: usize) -> bool {
+        self.places[one] == self.places[other]
     }
 
     fn set(&mut self, index: usize, state: Option<State>) {

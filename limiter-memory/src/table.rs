@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 use limiter_core::clock::Timestamp;
+use limiter_core::limit::Policy;
 use limiter_core::limit::algorithm::State;
 use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip128::SipHasher13;
@@ -80,9 +81,10 @@ impl Table {
         Fingerprint(self.hasher.hash(key.as_bytes()).as_u128())
     }
 
-    /// The fingerprint of no key: encoded keys hold no control bytes.
-    pub(crate) fn overflow_fingerprint(&self, policy: &str) -> Fingerprint {
-        self.fingerprint(&format!("\0overflow:{policy}"))
+    /// The counter that new keys of a policy share. No key has it: encoded keys hold no control bytes.
+    pub(crate) fn overflow_fingerprint(&self, policy: &Policy) -> Fingerprint {
+        let (name, algorithm) = (policy.name(), policy.quota().algorithm());
+        self.fingerprint(&format!("\0overflow:{name}:{algorithm}"))
     }
 
     pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {

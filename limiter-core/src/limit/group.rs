@@ -132,14 +132,19 @@ impl<'a> Group<'a> {
     /// What step `index` asks of its key, with what the steps before it take from the same key. At
     /// most [`MAX_INTEGER`], which is above every capacity.
     pub fn total_cost(&self, index: usize) -> u64 {
+        self.total_cost_where(index, |earlier| {
+            self.steps[earlier].key == self.steps[index].key
+        })
+    }
+
+    fn total_cost_where(&self, index: usize, same: impl Fn(usize) -> bool) -> u64 {
         let step = &self.steps[index];
-        let earlier = self.steps[..index]
-            .iter()
+        let earlier = (0..index)
             .filter(|earlier| {
-                matches!(earlier.action, Action::Charge { .. }) && earlier.key == step.key
+                matches!(self.steps[*earlier].action, Action::Charge { .. }) && same(*earlier)
             })
             .fold(0, |sum: u64, earlier| {
-                sum.saturating_add(earlier.action.cost())
+                sum.saturating_add(self.steps[earlier].action.cost())
             });
         earlier.saturating_add(step.action.cost()).min(MAX_INTEGER)
     }
@@ -151,6 +156,11 @@ pub trait States {
     fn get(&self, index: usize) -> Option<State>;
     /// Stores `state` for the key of step `index`; `None` removes it.
     fn set(&mut self, index: usize, state: Option<State>);
+    /// Whether two steps share a state though their keys differ. They do not, unless the store says
+    /// so; then their costs add up.
+    fn shares(&self, _one: usize, _other: usize) -> bool {
+        false
+    }
 }
 
 /// Applies one group to states held in this process. The heart of an in-process store: pure but for
@@ -170,13 +180,12 @@ pub fn apply_group(
     let steps = group.steps();
     let mut admitted = true;
     for (index, step) in steps.iter().enumerate() {
+        let cost = group.total_cost_where(index, |earlier| {
+            steps[earlier].key == step.key || states.shares(earlier, index)
+        });
         let action = match step.action {
-            Action::Charge { cost: 1.. } => Action::Charge {
-                cost: group.total_cost(index),
-            },
-            Action::Charge { .. } | Action::Peek { .. } => Action::Peek {
-                cost: group.total_cost(index),
-            },
+            Action::Charge { cost: 1.. } => Action::Charge { cost },
+            Action::Charge { .. } | Action::Peek { .. } => Action::Peek { cost },
             ref other => other.clone(),
         };
         let stepped = algorithm::step(step.policy.quota(), states.get(index), now, &action)?;
