@@ -1,5 +1,7 @@
 //! The script's own contract: many groups in one call, and arguments that are no numbers.
 
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+
 use integration_tests::RedisServer;
 use redis::Value;
 

@@ -1,4 +1,5 @@
-//! Names of counters and cached values: segments, encoded so that no two lists share one text.
+//! Names of counters and cached values: segments, encoded so that no two lists of plain segments
+//! share one text.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -113,7 +114,8 @@ impl KeyBuilder {
         self
     }
 
-    /// Adds the SHA-256 of a token (64 hex digits), so that a credential never stands in a key.
+    /// Adds the SHA-256 of a token (64 hex digits), so that a credential never stands in a key. Give a
+    /// position of a key always the same kind: a plain segment may read like a digest.
     pub fn token(mut self, token: &str) -> Self {
         self.separate();
         self.text.push_str(&hex(&Sha256::digest(token.as_bytes())));

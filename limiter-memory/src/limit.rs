@@ -16,7 +16,8 @@ use crate::table::{Fingerprint, Shard, Table};
 
 /// A bounded table of counters in this process. Clones share it.
 ///
-/// Answers without I/O and, for a single step, without an allocation. At capacity it drops entries
+/// Answers without I/O and, for a single step under [`Overflow::Refuse`], without an allocation. At
+/// capacity it drops entries
 /// whose state equals fresh, then follows [`Overflow`]; an entry that still counts is never dropped.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
@@ -102,6 +103,8 @@ impl MemoryStore {
     ) -> Result<(), Error> {
         // Read under the lock, so that times in one shard do not run backwards.
         let now = self.clock.now();
+        // A bit for each of a group's 64 steps at most.
+        let mut uncounted = 0_u64;
         for (index, step) in group.steps().iter().enumerate() {
             let place = places[index];
             // A peek tells what a charge would meet: the shared counter, where that is.
@@ -127,13 +130,20 @@ impl MemoryStore {
                 continue;
             }
             match self.overflow {
+                // A shadow never blocks: without room it is looked at and not counted.
+                Overflow::Refuse if step.policy.is_shadow() => uncounted |= 1 << index,
                 Overflow::Refuse => return Err(full(self.table.shard_keys())),
                 Overflow::Share => {
                     places[index] = self.table.overflow_fingerprint(step.policy);
                 }
             }
         }
-        apply_group(group, &mut View { shards, places }, now, observed)?;
+        let mut view = View {
+            shards,
+            places,
+            uncounted,
+        };
+        apply_group(group, &mut view, now, observed)?;
         for observed in observed {
             observed.source = Source::Memory;
         }
@@ -179,6 +189,8 @@ impl LimitStore for MemoryStore {
 struct View<'a, 'b> {
     shards: &'a mut [(usize, MutexGuard<'b, Shard>)],
     places: &'a [Fingerprint],
+    /// Steps whose state is not kept.
+    uncounted: u64,
 }
 
 impl States for View<'_, '_> {
@@ -195,6 +207,9 @@ impl States for View<'_, '_> {
     }
 
     fn set(&mut self, index: usize, state: Option<State>) {
+        if self.uncounted & (1 << index) != 0 {
+            return;
+        }
         let place = self.places[index];
         if let Some((_, shard)) = self.shards.iter_mut().find(|(id, _)| *id == place.shard()) {
             shard.set(place, state);

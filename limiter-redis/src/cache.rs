@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use limiter_core::cache::{CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry, check_ttl};
 use limiter_core::{Effect, Error, ErrorKind, Health, Key};
-use redis::{FromRedisValue, Script, Value};
+use redis::{FromRedisValue, RedisError, Script, Value};
 
 use crate::config::RedisConfig;
 use crate::limit::ping;
@@ -61,6 +61,41 @@ impl RedisCache {
     /// No encoded segment is `%index`, so no value has this name.
     fn index(&self, namespace: &Key) -> String {
         format!("{}{namespace}:%index", self.prefix)
+    }
+
+    /// Removes what the index names, counting in `removed`.
+    async fn clear_index(&self, index: &str, removed: &mut u64) -> Result<(), Error> {
+        const OPERATION: &str = "cache.clear";
+        let mut size = redis::cmd("ZCARD");
+        size.arg(index);
+        let reply = self.pool.call(OPERATION, Request::Command(&size)).await?;
+        let size: usize = understand(OPERATION, reply)?;
+        // What is written meanwhile does not make this longer.
+        for _ in 0..size.div_ceil(CLEAR_BATCH) {
+            let mut first = redis::cmd("ZRANGE");
+            first
+                .arg(index)
+                .arg(0)
+                .arg(CLEAR_BATCH - 1)
+                .arg("WITHSCORES");
+            let reply = self.pool.call(OPERATION, Request::Command(&first)).await?;
+            let named: Vec<(String, String)> = understand(OPERATION, reply)?;
+            if named.is_empty() {
+                break;
+            }
+            // Values first: if this stops half-way, the index still names what is left.
+            let mut unlink = redis::cmd("UNLINK");
+            let mut unindex = self.unindex.prepare_invoke();
+            unindex.key(index);
+            for (key, expiry) in &named {
+                unlink.arg(self.full(key));
+                unindex.arg(key).arg(expiry);
+            }
+            let reply = self.pool.call(OPERATION, Request::Command(&unlink)).await?;
+            *removed += understand::<u64>(OPERATION, reply)?;
+            self.pool.call(OPERATION, Request::Script(&unindex)).await?;
+        }
+        Ok(())
     }
 
     /// Runs a script on a value and its index, as both writing scripts take them.
@@ -160,39 +195,11 @@ impl CacheStore for RedisCache {
     }
 
     async fn clear(&self, namespace: &Key) -> Result<u64, Error> {
-        const OPERATION: &str = "cache.clear";
-        let index = self.index(namespace);
-        let mut size = redis::cmd("ZCARD");
-        size.arg(&index);
-        let reply = self.pool.call(OPERATION, Request::Command(&size)).await?;
-        let size: usize = understand(OPERATION, reply)?;
         let mut removed = 0;
-        // What is written meanwhile does not make this longer.
-        for _ in 0..size.div_ceil(CLEAR_BATCH) {
-            let mut first = redis::cmd("ZRANGE");
-            first
-                .arg(&index)
-                .arg(0)
-                .arg(CLEAR_BATCH - 1)
-                .arg("WITHSCORES");
-            let reply = self.pool.call(OPERATION, Request::Command(&first)).await?;
-            let named: Vec<(String, String)> = understand(OPERATION, reply)?;
-            if named.is_empty() {
-                break;
-            }
-            // Values first: if this stops half-way, the index still names what is left.
-            let mut unlink = redis::cmd("UNLINK");
-            let mut unindex = self.unindex.prepare_invoke();
-            unindex.key(&index);
-            for (key, expiry) in &named {
-                unlink.arg(self.full(key));
-                unindex.arg(key).arg(expiry);
-            }
-            let reply = self.pool.call(OPERATION, Request::Command(&unlink)).await?;
-            removed += understand::<u64>(OPERATION, reply)?;
-            self.pool.call(OPERATION, Request::Script(&unindex)).await?;
+        match self.clear_index(&self.index(namespace), &mut removed).await {
+            Err(error) if removed > 0 => Err(error.with_effect(Effect::Yes)),
+            result => result.map(|()| removed),
         }
-        Ok(removed)
     }
 
     async fn health(&self) -> Health {
@@ -214,12 +221,16 @@ fn understand<T: FromRedisValue>(operation: &'static str, reply: Value) -> Resul
 
 /// INCRBY refuses before it changes anything; Redis has no codes for its reasons, only texts.
 fn increment_error(key: &CacheKey, error: Error) -> Error {
-    let (kind, message) = if error.message().contains("overflow") {
+    let refusal = std::error::Error::source(&error)
+        .and_then(|source| source.downcast_ref::<RedisError>())
+        .and_then(RedisError::detail)
+        .unwrap_or_default();
+    let (kind, message) = if refusal.contains("would overflow") {
         (
             ErrorKind::InvalidInput,
             format!("{key} would leave the range of a 64-bit integer"),
         )
-    } else if error.kind() == ErrorKind::Foreign || error.message().contains("not an integer") {
+    } else if error.kind() == ErrorKind::Foreign || refusal.contains("not an integer") {
         (
             ErrorKind::Foreign,
             format!("{key} holds a value that is no integer; delete it or use another key"),

@@ -5,6 +5,11 @@ use std::time::Duration;
 
 use limiter_core::{Error, ErrorKind};
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+const SHORTEST_DEADLINE: Duration = Duration::from_millis(1);
+const LONGEST_DEADLINE: Duration = Duration::from_secs(3_600);
 
 /// Where Redis is and how it is used. `Debug` shows the host and never a password.
 ///
@@ -98,20 +103,20 @@ impl RedisConfig {
         }
     }
 
-    /// How long a check may take, connecting included: 1 ms at least.
+    /// How long a check may take, connecting included: 1 ms to an hour.
     #[must_use]
     pub fn with_check_deadline(self, deadline: Duration) -> Self {
         Self {
-            check_deadline: deadline.max(Duration::from_millis(1)),
+            check_deadline: deadline.clamp(SHORTEST_DEADLINE, LONGEST_DEADLINE),
             ..self
         }
     }
 
-    /// How long a cache call may take, connecting included: 1 ms at least.
+    /// How long a cache call may take, connecting included: 1 ms to an hour.
     #[must_use]
     pub fn with_cache_deadline(self, deadline: Duration) -> Self {
         Self {
-            cache_deadline: deadline.max(Duration::from_millis(1)),
+            cache_deadline: deadline.clamp(SHORTEST_DEADLINE, LONGEST_DEADLINE),
             ..self
         }
     }
@@ -140,6 +145,12 @@ impl RedisConfig {
         if !self.uses_tls() {
             return Err(config_error(
                 "a CA certificate is set but the Redis URL is not rediss://; use rediss:// or drop the certificate"
+                    .to_owned(),
+            ));
+        }
+        if !CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()) {
+            return Err(config_error(
+                "the CA certificate cannot be used (there is none in it); give it as PEM"
                     .to_owned(),
             ));
         }

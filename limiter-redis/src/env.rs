@@ -35,7 +35,7 @@ impl RedisEnv {
     /// Also `CACHE_REDIS_URL`, `KEY_PREFIX`, `RATE_LIMIT_TTL_SECONDS` and `REDIS_TLS_CA_FILE`.
     ///
     /// # Errors
-    /// `Config` if a variable cannot be used; the message names the variable and never its value.
+    /// `Config` if a variable cannot be used; the message names it, and never shows a URL or a token.
     pub fn read() -> Result<Option<Self>, Error> {
         Self::from_lookup(|name| std::env::var(name).ok())
     }
@@ -50,6 +50,12 @@ impl RedisEnv {
             .into_iter()
             .find_map(|(name, token)| get(name).map(|url| (name, url, token)));
         let Some((name, url, token)) = found else {
+            if get("CACHE_REDIS_URL").is_some() {
+                return Err(config_error(
+                    "CACHE_REDIS_URL is set but no Redis for limits is; set REDIS_URL too"
+                        .to_owned(),
+                ));
+            }
             return Ok(None);
         };
         let limits = configure(from_url(name, url.trim(), token, &get)?, &get)?;
@@ -101,7 +107,9 @@ fn configure(
     get: &impl Fn(&str) -> Option<String>,
 ) -> Result<RedisConfig, Error> {
     if let Some(prefix) = get("KEY_PREFIX") {
-        config = config.with_key_prefix(prefix.trim())?;
+        config = config.with_key_prefix(prefix.trim()).map_err(|error| {
+            config_error(format!("KEY_PREFIX is not usable: {}", error.message()))
+        })?;
     }
     if let Some(ttl) = get("RATE_LIMIT_TTL_SECONDS") {
         let seconds: u64 = ttl
@@ -248,6 +256,8 @@ mod tests {
             ("app:", "app:")
         );
         assert_eq!(both.limits.state_ttl, Duration::from_secs(60));
+        let alone = read(&[("CACHE_REDIS_URL", "redis://b")]).unwrap_err();
+        assert!(alone.message().contains("REDIS_URL too"), "{alone}");
         for (name, value) in [
             ("KEY_PREFIX", "a{b}"),
             ("RATE_LIMIT_TTL_SECONDS", "0"),
@@ -256,6 +266,7 @@ mod tests {
         ] {
             let error = read(&[("REDIS_URL", "redis://a"), (name, value)]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{name}={value}: {error}");
+            assert!(error.message().contains(name), "{error}");
         }
     }
 }

@@ -5,14 +5,26 @@ use redis::{ErrorKind as RedisKind, RedisError, ServerErrorKind};
 
 /// The error of a call whose bytes may have left.
 pub(crate) fn from_redis(operation: &'static str, host: &str, error: RedisError) -> Error {
-    let (kind, effect, advice) = classify(&error);
+    let (kind, effect, advice) = match inner(&error) {
+        Some(inner) => classify(&inner),
+        None => classify(&error),
+    };
     Error::new(kind, operation, format!("Redis at {host}: {error}{advice}"))
         .with_effect(effect)
         .with_source(error)
 }
 
+/// The first error of a pipeline or transaction, which is what counts: a transaction that holds one
+/// has done nothing.
+fn inner(error: &RedisError) -> Option<RedisError> {
+    let errors = error.clone().into_server_errors()?;
+    errors.first().map(|(_, error)| error.clone().into())
+}
+
 /// Whether the connection must not be used again.
 pub(crate) fn breaks(error: &RedisError) -> bool {
+    let inner = inner(error);
+    let error = inner.as_ref().unwrap_or(error);
     use ServerErrorKind::{BusyLoading, MasterDown, ReadOnly};
     match error.kind() {
         RedisKind::Io | RedisKind::Parse | RedisKind::AuthenticationFailed => true,

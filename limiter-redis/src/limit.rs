@@ -62,10 +62,11 @@ impl RedisStore {
         })
     }
 
-    /// Connects and loads the script, so that the first check is not slower than the others. Takes
-    /// at most 2 s. The store works without it.
+    /// Connects and loads the script, so that the first check is not slower than the others; 2 s at
+    /// most. The store works without it.
     ///
-    /// Also looks at the eviction policy: an evicting Redis drops counters.
+    /// Also looks at the eviction policy, within the deadline of a check: an evicting Redis drops
+    /// counters.
     ///
     /// # Errors
     /// What keeps Redis from being used; the store goes on trying at every check.
@@ -77,7 +78,7 @@ impl RedisStore {
         info.arg("memory");
         let memory = self
             .pool
-            .call_within(self.warm_up, "limit.warm_up", Request::Command(&info))
+            .call("limit.warm_up", Request::Command(&info))
             .await;
         if let Ok(Some(policy)) = memory.map(|reply| eviction_policy(&reply))
             && policy != "noeviction"

@@ -16,14 +16,25 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::RedisConfig;
 use crate::error::{breaks, from_redis};
 
-/// How often a pooled connection is asked for its role again.
+/// How often a connection in use is asked for its role again.
 const ROLE_PERIOD: Duration = Duration::from_secs(30);
+
+/// A connection that was idle for longer is asked first: the server or the network between may have
+/// ended it, and a charge should not be what finds out.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How long a failed attempt to connect answers for the next ones, so that a server that comes back
+/// is not met by a storm.
+const CONNECT_GAP: Duration = Duration::from_millis(50);
+
+/// The last failed attempt to connect, and when it was.
+type Failure = Option<(Instant, RedisError)>;
 
 /// A pool of connections to one server.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
     inner: bb8::Pool<Manager>,
-    failures: watch::Receiver<Option<RedisError>>,
+    failures: watch::Receiver<Failure>,
     generation: Arc<AtomicU64>,
     host: String,
     deadline: Duration,
@@ -138,25 +149,25 @@ impl Pool {
             Ok(connection) => connection?,
             Err(_) => return Err(late(Effect::No, "no connection")),
         };
-        match timeout_at(end, request.send(&mut connection.io)).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => {
-                if breaks(&error) {
-                    // What ended this connection ended its generation: a restart, a failover. Lost
-                    // only to a call that has found that out already.
-                    let old = connection.generation;
-                    let next = old.wrapping_add(1);
-                    let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
-                    let _ = self.generation.compare_exchange(old, next, set, fetch);
-                }
-                Err(from_redis(operation, &self.host, error))
+        // Until a reply is here the connection is not to be used again: it may be stalled, and this
+        // future may be dropped at any point.
+        connection.broken = true;
+        let reply = timeout_at(end, request.send(&mut connection.io))
+            .await
+            .map_err(|_| late(Effect::Unknown, "no answer"))?;
+        connection.broken = false;
+        connection.used = Instant::now();
+        reply.map_err(|error| {
+            if breaks(&error) {
+                // What ended this connection ended its generation: a restart, a failover. Lost only to
+                // a call that has found that out already.
+                let old = connection.generation;
+                let next = old.wrapping_add(1);
+                let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+                let _ = self.generation.compare_exchange(old, next, set, fetch);
             }
-            Err(_) => {
-                // Its next reply may be ours; whoever is next must not wait behind it.
-                connection.broken = true;
-                Err(late(Effect::Unknown, "no answer"))
-            }
-        }
+            from_redis(operation, &self.host, error)
+        })
     }
 
     /// A connection from the pool. While there is none at all, a failed attempt to make one is
@@ -173,7 +184,7 @@ impl Pool {
                     std::future::pending::<()>().await;
                 }
                 let failure = failures.borrow_and_update().clone();
-                if let Some(error) = failure.filter(|_| self.inner.state().connections == 0) {
+                if let Some((_, error)) = failure.filter(|_| self.inner.state().connections == 0) {
                     return error;
                 }
             }
@@ -214,7 +225,7 @@ pub(crate) struct Manager {
     host: String,
     probe: Probe,
     response_timeout: Duration,
-    failed: watch::Sender<Option<RedisError>>,
+    failed: watch::Sender<Failure>,
     /// Counted up by the I/O itself when it finds a connection broken (an error, a server that became
     /// a replica); connections of an older generation are not used again.
     generation: Arc<AtomicU64>,
@@ -223,8 +234,9 @@ pub(crate) struct Manager {
 pub(crate) struct Connection {
     io: MultiplexedConnection,
     generation: u64,
-    /// A call on it got no answer in time.
+    /// A call on it was given up before there was an answer.
     broken: bool,
+    used: Instant,
     role_checked: Instant,
 }
 
@@ -233,18 +245,24 @@ impl ManageConnection for Manager {
     type Error = RedisError;
 
     async fn connect(&self) -> Result<Connection, RedisError> {
+        let last = self.failed.borrow().clone();
+        if let Some((at, error)) = last.filter(|(at, _)| at.elapsed() < CONNECT_GAP) {
+            self.failed.send_replace(Some((at, error.clone())));
+            return Err(error);
+        }
         let result = self.open().await;
         match &result {
             Ok(_) => tracing::info!(host = %self.host, "connected to Redis"),
             Err(error) => {
                 tracing::warn!(host = %self.host, %error, "cannot connect to Redis");
-                self.failed.send_replace(Some(error.clone()));
+                let failure = (Instant::now(), error.clone());
+                self.failed.send_replace(Some(failure));
             }
         }
         result
     }
 
-    /// No PING per checkout: what a PING finds, the call itself finds. The role is another matter.
+    /// No PING per checkout: on a connection in use, what a PING finds, the call itself finds.
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), RedisError> {
         if self.is_stale(connection) {
             return Err((
@@ -253,10 +271,14 @@ impl ManageConnection for Manager {
             )
                 .into());
         }
-        if connection.role_checked.elapsed() < ROLE_PERIOD {
+        let idle = connection.used.elapsed() > IDLE;
+        if !idle && connection.role_checked.elapsed() < ROLE_PERIOD {
             return Ok(());
         }
+        // The pool takes the connection back if this future is dropped before there is an answer.
+        connection.broken = true;
         check_role(&mut connection.io).await?;
+        connection.broken = false;
         connection.role_checked = Instant::now();
         Ok(())
     }
@@ -288,6 +310,7 @@ impl Manager {
             io,
             generation,
             broken: false,
+            used: Instant::now(),
             role_checked: Instant::now(),
         })
     }

@@ -67,7 +67,13 @@ impl Builder {
             return self.redis(&env.limits, &env.cache).await;
         }
         #[cfg(not(feature = "redis"))]
-        for name in ["REDIS_URL", "KV_URL"] {
+        for name in [
+            "REDIS_URL",
+            "KV_URL",
+            "UPSTASH_REDIS_URL",
+            "UPSTASH_REDIS_REST_URL",
+            "KV_REST_API_URL",
+        ] {
             if std::env::var(name).is_ok_and(|url| !url.trim().is_empty()) {
                 return Err(not_built_in(&format!("{name} names a Redis"), "redis"));
             }

@@ -19,9 +19,10 @@ pub enum Action<'a> {
         /// How much, in the quota's unit (requests, tokens, cents).
         cost: u64,
     },
-    /// Says whether `cost` would be admitted and what is used; changes nothing.
+    /// Says whether `cost` would be admitted and what is used; changes nothing. In a group, one that
+    /// would not be admitted keeps the others from being charged.
     Peek {
-        /// How much would be asked for; 0 only looks.
+        /// How much would be asked for; 0 only looks and is always admitted.
         cost: u64,
     },
     /// Forgets everything that was charged.

@@ -141,7 +141,8 @@ impl<'a> Group<'a> {
         let step = &self.steps[index];
         let earlier = (0..index)
             .filter(|earlier| {
-                matches!(self.steps[*earlier].action, Action::Charge { .. }) && same(*earlier)
+                let action = &self.steps[*earlier].action;
+                !matches!(action, Action::Peek { .. }) && same(*earlier)
             })
             .fold(0, |sum: u64, earlier| {
                 sum.saturating_add(self.steps[earlier].action.cost())
@@ -185,7 +186,9 @@ pub fn apply_group(
         });
         let action = match step.action {
             Action::Charge { cost: 1.. } => Action::Charge { cost },
-            Action::Charge { .. } | Action::Peek { .. } => Action::Peek { cost },
+            // One that asks for nothing only looks, whatever the steps before it ask for.
+            Action::Charge { .. } | Action::Peek { cost: 0 } => Action::Peek { cost: 0 },
+            Action::Peek { .. } => Action::Peek { cost },
             ref other => other.clone(),
         };
         let stepped = algorithm::step(step.policy.quota(), states.get(index), now, &action)?;

@@ -54,7 +54,7 @@ async fn clients_have_buckets_of_their_own() {
     let problem = assert_429(&denied);
     assert_eq!(problem["operation"], "letters");
     // The window is 3,600 s and ends a millisecond later, as a Redis key would.
-    assert_eq!(header(&denied, "x-ratelimit-reset"), Some("1700003601"));
+    assert_eq!(header(&denied, "x-ratelimit-reset"), Some("1700003600"));
 
     let other = through(&layer, from_client("[2001:db8::1]:1")).await;
     assert_eq!(other.status(), 200);
@@ -68,7 +68,7 @@ async fn clients_have_buckets_of_their_own() {
         ]
     );
 
-    world.clock.advance(Duration::from_secs(3_601));
+    world.clock.advance(Duration::from_secs(3_600));
     let later = through(&layer, from_client("203.0.113.9:3")).await;
     assert_eq!(later.status(), 200);
 }
@@ -95,7 +95,7 @@ async fn keys_costs_and_operations_come_from_the_request() {
     let denied = assert_429(&through(&layer, request(4)).await);
     assert_eq!(
         denied["detail"],
-        "coverLetter GET is limited to 10 per hour; try again in 61 minutes"
+        "coverLetter GET is limited to 10 per hour; try again in 60 minutes"
     );
 
     let never = through(&layer, request(11)).await;
@@ -128,14 +128,14 @@ async fn several_policies_are_charged_together_or_not_at_all() {
         assert_eq!(problem["operation"], "coverLetter");
         assert_eq!(
             header(&denied, "ratelimit"),
-            Some(r#""hourly";r=4, "burst";r=0;t=61, "everyone";r=99"#)
+            Some(r#""hourly";r=4, "burst";r=0;t=60, "everyone";r=99"#)
         );
     }
-    world.clock.advance(Duration::from_secs(61));
+    world.clock.advance(Duration::from_secs(60));
     let allowed = through(&layer, request()).await;
     assert_eq!(
         header(&allowed, "ratelimit"),
-        Some(r#""hourly";r=3;t=3540, "burst";r=0;t=61, "everyone";r=98;t=3540"#)
+        Some(r#""hourly";r=3;t=3540, "burst";r=0;t=60, "everyone";r=98;t=3540"#)
     );
 }
 

@@ -1,12 +1,12 @@
 -- How scripts call Redis.
 
 -- The error that ends the script, as Redis gave it. Raised errors lose their code on the way: 6.2 wraps
--- them in ERR, and the pcall of 7.0 turns them into text.
+-- them in ERR and puts the place in front, and the pcall of 7.0 turns them into text.
 local failure
 
 local function fail(reply)
-  failure = reply
-  error(reply.err, 0)
+  failure = { err = string.gsub(reply.err, '^@user_script: ?%d+: %-?', '') }
+  error(failure.err, 0)
 end
 
 local function call(...)

@@ -4,6 +4,9 @@
 local fixed_window = {}
 
 function fixed_window.quota(limit, window)
+  if limit < 1 or window < 2 then
+    return nil
+  end
   return { capacity = limit, longest = window - 1 }
 end
 

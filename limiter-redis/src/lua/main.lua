@@ -37,6 +37,9 @@ local function read_step()
     fail({ err = 'BADARG a step names no key, action or algorithm' })
   end
   step.quota = step.algorithm.quota(a, b, c, d)
+  if not step.quota then
+    fail({ err = 'BADARG a quota has a number out of its range' })
+  end
   if step.action == CHARGE and step.cost == 0 then
     step.action = PEEK
   end
@@ -47,7 +50,8 @@ end
 local function cell_of(step)
   local cell = cells[step.key]
   if not cell then
-    cell = { raw = clock.get(KEYS[step.key]) }
+    local raw = clock.get(KEYS[step.key])
+    cell = { raw = raw, foreign = raw == nil }
     cells[step.key] = cell
   end
   return cell
@@ -68,6 +72,9 @@ local function settled(step, cell)
 end
 
 local function change(cell, step, state)
+  if cell.foreign then
+    return
+  end
   cell.changed, cell.algorithm, cell.quota, cell.state = true, step.algorithm, step.quota, state
 end
 
@@ -83,7 +90,7 @@ local function total_cost(steps, index)
 end
 
 local function verdict_of(step, state, cost)
-  if step.action == RESET then
+  if step.action == RESET or step.cost == 0 then
     return ADMIT, 0
   elseif cost > step.quota.capacity then
     return NEVER, 0
@@ -97,8 +104,11 @@ local function run_group(steps)
   local verdicts, waits = {}, {}
   for index, step in ipairs(steps) do
     local cell = cell_of(step)
-    if cell.raw == nil then
+    -- A shadow step never blocks: a key of another type is then counted as unreadable and left alone.
+    if cell.foreign and not step.shadow then
       return { 1, index - 1 }
+    elseif cell.foreign then
+      unreadable = unreadable + 1
     end
     verdicts[index], waits[index] = verdict_of(step, settled(step, cell), total_cost(steps, index))
     admitted = admitted and (step.shadow or verdicts[index] == ADMIT)

@@ -5,6 +5,9 @@ local sliding_window = {}
 local LIMIT_BOUND = 2251799813685248 -- 2^51
 
 function sliding_window.quota(limit, window, unit)
+  if math.min(limit, window, unit) < 1 or window % unit ~= 0 then
+    return nil
+  end
   return { capacity = limit, window = window, unit = unit, length = window / unit }
 end
 

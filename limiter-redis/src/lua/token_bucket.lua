@@ -4,6 +4,9 @@
 local token_bucket = {}
 
 function token_bucket.quota(capacity, gain, token, unit)
+  if math.min(capacity, gain, token, unit) < 1 then
+    return nil
+  end
   return { capacity = capacity, gain = gain, token = token, unit = unit, full = capacity * token }
 end
 
@@ -71,7 +74,8 @@ function token_bucket.used(state, quota)
 end
 
 function token_bucket.wait(state, quota, now, cost)
-  local over = state.debt + cost * quota.token - quota.full
+  -- In this order no sum passes 2^53.
+  local over = cost * quota.token - quota.full + state.debt
   if over <= 0 then
     return 0
   end

@@ -151,7 +151,9 @@ fn step_with<A: Algorithm>(
         }
     };
     let mended = stored.is_some_and(|stored| quota.mends(&stored, &settled));
-    let verdict = if cost > quota.capacity() {
+    let verdict = if cost == 0 {
+        Verdict::Admit
+    } else if cost > quota.capacity() {
         Verdict::Never
     } else {
         match quota.wait(&settled, now, cost) {
