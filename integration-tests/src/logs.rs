@@ -58,7 +58,10 @@ struct ThisThread;
 
 impl Write for ThisThread {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        TEXT.with_borrow_mut(|text| text.as_mut().map_or(Ok(bytes.len()), |text| text.write(bytes)))
+        TEXT.with_borrow_mut(|text| {
+            text.as_mut()
+                .map_or(Ok(bytes.len()), |text| text.write(bytes))
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! I-C2 over memory and Redis: a clock that steps back grants nothing, one that steps forward at
 //! most one capacity a key; and what a denial says then is still true (I-H6).
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 use std::time::Duration;
 
@@ -36,7 +37,9 @@ async fn each(case: impl AsyncFn(&Bench, &Limiter, &Policy, &Key)) {
 
 async fn step_back(bench: &Bench, by: Duration) {
     let back = u64::try_from(by.as_micros()).unwrap();
-    bench.set(Timestamp::from_micros(bench.now().as_micros() - back)).await;
+    bench
+        .set(Timestamp::from_micros(bench.now().as_micros() - back))
+        .await;
 }
 
 const STEPS: [Duration; 5] = [
@@ -71,7 +74,10 @@ async fn a_denial_after_a_step_back_says_when() {
             let retry_after = denied.retry_after().unwrap();
             bench.set(bench.now().saturating_add(retry_after)).await;
             let due = limiter.try_check(policy, key).await.unwrap();
-            assert!(due.is_allowed(), "{key} after {by:?} and {retry_after:?}: {due:?}");
+            assert!(
+                due.is_allowed(),
+                "{key} after {by:?} and {retry_after:?}: {due:?}"
+            );
         }
     })
     .await;

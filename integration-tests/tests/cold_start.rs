@@ -1,4 +1,5 @@
 //! A2, B8: what one instance counted, every later one sees; restarts forget nothing.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 use std::time::Duration;
 
@@ -83,7 +84,11 @@ fn cached_answers_survive_a_restart() {
     let (key, count) = (cached("9f86d0"), cached("count"));
     let day = Duration::from_secs(86_400);
     instance(&server, async |before| {
-        before.cache.set(&key, NewEntry::new("an answer", day)).await.unwrap();
+        before
+            .cache
+            .set(&key, NewEntry::new("an answer", day))
+            .await
+            .unwrap();
         before.cache.increment(&count, 3, day).await.unwrap();
     });
     instance(&server, async |after| {

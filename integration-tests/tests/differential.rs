@@ -2,6 +2,7 @@
 //! store, and Redis (through two instances). Every observation must be equal.
 //!
 //! `LIMITER_SEED` repeats a run; the seed is printed.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! A4: however many instances charge at once, exactly the limit is admitted. Ten runs of ten, at
 //! the real clock; any error fails the run, because its effect would be unknown.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! A4, N1, I-H5: groups of user, tenant and global limits from several instances at once. Every
 //! counter holds exactly what the admitted groups took: all of a group, or nothing of it.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 use std::sync::Arc;
 
@@ -139,7 +140,11 @@ async fn hammer(instances: [Limiter; INSTANCES]) {
 /// A denial names each level that had no room, and only those.
 fn truthful(decision: &GroupDecision, cost: u64) {
     for step in &decision.decisions {
-        assert_eq!(step.is_allowed(), step.used + cost <= step.limit, "{step:?}");
+        assert_eq!(
+            step.is_allowed(),
+            step.used + cost <= step.limit,
+            "{step:?}"
+        );
     }
     assert!(decision.violated().next().is_some());
 }

@@ -53,7 +53,7 @@ async fn clients_have_buckets_of_their_own() {
     let denied = through(&layer, from_client("203.0.113.9:2")).await;
     let problem = assert_429(&denied);
     assert_eq!(problem["operation"], "letters");
-    // The window is 3,600 s and ends a millisecond later, as a Redis key would.
+    // The window is 3,600 s and was opened this moment.
     assert_eq!(header(&denied, "x-ratelimit-reset"), Some("1700003600"));
 
     let other = through(&layer, from_client("[2001:db8::1]:1")).await;

@@ -1,0 +1,61 @@
+//! A check in memory allocates nothing: its cost is a hash, a lock and some arithmetic.
+#![allow(clippy::panic, reason = "a test: its failures are panics")]
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use allocation_counter::measure;
+use integration_tests::policy;
+use limiter_core::Key;
+use limiter_core::limit::wrap::Stack;
+use limiter_core::limit::{Decision, Limiter, Period, Policy, Quota};
+use limiter_memory::MemoryStore;
+
+/// Runs a check to its end, which in memory is its first step.
+fn check(limiter: &Limiter, policy: &Policy, key: &Key) -> Decision {
+    let mut check = pin!(limiter.check(policy, key));
+    match check.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(decision) => decision,
+        Poll::Pending => panic!("a check in memory waits for nothing"),
+    }
+}
+
+/// The allocations of one check, and whether it was allowed.
+fn allocations(limiter: &Limiter, policy: &Policy, key: &Key) -> (u64, bool) {
+    let mut allowed = false;
+    let counted = measure(|| allowed = check(limiter, policy, key).is_allowed());
+    (counted.count_total, allowed)
+}
+
+#[test]
+fn a_warm_check_allocates_nothing() {
+    assert_eq!(
+        measure(|| drop(Box::new(1))).count_total,
+        1,
+        "the counter counts"
+    );
+    let limiters = [
+        ("a store", Limiter::new(MemoryStore::new())),
+        (
+            "a store in its wrappers",
+            Limiter::new(Stack::new(MemoryStore::new()).build()),
+        ),
+    ];
+    for (what, limiter) in limiters {
+        for policy in [
+            policy(Quota::fixed_window(3, Period::DAY)),
+            policy(Quota::sliding_window(3, Period::DAY)),
+            policy(Quota::token_bucket(3, 1, Period::DAY)),
+        ] {
+            let key = Key::new(["ratelimit", "user", "42", policy.name()]);
+            assert!(
+                check(&limiter, &policy, &key).is_allowed(),
+                "the key gets its entry"
+            );
+            for allowed in [true, true, false, false] {
+                let counted = allocations(&limiter, &policy, &key);
+                assert_eq!(counted, (0, allowed), "{} over {what}", policy.name());
+            }
+        }
+    }
+}

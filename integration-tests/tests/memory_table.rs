@@ -1,0 +1,238 @@
+//! The bounded table of the memory store: it holds what it may hold and never forgets a counter to
+//! make room (LESSONS limitador#466).
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use integration_tests::policy;
+use limiter_core::clock::{ManualClock, Timestamp};
+use limiter_core::limit::{Charge, Decision, Limiter, Period, Policy, Quota};
+use limiter_core::{Effect, Error, ErrorKind, Key};
+use limiter_memory::{MemoryConfig, MemoryStore, Overflow};
+
+const LIMIT: u64 = 5;
+
+/// Room for four keys in each of the 256 shards.
+const ROOM: usize = 1_024;
+
+/// More keys than have room, so that every shard is full.
+const FLOOD: usize = 20_000;
+
+struct Table {
+    store: MemoryStore,
+    limiter: Limiter,
+    clock: ManualClock,
+}
+
+impl Table {
+    fn new(keys: usize, overflow: Overflow) -> Self {
+        let clock = ManualClock::at(Timestamp::from_micros(1_795_219_200_123_456));
+        let config = MemoryConfig::default()
+            .with_keys(keys)
+            .unwrap()
+            .with_overflow(overflow)
+            .with_clock(clock.clone());
+        let store = MemoryStore::with_config(&config);
+        let limiter = Limiter::new(store.clone());
+        Self {
+            store,
+            limiter,
+            clock,
+        }
+    }
+
+    async fn check(&self, policy: &Policy, key: usize) -> Result<Decision, Error> {
+        self.limiter.try_check(policy, &key_of(key)).await
+    }
+
+    /// Charges every key of a flood once; what each admitted one answered.
+    async fn flood(&self, policy: &Policy) -> BTreeMap<usize, Decision> {
+        let mut answered = BTreeMap::new();
+        for key in 0..FLOOD {
+            match self.check(policy, key).await {
+                Ok(decision) => {
+                    answered.insert(key, decision);
+                }
+                Err(error) => {
+                    let kind = (error.kind(), error.effect());
+                    assert_eq!(kind, (ErrorKind::Capacity, Effect::No), "{error}");
+                    assert!(error.message().contains("with_keys"), "{error}");
+                }
+            }
+        }
+        answered
+    }
+
+    /// How many of some keys that were never seen are let in.
+    async fn flood_of_strangers(&self, policy: &Policy) -> usize {
+        let mut let_in = 0;
+        for key in FLOOD..FLOOD + 2_000 {
+            let_in += usize::from(self.check(policy, key).await.is_ok());
+        }
+        let_in
+    }
+}
+
+fn key_of(key: usize) -> Key {
+    Key::new(["ratelimit", "flood", &key.to_string()])
+}
+
+fn policies() -> [Policy; 3] {
+    [
+        policy(Quota::fixed_window(LIMIT, Period::MINUTE)),
+        policy(Quota::sliding_window(LIMIT, Period::MINUTE)),
+        policy(Quota::token_bucket(LIMIT, LIMIT, Period::MINUTE)),
+    ]
+}
+
+#[tokio::test]
+async fn a_full_table_refuses_new_keys_and_keeps_the_old() {
+    for policy in policies() {
+        let table = Table::new(ROOM, Overflow::Refuse);
+        let held = table.flood(&policy).await;
+        assert_eq!(
+            (held.len(), table.store.len()),
+            (ROOM, ROOM),
+            "{}",
+            policy.name()
+        );
+        assert!(held.values().all(|decision| decision.used == 1));
+        // In the middle of a flood every held key counts on, to its limit.
+        for used in 2..=LIMIT {
+            for key in held.keys() {
+                let decision = table.check(&policy, *key).await.unwrap();
+                assert_eq!(decision.used, used, "{} {key}", policy.name());
+            }
+            assert_eq!(table.flood_of_strangers(&policy).await, 0);
+        }
+        for key in held.keys() {
+            assert!(!table.check(&policy, *key).await.unwrap().is_allowed());
+        }
+        // A look needs no room.
+        let stranger = table.limiter.peek(&policy, &key_of(FLOOD)).await.unwrap();
+        assert!(stranger.is_allowed() && stranger.used == 0);
+        assert_eq!(table.store.len(), ROOM);
+    }
+}
+
+/// What no longer counts makes room, and only that.
+#[tokio::test]
+async fn fresh_entries_make_room() {
+    for policy in policies() {
+        let table = Table::new(ROOM, Overflow::Refuse);
+        let held = table.flood(&policy).await;
+        // One key of each shard at most stays busy; a sliding window counts for two of its lengths.
+        let busy: Vec<usize> = held.keys().copied().take(100).collect();
+        for _ in 0..3 {
+            table.clock.advance(Duration::from_secs(50));
+            for key in &busy {
+                table.check(&policy, *key).await.unwrap();
+            }
+        }
+        let before = table.check(&policy, busy[0]).await.unwrap().used;
+        let let_in = table.flood_of_strangers(&policy).await;
+        assert!(let_in > ROOM / 2, "{}: {let_in}", policy.name());
+        assert!(table.store.len() <= ROOM, "{}", table.store.len());
+        let after = table.check(&policy, busy[0]).await.unwrap().used;
+        assert_eq!(
+            after,
+            before + 1,
+            "{}: a busy key was dropped",
+            policy.name()
+        );
+    }
+}
+
+/// Without room, the new keys of one policy share one counter: exact, for all of them together.
+#[tokio::test]
+async fn new_keys_share_a_counter_if_they_may() {
+    for policy in policies() {
+        let table = Table::new(ROOM, Overflow::Share);
+        let answered = table.flood(&policy).await;
+        assert_eq!(answered.len(), FLOOD);
+        let admitted = answered
+            .values()
+            .filter(|decision| decision.is_allowed())
+            .count();
+        // One of the entries is the shared one.
+        let own = table.store.len() - 1;
+        assert!(own == ROOM || own == ROOM - 1, "{own}");
+        assert_eq!(
+            admitted,
+            own + usize::try_from(LIMIT).unwrap(),
+            "{}",
+            policy.name()
+        );
+        // Another policy's new keys share another.
+        let other = Policy::new("other", *policy.quota()).unwrap();
+        let mut admitted = 0;
+        for key in FLOOD..FLOOD + 100 {
+            admitted += u64::from(table.check(&other, key).await.unwrap().is_allowed());
+        }
+        assert_eq!(admitted, LIMIT);
+        assert!(table.store.len() <= ROOM + 2, "{}", table.store.len());
+        let first = table.check(&policy, 0).await.unwrap();
+        assert_eq!(first.used, 2, "{}: held keys count on", policy.name());
+    }
+}
+
+/// I-H2: a group's new keys that share a counter count together there.
+#[tokio::test]
+async fn a_group_of_sharing_keys_does_not_pass_the_limit() {
+    for policy in policies() {
+        let table = Table::new(ROOM, Overflow::Share);
+        table.flood(&policy).await;
+        let other = Policy::new("other", *policy.quota()).unwrap();
+        let (one, two) = (key_of(FLOOD + 1), key_of(FLOOD + 2));
+        let group = [
+            Charge::new(&other, &one).with_cost(3),
+            Charge::new(&other, &two).with_cost(3),
+        ];
+        let decision = table.limiter.check_all(&group).await;
+        assert!(!decision.is_allowed(), "{}: {decision:?}", policy.name());
+        let alone = table.limiter.try_check(&other, &one).await.unwrap();
+        assert_eq!(alone.used, 1, "{}: the group took nothing", policy.name());
+    }
+}
+
+/// I-H5 at the edge of the table: also when the first of the group's new keys finds room and a later
+/// one does not. With room for one key a shard, most groups of forty hold two that meet.
+#[tokio::test]
+async fn a_group_without_room_charges_nothing() {
+    let [policy, ..] = policies();
+    let keys: Vec<Key> = (0..40).map(key_of).collect();
+    let group: Vec<_> = keys.iter().map(|key| Charge::new(&policy, key)).collect();
+    let mut refused = 0;
+    for _ in 0..20 {
+        // Each table has shards of its own chance.
+        let table = Table::new(256, Overflow::Refuse);
+        let Err(error) = table.limiter.try_check_all(&group).await else {
+            assert_eq!(table.store.len(), keys.len());
+            continue;
+        };
+        assert_eq!(
+            (error.kind(), error.effect()),
+            (ErrorKind::Capacity, Effect::No)
+        );
+        assert_eq!(table.store.len(), 0, "nothing was charged");
+        refused += 1;
+    }
+    assert!(refused > 0);
+}
+
+#[tokio::test]
+async fn a_held_key_is_not_charged_with_one_that_has_no_room() {
+    for policy in policies() {
+        let table = Table::new(ROOM, Overflow::Refuse);
+        let held = table.flood(&policy).await;
+        let old = key_of(*held.keys().next().unwrap());
+        let new = key_of(FLOOD);
+        for group in [[&old, &new], [&new, &old]] {
+            let charges = group.map(|key| Charge::new(&policy, key));
+            table.limiter.try_check_all(&charges).await.unwrap_err();
+        }
+        let used = table.limiter.peek(&policy, &old).await.unwrap().used;
+        assert_eq!(used, 1, "{}", policy.name());
+    }
+}

@@ -1,0 +1,168 @@
+//! D2: `rediss://` against a real server whose certificate only a private authority vouches for.
+//!
+//! Nothing here installs a rustls provider: every test shows that none is needed (LESSONS "TLS that
+//! panics because no rustls provider is installed").
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+
+use std::time::Duration;
+
+use integration_tests::{RedisServer, policy, redis_limiter};
+use limiter_core::cache::{CacheKey, CacheStore, NewEntry};
+use limiter_core::limit::{Period, Policy, Quota};
+use limiter_core::{Effect, ErrorKind, Key};
+use limiter_redis::{RedisCache, RedisConfig, RedisEnv};
+
+fn hourly() -> Policy {
+    policy(Quota::fixed_window(5, Period::HOUR))
+}
+
+fn key() -> Key {
+    Key::new(["ratelimit", "user", "42"])
+}
+
+fn trusting(server: &RedisServer) -> RedisConfig {
+    server.config().with_tls_ca(server.ca_pem()).unwrap()
+}
+
+#[tokio::test]
+async fn limits_and_cache_work_with_the_authority_s_certificate() {
+    let server = RedisServer::start_tls();
+    let config = trusting(&server);
+    assert!(config.uses_tls());
+    let limiter = redis_limiter(&config);
+    for used in 1..=5 {
+        assert_eq!(
+            limiter.try_check(&hourly(), &key()).await.unwrap().used,
+            used
+        );
+    }
+    assert!(
+        !limiter
+            .try_check(&hourly(), &key())
+            .await
+            .unwrap()
+            .is_allowed()
+    );
+    let health = limiter.health().await;
+    assert!(
+        health.connected && health.message.contains("localhost:"),
+        "{health:?}"
+    );
+
+    let cache = RedisCache::new(&config).unwrap();
+    let cached = CacheKey::new(&Key::new(["cache", "op"]), "a");
+    // More than one TLS record.
+    let value = vec![7; 100_000];
+    let entry = NewEntry::new(value.clone(), Duration::from_secs(60));
+    cache.set(&cached, entry).await.unwrap();
+    assert_eq!(cache.get(&cached).await.unwrap().unwrap().value, value);
+}
+
+/// `REDIS_TLS_CA_FILE`.
+#[tokio::test]
+async fn the_environment_names_the_authority_s_certificate() {
+    let server = RedisServer::start_tls();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.pem");
+    std::fs::write(&file, server.ca_pem()).unwrap();
+    let env = RedisEnv::from_lookup(|name| match name {
+        "REDIS_URL" => Some(server.url()),
+        "REDIS_TLS_CA_FILE" => Some(file.display().to_string()),
+        _ => None,
+    });
+    let config = env
+        .unwrap()
+        .unwrap()
+        .limits
+        .with_check_deadline(Duration::from_secs(5));
+    assert_eq!(
+        redis_limiter(&config)
+            .try_check(&hourly(), &key())
+            .await
+            .unwrap()
+            .used,
+        1
+    );
+}
+
+/// The certificate is checked, and the reason for a refusal is told.
+#[tokio::test]
+async fn an_unknown_authority_is_refused() {
+    let server = RedisServer::start_tls();
+    refused(&server.config(), "UnknownIssuer").await;
+    let other = RedisServer::start_tls();
+    let wrong = server.config().with_tls_ca(other.ca_pem()).unwrap();
+    refused(&wrong, "certificate").await;
+}
+
+#[tokio::test]
+async fn another_host_s_certificate_is_refused() {
+    let server = RedisServer::start_tls();
+    let url = server.url().replace("localhost", "127.0.0.1");
+    let config = RedisConfig::new(&url)
+        .unwrap()
+        .with_check_deadline(Duration::from_secs(5))
+        .with_tls_ca(server.ca_pem())
+        .unwrap();
+    refused(&config, "not valid for name").await;
+}
+
+/// Neither side talks to the other in the clear.
+#[tokio::test]
+async fn a_plain_url_does_not_reach_a_tls_server() {
+    let server = RedisServer::start_tls();
+    let url = server.url().replace("rediss://", "redis://");
+    let config = RedisConfig::new(&url)
+        .unwrap()
+        .with_check_deadline(Duration::from_secs(5));
+    let error = redis_limiter(&config)
+        .try_check(&hourly(), &key())
+        .await
+        .unwrap_err();
+    assert_eq!(error.effect(), Effect::No, "{error}");
+
+    let plain = RedisServer::start_tcp();
+    let url = plain.url().replace("redis://", "rediss://");
+    let config = RedisConfig::new(&url)
+        .unwrap()
+        .with_check_deadline(Duration::from_secs(5));
+    let error = redis_limiter(&config)
+        .try_check(&hourly(), &key())
+        .await
+        .unwrap_err();
+    // A plain server looks for a line in what it gets: it may find one, or wait for its end.
+    let kinds = [ErrorKind::Connection, ErrorKind::Timeout];
+    assert!(kinds.contains(&error.kind()), "{error}");
+    assert_eq!(error.effect(), Effect::No, "{error}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_refused_at_once() {
+    let broken = b"-----BEGIN CERTIFICATE-----\nno!\n-----END CERTIFICATE-----\n".to_vec();
+    for pem in [b"".to_vec(), b"no pem".to_vec(), broken] {
+        let config = RedisConfig::new("rediss://localhost:1").unwrap();
+        let error = config.with_tls_ca(pem).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    }
+    let plain = RedisConfig::new("redis://localhost:1").unwrap();
+    let error = plain.with_tls_ca(b"no pem".to_vec()).unwrap_err();
+    assert!(error.message().contains("rediss://"), "{error}");
+}
+
+async fn refused(config: &RedisConfig, why: &str) {
+    let error = redis_limiter(config)
+        .try_check(&hourly(), &key())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.effect()),
+        (ErrorKind::Connection, Effect::No),
+        "{error}"
+    );
+    assert!(error.message().contains(why), "{error}");
+    let health = RedisCache::new(config).unwrap().health().await;
+    assert!(
+        !health.connected && health.message.contains(why),
+        "{health:?}"
+    );
+}
