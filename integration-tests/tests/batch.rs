@@ -66,12 +66,19 @@ fn groups_of_one_call_run_one_after_the_other() {
     let verdicts = |group: &Value| -> Vec<(i64, i64)> {
         let numbers = numbers(group);
         assert_eq!(numbers[0], 0);
-        numbers[1..].chunks(4).map(|step| (step[0], step[1])).collect()
+        numbers[1..]
+            .chunks(4)
+            .map(|step| (step[0], step[1]))
+            .collect()
     };
     let (admit, deny) = (0, 1);
     assert_eq!(verdicts(&replies[1]), [(admit, 3)]);
     assert_eq!(verdicts(&replies[2]), [(deny, 3), (admit, 0)]);
-    assert_eq!(numbers(&replies[3]), [1, 1], "step 1 of the group is the obstacle");
+    assert_eq!(
+        numbers(&replies[3]),
+        [1, 1],
+        "step 1 of the group is the obstacle"
+    );
     assert_eq!(verdicts(&replies[4]), [(admit, 5), (admit, 1)]);
     assert_eq!(verdicts(&replies[5]), [(deny, 5)]);
     assert_eq!(verdicts(&replies[6]), [(admit, 0)]);
@@ -81,21 +88,40 @@ fn groups_of_one_call_run_one_after_the_other() {
         let ttl = server.command::<i64>(&["PTTL", key]);
         assert!(ttl > 0 && ttl < 60_000, "{key} lives {ttl} ms");
     }
-    assert_eq!(server.command::<Vec<String>>(&["LRANGE", LIST, "0", "-1"]), ["x"]);
+    assert_eq!(
+        server.command::<Vec<String>>(&["LRANGE", LIST, "0", "-1"]),
+        ["x"]
+    );
 }
 
 /// LESSONS: cost -5 mints credit, `nan` admits for ever. Nothing of such a call is done.
 #[test]
 fn arguments_that_are_no_integers_are_refused() {
     let server = RedisServer::start();
-    for bad in ["-5", "nan", "inf", "0x10", "1e3", "1.5", "9007199254740992", "", "five"] {
+    for bad in [
+        "-5",
+        "nan",
+        "inf",
+        "0x10",
+        "1e3",
+        "1.5",
+        "9007199254740992",
+        "",
+        "five",
+    ] {
         let groups = [vec![step(1, 0, "1")], vec![step(1, 0, bad)]];
         let error = call(&server, &[A], &groups).unwrap_err();
         assert_eq!(error.code(), Some("BADARG"), "{bad}: {error}");
         assert!(!server.command::<bool>(&["EXISTS", A]), "{bad}");
     }
     let beyond = [vec![step(2, 0, "1")]];
-    assert_eq!(call(&server, &[A], &beyond).unwrap_err().code(), Some("BADARG"));
+    assert_eq!(
+        call(&server, &[A], &beyond).unwrap_err().code(),
+        Some("BADARG")
+    );
     let too_many = vec![vec![step(1, 0, "1")]; 129];
-    assert_eq!(call(&server, &[A], &too_many).unwrap_err().code(), Some("BADARG"));
+    assert_eq!(
+        call(&server, &[A], &too_many).unwrap_err().code(),
+        Some("BADARG")
+    );
 }
