@@ -4,6 +4,21 @@
 //! - [`Bench`]: the memory and the Redis store under one clock.
 //! - [`Logs`]: what was logged.
 //! - [`policy`], [`ten_years`], [`redis_limiter`], [`eventually`]: what nearly every test needs.
+//!
+//! ```
+//! use integration_tests::{RedisServer, policy, redis_limiter};
+//! use limiter_core::Key;
+//! use limiter_core::limit::{Period, Quota};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let server = RedisServer::start();
+//! let limiter = redis_limiter(&server.config());
+//! let policy = policy(Quota::fixed_window(20, Period::HOUR));
+//! let decision = limiter.check(&policy, &Key::new(["ratelimit", "api", "42"])).await;
+//! assert_eq!(decision.remaining, 19);
+//! assert_eq!(server.command::<String>(&["GET", "ratelimit:api:42"]), "1");
+//! # });
+//! ```
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

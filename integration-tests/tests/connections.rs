@@ -1,0 +1,110 @@
+//! Which connections are used again, and which are not.
+
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+
+use std::time::Duration;
+
+use integration_tests::{RedisServer, policy, redis_limiter};
+use limiter_core::cache::{CacheKey, CacheStore};
+use limiter_core::limit::{Outcome, Period, Quota};
+use limiter_core::{Effect, ErrorKind, Key};
+use limiter_redis::RedisCache;
+
+/// The ids of the limiter's connections, as the server knows them.
+fn connections(server: &RedisServer) -> Vec<String> {
+    let list = server.command::<String>(&["CLIENT", "LIST"]);
+    list.lines()
+        .filter(|line| line.contains(" user=limiter "))
+        .filter_map(|line| line.split(' ').next().map(str::to_owned))
+        .collect()
+}
+
+/// A caller that gives up early leaves a connection whose next reply is the old one's: a stalled one
+/// would hold up everybody after it.
+#[tokio::test]
+async fn a_dropped_call_ends_its_connection() {
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config().with_pool_size(1));
+    let policy = policy(Quota::fixed_window(5, Period::HOUR));
+    let key = Key::new(["ratelimit", "dropped"]);
+    limiter.try_check(&policy, &key).await.unwrap();
+    let before = connections(&server);
+    assert_eq!(before.len(), 1);
+
+    let stalled = server.stall();
+    let impatience = Duration::from_millis(20);
+    let call = tokio::time::timeout(impatience, limiter.try_check(&policy, &key));
+    assert!(call.await.is_err(), "a stalled server does not answer");
+    drop(stalled);
+
+    let decision = limiter.try_check(&policy, &key).await.unwrap();
+    assert_eq!(decision.outcome, Outcome::Allowed);
+    let after = connections(&server);
+    assert!(!after.contains(&before[0]), "{before:?} {after:?}");
+}
+
+/// D3: what the server or the network ended meanwhile is not found out by a charge.
+#[tokio::test]
+async fn a_connection_that_was_idle_is_asked_first() {
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config().with_pool_size(1));
+    let policy = policy(Quota::fixed_window(5, Period::HOUR));
+    let key = Key::new(["ratelimit", "idle"]);
+    for used in 1..=3 {
+        let decision = limiter.try_check(&policy, &key).await.unwrap();
+        assert_eq!(decision.used, used);
+        assert_eq!(
+            server.command::<i64>(&["CLIENT", "KILL", "USER", "limiter"]),
+            1
+        );
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::time::resume();
+    }
+}
+
+/// A read is one transaction; the error inside it is the one that is told.
+#[tokio::test]
+async fn a_cached_key_of_another_type_is_foreign() {
+    let server = RedisServer::start();
+    let cache = RedisCache::new(&server.config()).unwrap();
+    let key = CacheKey::new(&Key::new(["cache", "op"]), "list");
+    server.command::<i64>(&["RPUSH", key.as_str(), "x"]);
+    let foreign = cache.get(&key).await.unwrap_err();
+    assert_eq!(
+        (foreign.kind(), foreign.effect()),
+        (ErrorKind::Foreign, Effect::No),
+        "{foreign}"
+    );
+
+    server.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    let refused = cache.delete(&key).await.unwrap_err();
+    assert_eq!(
+        (refused.kind(), refused.effect()),
+        (ErrorKind::Server, Effect::No),
+        "{refused}"
+    );
+}
+
+/// SEMANTICS: a shadow step never blocks, also where its key cannot be used.
+#[tokio::test]
+async fn a_shadow_on_a_foreign_key_does_not_block_its_group() {
+    use limiter_core::limit::Charge;
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config());
+    let enforced = policy(Quota::fixed_window(5, Period::HOUR));
+    let shadow = policy(Quota::fixed_window(5, Period::HOUR)).with_shadow(true);
+    let (key, list) = (
+        Key::new(["ratelimit", "a"]),
+        Key::new(["ratelimit", "list"]),
+    );
+    server.command::<i64>(&["RPUSH", list.as_str(), "x"]);
+    let group = [Charge::new(&shadow, &list), Charge::new(&enforced, &key)];
+    let decision = limiter.try_check_all(&group).await.unwrap();
+    assert!(decision.is_allowed(), "{decision:?}");
+    assert_eq!(server.command::<String>(&["GET", key.as_str()]), "1");
+    assert_eq!(
+        server.command::<Vec<String>>(&["LRANGE", list.as_str(), "0", "-1"]),
+        ["x"]
+    );
+}
