@@ -2,7 +2,7 @@
 //!
 //! Not a cache: an entry that still counts is never evicted, because that would reset a limit. Keys
 //! are stored as keyed 128-bit fingerprints (SipHash-1-3-128 under a random key), so that an entry
-//! is small and nobody can aim for collisions. docs/design.md has the measurements behind the choice.
+//! is small and nobody can aim for collisions. docs/design.md says why.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
