@@ -42,6 +42,7 @@ assert_eq!((decision.limit, decision.remaining), (20, 19));
 //! | `memory` | yes | limits and a cache in this process |
 //! | `redis` | | limits and a cache shared through Redis |
 //! | `http` | | the `http` module: headers, problem bodies, a tower layer |
+//! | `axum` | | `http`, whose layer finds the peer in axum's `ConnectInfo` |
 //! | `ai-cache` | | the `ai_cache` module: typed caches for AI responses |
 //! | `config` | | the `config` module: policies from a JSON file |
 //! | `metrics` | | the `metrics` module: an observer for the `metrics` facade |

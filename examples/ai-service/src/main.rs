@@ -17,6 +17,7 @@ mod users;
 mod webhook;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -50,12 +51,31 @@ async fn run() -> Result<(), String> {
     })?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     tracing::info!("listening on http://{address}");
-    axum::serve(listener, app.router())
-        .with_graceful_shutdown(stop_signal())
-        .await
-        .map_err(|error| error.to_string())?;
-    tracing::info!("stopped; open requests were answered");
+    let (stopping, stop) = tokio::sync::oneshot::channel();
+    let serve = axum::serve(listener, app.router()).with_graceful_shutdown(async {
+        stop_signal().await;
+        // Lost only if nobody waits any more.
+        let _ = stopping.send(());
+    });
+    tokio::select! {
+        result = async { serve.await } => {
+            result.map_err(|error| error.to_string())?;
+            tracing::info!("stopped; open requests were answered");
+        }
+        () = drained(stop) => tracing::warn!("stopped; some requests were still open"),
+    }
     Ok(())
+}
+
+/// How long open requests may go on after a stop.
+const DRAIN: Duration = Duration::from_secs(70);
+
+/// Ends when a stop has taken too long, or at a second signal.
+async fn drained(stop: tokio::sync::oneshot::Receiver<()>) {
+    if stop.await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    let _ = tokio::time::timeout(DRAIN, stop_signal()).await;
 }
 
 /// Ctrl-C, or SIGTERM from a container platform.

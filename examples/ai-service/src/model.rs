@@ -146,7 +146,8 @@ impl OpenAi {
         let completion: ChatCompletion = response.json().await.map_err(failed)?;
         let choice = completion.choices.into_iter().next();
         // Neither an empty answer nor half of one is an answer; above all it is not cached.
-        let whole = |choice: &Choice| choice.finish_reason.as_deref() != Some("length");
+        let whole =
+            |choice: &Choice| matches!(choice.finish_reason.as_deref(), None | Some("stop"));
         choice
             .filter(whole)
             .and_then(|choice| choice.message.content)

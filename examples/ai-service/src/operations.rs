@@ -151,7 +151,13 @@ fn render(operation: Operation, completion: &Completion) -> Json<Value> {
 fn cache_failed(error: ComputeError) -> Problem {
     match error.downcast_ref::<ModelError>() {
         Some(error) => model_failed(error.clone()),
-        None => Problem::bad_request(format!("no answer for these parameters: {error}")),
+        None if matches!(error, ComputeError::Input(_)) => Problem::bad_request(
+            "a parameter cannot be told apart from others: a number is too large or too long",
+        ),
+        None => {
+            tracing::error!(%error, "no answer");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no answer; try again")
+        }
     }
 }
 
