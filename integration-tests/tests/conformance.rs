@@ -24,7 +24,8 @@ impl CacheHarness for Cache {
         Arc::new(self.cache.clone())
     }
 
-    /// Redis's clock cannot be moved, and values here expire by it.
+    /// Redis's clock cannot be moved, and values here expire by it: the pause of a poll, which the suite
+    /// bounds.
     async fn advance(&self, by: Duration) {
         tokio::time::sleep(by).await;
     }

@@ -41,6 +41,7 @@ async fn an_outage_does_not_flood_the_provider() {
         let cache = cache.clone();
         tokio::spawn(async move {
             let compute = || async {
+                // Of paused time.
                 tokio::time::sleep(MINUTE).await;
                 Ok::<_, &str>(text("answer"))
             };
