@@ -12,8 +12,8 @@ use limiter_core::Key;
 use limiter_core::clock::{Clock as _, Timestamp};
 use limiter_core::limit::algorithm::State;
 use limiter_core::limit::{
-    Action, Capabilities, Group, LimitStore, Observed, Period, Policy, Quota, Source, States, Step,
-    Verdict, apply_group,
+    Action, Capabilities, Group, LimitStore, MapStates, Observed, Period, Policy, Quota, Source,
+    Step, Verdict, apply_group,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -144,23 +144,7 @@ fn history() -> impl Strategy<Value = History> {
 
 /// The algorithms over a map: what an in-process store is without its table.
 #[derive(Default)]
-struct Model(HashMap<Key, State>);
-
-struct View<'a>(&'a Group<'a>, &'a mut HashMap<Key, State>);
-
-impl States for View<'_> {
-    fn get(&self, index: usize) -> Option<State> {
-        self.1.get(self.0.steps()[index].key).copied()
-    }
-
-    fn set(&mut self, index: usize, state: Option<State>) {
-        let key = self.0.steps()[index].key;
-        match state {
-            Some(state) => self.1.insert(key.clone(), state),
-            None => self.1.remove(key),
-        };
-    }
-}
+struct Model(HashMap<String, State>);
 
 /// Runs one history; returns how many groups it compared and how many of them were denied.
 async fn run(bench: &Bench, number: u32, history: &History) -> Result<(u64, u64), TestCaseError> {
@@ -216,7 +200,13 @@ async fn run(bench: &Bench, number: u32, history: &History) -> Result<(u64, u64)
                     continue;
                 };
                 let mut expected = vec![Observed::default(); steps.len()];
-                apply_group(&group, &mut View(&group, &mut model.0), now, &mut expected).unwrap();
+                apply_group(
+                    &group,
+                    &mut MapStates::new(&group, &mut model.0),
+                    now,
+                    &mut expected,
+                )
+                .unwrap();
                 let mut memory = expected.clone();
                 memory.fill(Observed::default());
                 let mut redis = memory.clone();

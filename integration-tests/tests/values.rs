@@ -210,7 +210,7 @@ async fn an_absurd_count_denies_within_the_policy_s_time() {
         server.command::<()>(&["SET", key().as_str(), &value]);
         let denied = limiter.try_check(&policy, &key()).await.unwrap();
         let retry_after = denied.retry_after().unwrap();
-        let (refill, period) = policy.quota().rate();
+        let (refill, period) = policy.quota().rate().unwrap();
         // Twice a window; a bucket owes at most twice its size.
         let longest = period.as_duration() * u32::try_from(2 * LIMIT / refill).unwrap();
         assert!(

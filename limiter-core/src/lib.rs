@@ -21,35 +21,21 @@
 //! use limiter_core::clock::{Clock, SystemClock};
 //! use limiter_core::limit::algorithm::State;
 //! use limiter_core::limit::{
-//!     Capabilities, Group, LimitStore, Limiter, Observed, Period, Policy, Quota, States, apply_group,
+//!     Capabilities, Group, LimitStore, Limiter, MapStates, Observed, Period, Policy, Quota, apply_group,
 //! };
 //! use limiter_core::{Error, Health, Key};
 //!
 //! #[derive(Debug, Default)]
-//! struct MapStore(Mutex<HashMap<Key, State>>);
-//!
-//! struct View<'a>(&'a Group<'a>, &'a mut HashMap<Key, State>);
-//! impl States for View<'_> {
-//!     fn get(&self, step: usize) -> Option<State> {
-//!         self.1.get(self.0.steps()[step].key).copied()
-//!     }
-//!     fn set(&mut self, step: usize, state: Option<State>) {
-//!         let key = self.0.steps()[step].key;
-//!         match state {
-//!             Some(state) => self.1.insert(key.clone(), state),
-//!             None => self.1.remove(key),
-//!         };
-//!     }
-//! }
+//! struct MapStore(Mutex<HashMap<String, State>>);
 //!
 //! #[async_trait::async_trait]
 //! impl LimitStore for MapStore {
 //!     fn capabilities(&self) -> Capabilities {
-//!         Capabilities::default()
+//!         Capabilities::IN_PROCESS
 //!     }
 //!     fn try_apply_now(&self, group: &Group<'_>, observed: &mut [Observed]) -> Option<Result<(), Error>> {
 //!         let mut map = self.0.lock().unwrap();
-//!         Some(apply_group(group, &mut View(group, &mut map), SystemClock.now(), observed))
+//!         Some(apply_group(group, &mut MapStates::new(group, &mut map), SystemClock.now(), observed))
 //!     }
 //!     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
 //!         self.try_apply_now(group, observed).expect("always answers")

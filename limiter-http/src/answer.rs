@@ -89,12 +89,13 @@ pub(crate) fn seconds(duration: Duration) -> u64 {
 }
 
 /// The seconds in which a quota's capacity comes back, rounded up, so at least 1: the window, or for
-/// a bucket `capacity * period / refill`. Rounding up never advertises more than is granted.
-pub(crate) fn window_seconds(quota: &Quota) -> u64 {
-    let (amount, period) = quota.rate();
+/// a bucket `capacity * period / refill`. Rounding up never advertises more than is granted. `None` for
+/// concurrency, which has no window.
+pub(crate) fn window_seconds(quota: &Quota) -> Option<u64> {
+    let (amount, period) = quota.rate()?;
     let micros = u128::from(quota.capacity()) * u128::from(period.as_micros());
     let seconds = micros.div_ceil(u128::from(amount) * 1_000_000);
-    u64::try_from(seconds).unwrap_or(u64::MAX)
+    Some(u64::try_from(seconds).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -116,7 +117,7 @@ mod tests {
             (Quota::token_bucket(1, 1_000, Period::SECOND), 1),
         ] {
             let quota = quota.unwrap();
-            assert_eq!(window_seconds(&quota), expected, "{quota}");
+            assert_eq!(window_seconds(&quota), Some(expected), "{quota}");
         }
     }
 

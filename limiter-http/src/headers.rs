@@ -183,7 +183,10 @@ fn policies_v07(answer: &Answer<'_>) -> String {
     let mut policies: Vec<(u64, u64)> = Vec::new();
     for decision in answer.enforced() {
         let quota = sf(decision.limit);
-        let window = sf(window_seconds(decision.policy.quota()));
+        // That version has no quota without a window.
+        let Some(window) = window_seconds(decision.policy.quota()).map(sf) else {
+            continue;
+        };
         match policies.iter_mut().find(|(listed, _)| *listed == quota) {
             Some((_, longest)) => *longest = window.max(*longest),
             None => policies.push((quota, window)),
@@ -208,8 +211,11 @@ fn limit_v07(binding: &Decision) -> String {
 fn policies_v10(answer: &Answer<'_>) -> String {
     list(answer.enforced(), |text, decision| {
         let name = decision.policy.name();
-        let window = window_seconds(decision.policy.quota());
-        write!(text, "\"{name}\";q={};w={}", sf(decision.limit), sf(window))
+        write!(text, "\"{name}\";q={}", sf(decision.limit))?;
+        match window_seconds(decision.policy.quota()) {
+            Some(window) => write!(text, ";w={}", sf(window)),
+            None => text.write_str(";qu=\"concurrent-requests\""),
+        }
     })
 }
 

@@ -109,7 +109,7 @@ impl<'a> From<&'a str> for Asked<'a> {
 /// | `policy` | the name of the policy that binds |
 /// | `operation` | what was asked for |
 /// | `limit`, `remaining` | of that policy, as in `X-RateLimit-*` |
-/// | `period_seconds` | the time in which the whole limit comes back |
+/// | `period_seconds` | the time in which the whole limit comes back; absent for concurrency |
 /// | `cost` | what was asked, if known and above the limit |
 /// | `retry_after_seconds`, `retry_after_minutes` | at least 1; absent where waiting does not help |
 /// | `violated` | the names of all policies in the way |
@@ -130,7 +130,8 @@ struct Members<'a> {
     operation: &'a str,
     limit: u64,
     remaining: u64,
-    period_seconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<u64>,
     #[serde(flatten)]

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use limiter_core::clock::Clock;
+use limiter_core::clock::{Clock, Timestamp};
 use limiter_core::limit::algorithm::State;
 use limiter_core::limit::{
-    Action, Capabilities, Group, LimitStore, Observed, Source, States, apply_group,
+    Action, Capabilities, Group, LimitStore, Observed, Place, Source, States, Step, apply_group,
 };
 use limiter_core::{Error, ErrorKind, Health};
 use parking_lot::MutexGuard;
@@ -52,102 +52,146 @@ impl MemoryStore {
     }
 
     fn apply_in_memory(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
-        // A shared counter may live in another shard, so that path locks for several.
-        match (group.steps(), self.overflow) {
-            ([_], Overflow::Refuse) => self.apply_one(group, observed),
+        let alone = match (group.steps(), group.operation(), self.overflow) {
+            // A shared counter may live in another shard, and so may a record.
+            ([step], None, Overflow::Refuse) if step.record().is_none() => {
+                self.apply_one(group, step, observed)
+            }
             _ => self.apply_many(group, observed),
+        };
+        for observed in observed {
+            observed.source = Source::Memory;
         }
+        alone
     }
 
-    fn apply_one(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
-        let fingerprint = self.table.fingerprint(group.steps()[0].key.as_str());
-        let mut shards = [(fingerprint.shard(), self.table.lock(fingerprint.shard()))];
-        self.apply_locked(group, &mut shards, &mut [fingerprint], observed)
+    fn apply_one(
+        &self,
+        group: &Group<'_>,
+        step: &Step<'_>,
+        observed: &mut [Observed],
+    ) -> Result<(), Error> {
+        let limits = [self.table.fingerprint(step.key.as_str())];
+        let shard = limits[0].shard();
+        let mut shards = [(shard, self.table.lock(shard))];
+        // Read under the lock, so that times in one shard do not run backwards.
+        let now = self.clock.now();
+        let mut uncounted = 0;
+        let (_, shard) = &mut shards[0];
+        if creates(step)
+            && shard.get(limits[0]).is_none()
+            && !shard.has_room(1, self.table.shard_keys(), now)
+        {
+            if !step.policy.is_shadow() {
+                return Err(full(self.table.shard_keys()));
+            }
+            // A shadow never blocks: without room it is looked at and not counted.
+            uncounted = 1;
+        }
+        let mut view = View {
+            shards: &mut shards,
+            limits: &limits,
+            records: &[],
+            operation: None,
+            uncounted,
+        };
+        apply_group(group, &mut view, now, observed)
     }
 
     fn apply_many(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
-        let mut places: Vec<Fingerprint> = group
-            .steps()
-            .iter()
-            .map(|step| self.table.fingerprint(step.key.as_str()))
+        let steps = group.steps();
+        let named = |place: Place| {
+            let name = place.name(group)?;
+            Some(self.table.fingerprint(&name))
+        };
+        let fingerprint = |step: &Step<'_>| self.table.fingerprint(step.key.as_str());
+        let mut limits: Vec<Fingerprint> = steps.iter().map(fingerprint).collect();
+        let records: Vec<Option<Fingerprint>> = (0..steps.len())
+            .map(|index| named(Place::Record(index)))
             .collect();
-        // Shared counters live in shards of their own; in one order, so that no two groups wait for
-        // each other.
-        let overflow = group.steps().iter().filter_map(|step| match self.overflow {
+        let operation = named(Place::Operation);
+        // Shared counters live in shards of their own.
+        let overflow = steps.iter().filter_map(|step| match self.overflow {
             Overflow::Share => Some(self.table.overflow_fingerprint(step.policy)),
             Overflow::Refuse => None,
         });
-        let mut ids: Vec<usize> = places
-            .iter()
-            .copied()
-            .chain(overflow)
-            .map(Fingerprint::shard)
-            .collect();
+        let places = limits.iter().copied().chain(overflow);
+        let places = places.chain(records.iter().copied().flatten());
+        let mut ids: Vec<usize> = places.chain(operation).map(Fingerprint::shard).collect();
+        // In one order, so that no two groups wait for each other.
         ids.sort_unstable();
         ids.dedup();
         let mut shards: Vec<_> = ids
             .into_iter()
             .map(|id| (id, self.table.lock(id)))
             .collect();
-        self.apply_locked(group, &mut shards, &mut places, observed)
+        let now = self.clock.now();
+        let uncounted =
+            self.find_room(group, &mut shards, &mut limits, &records, operation, now)?;
+        let mut view = View {
+            shards: &mut shards,
+            limits: &limits,
+            records: &records,
+            operation,
+            uncounted,
+        };
+        apply_group(group, &mut view, now, observed)
     }
 
-    /// Finds room for the group's new keys and applies it. `places` are the steps' fingerprints; a
-    /// key without room moves to its policy's shared counter, if the settings say so.
-    fn apply_locked(
+    /// Finds room for what the group may create. A key without room moves to its policy's shared
+    /// counter, if the settings say so. The steps (a bit each) that are not counted for want of room.
+    fn find_room(
         &self,
         group: &Group<'_>,
         shards: &mut [(usize, MutexGuard<'_, Shard>)],
-        places: &mut [Fingerprint],
-        observed: &mut [Observed],
-    ) -> Result<(), Error> {
-        // Read under the lock, so that times in one shard do not run backwards.
-        let now = self.clock.now();
-        // A bit for each of a group's 64 steps at most.
-        let mut uncounted = 0_u64;
-        for (index, step) in group.steps().iter().enumerate() {
-            let place = places[index];
-            // A peek tells what a charge would meet: the shared counter, where that is.
-            let charges = matches!(step.action, Action::Charge { cost: 1.. });
-            if step.action == Action::Reset || (!charges && self.overflow == Overflow::Refuse) {
-                continue;
-            }
+        limits: &mut [Fingerprint],
+        records: &[Option<Fingerprint>],
+        operation: Option<Fingerprint>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let mut wanted: Vec<Fingerprint> = Vec::new();
+        let mut has_room = |place: Fingerprint| {
             let Some((_, shard)) = shards.iter_mut().find(|(id, _)| *id == place.shard()) else {
-                continue;
+                return true;
             };
-            if shard.get(place).is_some() {
-                continue;
+            if wanted.contains(&place) || shard.get(place).is_some() {
+                return true;
             }
-            let new = 1 + places[..index]
-                .iter()
-                .filter(|earlier| {
-                    **earlier != place
-                        && earlier.shard() == place.shard()
-                        && shard.get(**earlier).is_none()
-                })
-                .count();
-            if shard.has_room(new, self.table.shard_keys(), now) {
+            let same_shard = |other: &&Fingerprint| other.shard() == place.shard();
+            let new = 1 + wanted.iter().filter(same_shard).count();
+            let room = shard.has_room(new, self.table.shard_keys(), now);
+            if room {
+                wanted.push(place);
+            }
+            room
+        };
+        let mut uncounted = 0;
+        for (index, step) in group.steps().iter().enumerate() {
+            let shadow = step.policy.is_shadow();
+            let records_it = matches!(step.action, Action::Reserve { .. } | Action::Refund { .. });
+            let record = records[index].filter(|_| records_it);
+            if record.is_some_and(|record| !has_room(record)) {
+                if !shadow {
+                    return Err(full(self.table.shard_keys()));
+                }
+                uncounted |= 1 << index;
                 continue;
             }
             match self.overflow {
-                // A shadow never blocks: without room it is looked at and not counted.
-                Overflow::Refuse if step.policy.is_shadow() => uncounted |= 1 << index,
+                Overflow::Refuse if !creates(step) || has_room(limits[index]) => {}
+                Overflow::Refuse if shadow => uncounted |= 1 << index,
                 Overflow::Refuse => return Err(full(self.table.shard_keys())),
-                Overflow::Share => {
-                    places[index] = self.table.overflow_fingerprint(step.policy);
+                // A peek tells what a charge would meet: the shared counter, where that is.
+                Overflow::Share if step.action != Action::Reset && !has_room(limits[index]) => {
+                    limits[index] = self.table.overflow_fingerprint(step.policy);
                 }
+                Overflow::Share => {}
             }
         }
-        let mut view = View {
-            shards,
-            places,
-            uncounted,
-        };
-        apply_group(group, &mut view, now, observed)?;
-        for observed in observed {
-            observed.source = Source::Memory;
+        if operation.is_some_and(|operation| !has_room(operation)) {
+            return Err(full(self.table.shard_keys()));
         }
-        Ok(())
+        Ok(uncounted)
     }
 }
 
@@ -160,7 +204,7 @@ impl Default for MemoryStore {
 #[async_trait]
 impl LimitStore for MemoryStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities::IN_PROCESS
     }
 
     fn try_apply_now(
@@ -185,36 +229,61 @@ impl LimitStore for MemoryStore {
     }
 }
 
-/// The states of a group's keys, in locked shards.
+/// The states of a group, in locked shards.
 struct View<'a, 'b> {
     shards: &'a mut [(usize, MutexGuard<'b, Shard>)],
-    places: &'a [Fingerprint],
-    /// Steps whose state is not kept.
+    limits: &'a [Fingerprint],
+    records: &'a [Option<Fingerprint>],
+    operation: Option<Fingerprint>,
+    /// Steps that are not counted, a bit for each of a group's 64 steps at most.
     uncounted: u64,
 }
 
+impl View<'_, '_> {
+    fn find(&self, place: Place) -> Option<Fingerprint> {
+        match place {
+            Place::Limit(index) => self.limits.get(index).copied(),
+            Place::Record(index) => self.records.get(index).copied().flatten(),
+            Place::Operation => self.operation,
+            _ => None,
+        }
+    }
+}
+
 impl States for View<'_, '_> {
-    fn get(&self, index: usize) -> Option<State> {
-        let place = self.places[index];
-        self.shards
-            .iter()
-            .find(|(id, _)| *id == place.shard())
-            .and_then(|(_, shard)| shard.get(place))
+    fn get(&self, place: Place) -> Option<&State> {
+        let fingerprint = self.find(place)?;
+        let mut shards = self.shards.iter();
+        let (_, shard) = shards.find(|(id, _)| *id == fingerprint.shard())?;
+        shard.get(fingerprint)
+    }
+
+    fn update(&mut self, place: Place, change: &mut dyn FnMut(Option<State>) -> Option<State>) {
+        let Some(fingerprint) = self.find(place) else {
+            return;
+        };
+        let mut shards = self.shards.iter_mut();
+        let Some((_, shard)) = shards.find(|(id, _)| *id == fingerprint.shard()) else {
+            return;
+        };
+        if let Place::Limit(index) | Place::Record(index) = place
+            && self.uncounted & (1 << index) != 0
+        {
+            // What is reported is what would be; what is kept is nothing.
+            let _ = change(shard.get(fingerprint).cloned());
+            return;
+        }
+        shard.update(fingerprint, change);
     }
 
     fn shares(&self, one: usize, other: usize) -> bool {
-        self.places[one] == self.places[other]
+        self.limits[one] == self.limits[other]
     }
+}
 
-    fn set(&mut self, index: usize, state: Option<State>) {
-        if self.uncounted & (1 << index) != 0 {
-            return;
-        }
-        let place = self.places[index];
-        if let Some((_, shard)) = self.shards.iter_mut().find(|(id, _)| *id == place.shard()) {
-            shard.set(place, state);
-        }
-    }
+/// Whether the step may create its key's state.
+fn creates(step: &Step<'_>) -> bool {
+    step.action.takes() && step.action.cost() <= step.policy.quota().capacity()
 }
 
 fn full(shard_keys: usize) -> Error {

@@ -38,7 +38,8 @@ pub(crate) struct Shard {
 
 struct Entry {
     fingerprint: Fingerprint,
-    state: State,
+    /// Empty only while it is changed.
+    state: Option<State>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,27 +114,38 @@ impl fmt::Debug for Table {
 }
 
 impl Shard {
-    pub(crate) fn get(&self, fingerprint: Fingerprint) -> Option<State> {
+    pub(crate) fn get(&self, fingerprint: Fingerprint) -> Option<&State> {
         self.entries
             .find(fingerprint.hash(), |entry| entry.fingerprint == fingerprint)
-            .map(|entry| entry.state)
+            .and_then(|entry| entry.state.as_ref())
     }
 
-    pub(crate) fn set(&mut self, fingerprint: Fingerprint, state: Option<State>) {
-        let hash = fingerprint.hash();
+    /// Replaces what is kept under the fingerprint by what `change` makes of it; `None` removes it.
+    pub(crate) fn update(
+        &mut self,
+        fingerprint: Fingerprint,
+        change: &mut dyn FnMut(Option<State>) -> Option<State>,
+    ) {
         let entry = self.entries.entry(
-            hash,
+            fingerprint.hash(),
             |entry| entry.fingerprint == fingerprint,
             |entry| entry.fingerprint.hash(),
         );
         use hashbrown::hash_table::Entry as Place;
-        match (entry, state) {
-            (Place::Occupied(mut place), Some(state)) => place.get_mut().state = state,
-            (Place::Occupied(place), None) => drop(place.remove()),
-            (Place::Vacant(place), Some(state)) => {
-                place.insert(Entry { fingerprint, state });
+        match entry {
+            Place::Occupied(mut place) => {
+                let state = place.get_mut().state.take();
+                place.get_mut().state = change(state);
+                if place.get().state.is_none() {
+                    place.remove();
+                }
             }
-            (Place::Vacant(_), None) => {}
+            Place::Vacant(place) => {
+                if let Some(state) = change(None) {
+                    let state = Some(state);
+                    place.insert(Entry { fingerprint, state });
+                }
+            }
         }
     }
 
@@ -141,7 +153,12 @@ impl Shard {
     pub(crate) fn has_room(&mut self, new: usize, capacity: usize, now: Timestamp) -> bool {
         let full = self.entries.len() + new > capacity;
         if self.entries.len() >= self.sweep_at || (full && now >= self.sweep_after) {
-            self.entries.retain(|entry| !entry.state.is_fresh(now));
+            self.entries.retain(|entry| {
+                entry
+                    .state
+                    .as_ref()
+                    .is_some_and(|state| !state.is_fresh(now))
+            });
             self.sweep_at = (2 * self.entries.len()).max(64);
             self.sweep_after = Timestamp::from_micros(now.as_micros() + SWEEP_PAUSE);
         }

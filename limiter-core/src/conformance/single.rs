@@ -6,7 +6,8 @@ use super::{Case, LimitHarness, fill, limiter, portion};
 use crate::error::ErrorKind;
 use crate::key::Key;
 use crate::limit::{
-    Action, Decision, Group, Observed, OperationId, Outcome, Period, Policy, Quota, Receipt, Step,
+    Action, Decision, Group, Mark, OPERATION_TTL, Observed, OperationId, Outcome, Period, Policy,
+    Quota, Receipt, Step,
 };
 
 pub(super) async fn counts_down_to_a_denial(harness: &dyn LimitHarness, case: &Case) {
@@ -279,7 +280,7 @@ pub(super) async fn lacking_actions_are_refused(harness: &dyn LimitHarness) {
     let policy = Policy::new("lack", Quota::fixed_window(5, Period::HOUR).unwrap()).unwrap();
     let key = Key::new(["ratelimit", "conformance", "lack"]);
     let id = OperationId::new("op");
-    let receipt = Receipt::new(crate::clock::Timestamp::default(), 0, 1);
+    let receipt = Receipt::new(OperationId::new("receipt"), Mark::default(), 1);
     let ttl = Duration::from_secs(60);
     let actions = [
         Action::Refund { receipt: &receipt },
@@ -309,7 +310,9 @@ pub(super) async fn lacking_actions_are_refused(harness: &dyn LimitHarness) {
     let steps = [Step::new(&policy, &key, Action::Charge { cost: 1 })];
     let group = Group::new(&steps, &capabilities).unwrap();
     if !capabilities.operation_ids {
-        let refused = group.with_operation(&id, &capabilities).unwrap_err();
+        let refused = group
+            .with_operation(&id, OPERATION_TTL, &capabilities)
+            .unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Unsupported);
     }
     // The two ways to ask count the same.

@@ -1,16 +1,23 @@
 //! Groups of steps: one call, all or nothing.
 
-use super::action::{Action, OperationId};
-use super::algorithm::{self, State};
-use super::observed::{Observed, Verdict};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::action::{Action, MAX_HOLD, OperationId, half};
+use super::algorithm::LIMIT_BOUND;
 use super::policy::Policy;
+use super::record::RecordKind;
 use super::store::Capabilities;
-use crate::clock::{MAX_INTEGER, Timestamp};
+use crate::clock::MAX_INTEGER;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 
 /// The most steps in one group.
 pub const MAX_STEPS: usize = 64;
+
+/// How long an admitted group is remembered under its operation id, unless it says otherwise: 60 s.
+pub const OPERATION_TTL: Duration = Duration::from_secs(60);
 
 /// One action on one key under one policy.
 #[derive(Clone, Debug)]
@@ -33,6 +40,17 @@ impl<'a> Step<'a> {
             action,
         }
     }
+
+    /// What the step's record is kept for, and under which id; `None` if it needs none.
+    pub fn record(&self) -> Option<(RecordKind, &OperationId)> {
+        match &self.action {
+            Action::Refund { receipt } => Some((RecordKind::Refund, receipt.id())),
+            Action::Reserve { id, .. } | Action::Settle { id, .. } | Action::Cancel { id } => {
+                Some((RecordKind::Reservation, id))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Steps that are taken together: all of them, or none.
@@ -41,18 +59,19 @@ impl<'a> Step<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Group<'a> {
     steps: &'a [Step<'a>],
-    operation: Option<&'a OperationId>,
+    operation: Option<(&'a OperationId, Duration)>,
 }
 
 impl<'a> Group<'a> {
     /// A group for a store with the given capabilities.
     ///
-    /// A key may stand in several steps: their costs add up.
+    /// A key may stand in several steps that take something or look: their costs add up.
     ///
     /// # Errors
-    /// `InvalidInput` if there is no step or more than [`MAX_STEPS`], if a key is empty, or if a key
-    /// stands in two steps under different policies or with a reset. `Unsupported` if the store
-    /// lacks an action.
+    /// `InvalidInput` if there is no step or more than [`MAX_STEPS`], if a key is empty, if a key
+    /// stands in two steps under different policies or with an action that gives something back, if an
+    /// action does not fit the policy's algorithm (leases are for concurrency, and concurrency is for
+    /// leases), or if a cost or a time is out of its range. `Unsupported` if the store lacks an action.
     pub fn new(steps: &'a [Step<'a>], capabilities: &Capabilities) -> Result<Self, Error> {
         if steps.is_empty() || steps.len() > MAX_STEPS {
             return Err(invalid(format!(
@@ -60,35 +79,10 @@ impl<'a> Group<'a> {
                 steps.len()
             )));
         }
-        for (i, step) in steps.iter().enumerate() {
-            if step.key.as_str().is_empty() {
-                return Err(invalid("a key has no segment; give it at least one"));
-            }
-            if !step.action.is_supported_by(capabilities) {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    "limit.group",
-                    format!("this store does not support {}", step.action.as_str()),
-                ));
-            }
-            for earlier in &steps[..i] {
-                if earlier.key != step.key {
-                    continue;
-                }
-                if earlier.policy != step.policy {
-                    return Err(invalid(format!(
-                        "key {} stands in one group under policies {} and {}; give each policy a key of its own",
-                        step.key,
-                        earlier.policy.name(),
-                        step.policy.name()
-                    )));
-                }
-                if earlier.action == Action::Reset || step.action == Action::Reset {
-                    return Err(invalid(format!(
-                        "key {} is reset and used in one group; reset it on its own",
-                        step.key
-                    )));
-                }
+        for (index, step) in steps.iter().enumerate() {
+            check_step(step, capabilities)?;
+            for earlier in &steps[..index] {
+                check_pair(earlier, step)?;
             }
         }
         Ok(Self {
@@ -97,13 +91,16 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// The same group under an id, by which the store recognises a retry.
+    /// The same group under an id, by which the store recognises a retry for `ttl` after it was
+    /// admitted ([`OPERATION_TTL`] is a good one). The id belongs to the key of the first step.
     ///
     /// # Errors
-    /// `Unsupported` if the store does not remember operations.
+    /// `Unsupported` if the store does not remember operations; `InvalidInput` if `ttl` is not 1 ms to
+    /// [`MAX_HOLD`].
     pub fn with_operation(
         self,
         operation: &'a OperationId,
+        ttl: Duration,
         capabilities: &Capabilities,
     ) -> Result<Self, Error> {
         if !capabilities.operation_ids {
@@ -113,8 +110,9 @@ impl<'a> Group<'a> {
                 "this store does not remember operation ids",
             ));
         }
+        check_ttl("an operation is remembered", ttl)?;
         Ok(Self {
-            operation: Some(operation),
+            operation: Some((operation, ttl)),
             ..self
         })
     }
@@ -124,111 +122,125 @@ impl<'a> Group<'a> {
         self.steps
     }
 
-    /// The id, if there is one.
-    pub fn operation(&self) -> Option<&'a OperationId> {
+    /// The id and how long it is remembered, if there is one.
+    pub fn operation(&self) -> Option<(&'a OperationId, Duration)> {
         self.operation
     }
 
     /// What step `index` asks of its key, with what the steps before it take from the same key. At
-    /// most [`MAX_INTEGER`], which is above every capacity.
+    /// most [`MAX_INTEGER`](crate::clock::MAX_INTEGER), which is above every capacity.
     pub fn total_cost(&self, index: usize) -> u64 {
-        self.total_cost_where(index, |earlier| {
-            self.steps[earlier].key == self.steps[index].key
-        })
-    }
-
-    fn total_cost_where(&self, index: usize, same: impl Fn(usize) -> bool) -> u64 {
         let step = &self.steps[index];
-        let earlier = (0..index)
-            .filter(|earlier| {
-                let action = &self.steps[*earlier].action;
-                !matches!(action, Action::Peek { .. }) && same(*earlier)
-            })
-            .fold(0, |sum: u64, earlier| {
-                sum.saturating_add(self.steps[earlier].action.cost())
-            });
-        earlier.saturating_add(step.action.cost()).min(MAX_INTEGER)
+        let earlier = self.steps[..index]
+            .iter()
+            .filter(|earlier| earlier.action.takes() && earlier.key == step.key);
+        earlier
+            .map(|earlier| earlier.action.cost())
+            .fold(step.action.cost(), u64::saturating_add)
+            .min(MAX_INTEGER)
+    }
+
+    /// What tells this group from another one under the same operation id: the first half of the
+    /// SHA-256 over the keys and actions of its steps. Quotas may change between two tries.
+    pub fn fingerprint(&self) -> u128 {
+        let mut digest = Sha256::new();
+        for step in self.steps {
+            let key = step.key.as_str();
+            digest.update((key.len() as u64).to_be_bytes());
+            digest.update(key);
+            digest.update(step.action.as_str());
+            let (amount, id) = match &step.action {
+                Action::Settle { actual, .. } => (*actual, step.action.id()),
+                other => (other.cost(), other.id()),
+            };
+            digest.update(amount.to_be_bytes());
+            digest.update(id.map_or(0, OperationId::digest).to_be_bytes());
+        }
+        half(digest.finalize())
     }
 }
 
-/// The states that a group works on, by the index of the step; steps of one key share a state.
-pub trait States {
-    /// What is stored for the key of step `index`.
-    fn get(&self, index: usize) -> Option<State>;
-    /// Stores `state` for the key of step `index`; `None` removes it.
-    fn set(&mut self, index: usize, state: Option<State>);
-    /// Whether two steps share a state though their keys differ. They do not, unless the store says
-    /// so; then their costs add up.
-    fn shares(&self, _one: usize, _other: usize) -> bool {
-        false
+fn check_step(step: &Step<'_>, capabilities: &Capabilities) -> Result<(), Error> {
+    if step.key.as_str().is_empty() {
+        return Err(invalid("a key has no segment; give it at least one"));
+    }
+    let (action, policy) = (&step.action, step.policy);
+    if !action.is_supported_by(capabilities) {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "limit.group",
+            format!("this store does not support {}", action.as_str()),
+        ));
+    }
+    let concurrent = policy.quota().is_concurrency();
+    let misfit = match action {
+        Action::Peek { .. } | Action::Reset | Action::Charge { cost: 0 } => None,
+        Action::Acquire { .. } | Action::Renew { .. } | Action::Release { .. } => {
+            (!concurrent).then_some("leases are taken on a concurrency quota")
+        }
+        _ => concurrent.then_some("acquire a lease on a concurrency quota"),
+    };
+    if let Some(advice) = misfit {
+        return Err(invalid(format!(
+            "policy {} ({}) takes no {}; {advice}",
+            policy.name(),
+            policy.quota().algorithm(),
+            action.as_str()
+        )));
+    }
+    match action {
+        Action::Reserve { estimate: 0, .. } => Err(invalid("a reservation is of at least 1")),
+        Action::Acquire { cost: 0, .. } => Err(invalid("a lease is of at least 1")),
+        Action::Settle { actual, .. } if *actual >= LIMIT_BOUND => Err(invalid(format!(
+            "a reservation is settled to {actual}; it must be below 2^51"
+        ))),
+        Action::Reserve { ttl, .. } => check_ttl("a reservation lives", *ttl),
+        Action::Acquire { ttl, .. } | Action::Renew { ttl, .. } => check_ttl("a lease lives", *ttl),
+        _ => Ok(()),
     }
 }
 
-/// Applies one group to states held in this process. The heart of an in-process store: pure but for
-/// `states`, which must not be visible to others meanwhile.
-///
-/// `observed` has one place for each step. Where the group is denied, nothing is charged and every
-/// step reports the state without its charge.
-///
-/// # Errors
-/// `Unsupported` for an action that needs more than a key's own state.
-pub fn apply_group(
-    group: &Group<'_>,
-    states: &mut impl States,
-    now: Timestamp,
-    observed: &mut [Observed],
-) -> Result<(), Error> {
-    let steps = group.steps();
-    let mut admitted = true;
-    for (index, step) in steps.iter().enumerate() {
-        let cost = group.total_cost_where(index, |earlier| {
-            steps[earlier].key == step.key || states.shares(earlier, index)
-        });
-        let action = match step.action {
-            Action::Charge { cost: 1.. } => Action::Charge { cost },
-            // One that asks for nothing only looks, whatever the steps before it ask for.
-            Action::Charge { .. } | Action::Peek { cost: 0 } => Action::Peek { cost: 0 },
-            Action::Peek { .. } => Action::Peek { cost },
-            ref other => other.clone(),
-        };
-        let stepped = algorithm::step(step.policy.quota(), states.get(index), now, &action)?;
-        admitted &= step.policy.is_shadow() || stepped.observed.verdict == Verdict::Admit;
-        observed[index] = stepped.observed;
-        if let [only] = steps {
-            // The common case: what was tried is what is done.
-            if writes(&only.action) && (admitted_by(&stepped.observed) || stepped.mended) {
-                states.set(index, stepped.state);
-            }
-            return Ok(());
+/// Two steps of one key.
+fn check_pair(earlier: &Step<'_>, later: &Step<'_>) -> Result<(), Error> {
+    if earlier.key != later.key {
+        return Ok(());
+    }
+    let key = later.key;
+    if earlier.policy != later.policy {
+        return Err(invalid(format!(
+            "key {key} stands in one group under policies {} and {}; give each policy a key of its own",
+            earlier.policy.name(),
+            later.policy.name()
+        )));
+    }
+    let adds_up = |action: &Action<'_>| {
+        action.takes() || matches!(action, Action::Peek { .. } | Action::Charge { .. })
+    };
+    for (one, other) in [(earlier, later), (later, earlier)] {
+        if !adds_up(&one.action) {
+            return Err(invalid(format!(
+                "key {key} has a {} and a {} in one group; give the first a group of its own",
+                one.action.as_str(),
+                other.action.as_str()
+            )));
         }
     }
-    for (index, step) in steps.iter().enumerate() {
-        if !writes(&step.action) {
-            continue;
-        }
-        // Each step of a key adds its own cost to what the earlier ones wrote.
-        let charges = admitted && admitted_by(&observed[index]);
-        let action = if charges {
-            step.action.clone()
-        } else {
-            Action::Peek { cost: 0 }
-        };
-        let stepped = algorithm::step(step.policy.quota(), states.get(index), now, &action)?;
-        observed[index].used = stepped.observed.used;
-        observed[index].reset_after = stepped.observed.reset_after;
-        if charges || (stepped.mended && step.action != Action::Reset) {
-            states.set(index, stepped.state);
-        }
+    if earlier.action.id().is_some() && earlier.action.id() == later.action.id() {
+        return Err(invalid(format!(
+            "key {key} has two {} steps of one id in one group; give each an id of its own",
+            later.action.as_str()
+        )));
     }
     Ok(())
 }
 
-fn writes(action: &Action<'_>) -> bool {
-    !matches!(action, Action::Peek { .. } | Action::Charge { cost: 0 })
-}
-
-fn admitted_by(observed: &Observed) -> bool {
-    observed.verdict == Verdict::Admit
+fn check_ttl(what: &str, ttl: Duration) -> Result<(), Error> {
+    if ttl < Duration::from_millis(1) || ttl > MAX_HOLD {
+        return Err(invalid(format!(
+            "{what} {ttl:?}; it must be 1 ms to 7 days"
+        )));
+    }
+    Ok(())
 }
 
 fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

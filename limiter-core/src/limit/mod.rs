@@ -5,6 +5,7 @@
 
 mod action;
 pub mod algorithm;
+mod apply;
 mod decision;
 mod group;
 mod limiter;
@@ -12,15 +13,19 @@ mod observed;
 mod period;
 mod policy;
 mod quota;
+mod record;
 mod store;
 pub mod wrap;
 
-pub use action::{Action, OperationId, Receipt};
+pub use action::{Action, MAX_HOLD, OperationId, Receipt};
+pub use algorithm::Calendar;
+pub use apply::{MapStates, Place, States, apply_group};
 pub use decision::{Decision, GroupDecision, Outcome};
-pub use group::{Group, MAX_STEPS, States, Step, apply_group};
+pub use group::{Group, MAX_STEPS, OPERATION_TTL, Step};
 pub use limiter::{Charge, Limiter};
-pub use observed::{Observed, Source, Verdict};
+pub use observed::{Mark, Observed, Source, Verdict};
 pub use period::Period;
 pub use policy::{Outage, Policy};
 pub use quota::Quota;
+pub use record::{ChargeRecord, OperationRecord, Record, RecordKind, Status};
 pub use store::{Capabilities, LimitStore};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
+
 /// The state of one key after (or, where the group was denied, without) one step.
 ///
 /// What is left is the quota's capacity minus [`used`](Observed::used).
@@ -18,6 +20,23 @@ pub struct Observed {
     pub reset_after: Duration,
     /// Who answered.
     pub source: Source,
+    /// How much stands charged for this step's own charge, reservation or lease after the action: the
+    /// cost of an admitted charge, what a settled reservation came to, what a refund could not give
+    /// back any more. 0 where nothing was charged.
+    pub charged: u64,
+    /// Where that charge can be found again; see [`Receipt`](super::Receipt).
+    pub mark: Mark,
+}
+
+/// Where a charge stands in a state, so that it can be given back: when it was made by the store's
+/// clock, and the algorithm's own number (the window's end or start, an entry's sequence, the debt in
+/// tokens that it left).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// When the charge was made.
+    pub at: Timestamp,
+    /// The algorithm's own number.
+    pub number: u64,
 }
 
 impl Observed {
@@ -28,7 +47,27 @@ impl Observed {
             used,
             reset_after,
             source,
+            charged: 0,
+            mark: Mark {
+                at: Timestamp::from_micros(0),
+                number: 0,
+            },
         }
+    }
+
+    /// The same observation of a step that left `charged` standing at `mark`.
+    #[must_use]
+    pub const fn with_charge(self, charged: u64, mark: Mark) -> Self {
+        Self {
+            charged,
+            mark,
+            ..self
+        }
+    }
+
+    /// Whether the step could be admitted.
+    pub fn is_admitted(&self) -> bool {
+        self.verdict == Verdict::Admit
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::algorithm::{FixedWindow, SlidingWindow, TokenBucket};
+use super::algorithm::{
+    Calendar, CalendarWindow, Concurrency, FixedWindow, SlidingLog, SlidingWindow, TokenBucket,
+};
 use super::period::Period;
 use crate::error::Error;
 
@@ -22,10 +24,16 @@ use crate::error::Error;
 pub enum Quota {
     /// See [`Quota::fixed_window`].
     FixedWindow(FixedWindow),
+    /// See [`Quota::calendar_window`].
+    CalendarWindow(CalendarWindow),
     /// See [`Quota::sliding_window`].
     SlidingWindow(SlidingWindow),
+    /// See [`Quota::sliding_log`].
+    SlidingLog(SlidingLog),
     /// See [`Quota::token_bucket`].
     TokenBucket(TokenBucket),
+    /// See [`Quota::concurrency`].
+    Concurrency(Concurrency),
 }
 
 impl Quota {
@@ -39,6 +47,15 @@ impl Quota {
         FixedWindow::new(limit, window).map(Self::FixedWindow)
     }
 
+    /// At most `limit` in each minute, hour, day or month of the calendar, in UTC. Up to twice the limit
+    /// can fall into a short span around a unit's end.
+    ///
+    /// # Errors
+    /// `InvalidInput` unless `1 <= limit < 2^51`.
+    pub fn calendar_window(limit: u64, calendar: Calendar) -> Result<Self, Error> {
+        CalendarWindow::new(limit, calendar).map(Self::CalendarWindow)
+    }
+
     /// At most about `limit` in any span of `window`: this window's count plus the last one's,
     /// weighted by how much of it the span still covers. Two numbers a key. Never more than twice
     /// the limit in any span.
@@ -48,6 +65,24 @@ impl Quota {
     /// milliseconds or seconds, whichever is the finest that divides the window.
     pub fn sliding_window(limit: u64, window: Period) -> Result<Self, Error> {
         SlidingWindow::new(limit, window).map(Self::SlidingWindow)
+    }
+
+    /// At most `limit` in any span of `window`, exactly: every charge is kept with its time. Memory and
+    /// time grow with the limit.
+    ///
+    /// # Errors
+    /// `InvalidInput` unless `1 <= limit <= 1,000`.
+    pub fn sliding_log(limit: u64, window: Period) -> Result<Self, Error> {
+        SlidingLog::new(limit, window).map(Self::SlidingLog)
+    }
+
+    /// At most `limit` held at once, by leases that are renewed, released, or run out. Takes acquire,
+    /// renew and release in place of charges.
+    ///
+    /// # Errors
+    /// `InvalidInput` unless `1 <= limit <= 1,000`.
+    pub fn concurrency(limit: u64) -> Result<Self, Error> {
+        Concurrency::new(limit).map(Self::Concurrency)
     }
 
     /// A bucket of `capacity` tokens that refills with `refill` tokens every `per`, continuously.
@@ -62,42 +97,62 @@ impl Quota {
         TokenBucket::new(capacity, refill, per).map(Self::TokenBucket)
     }
 
-    /// The most that one request can ever be granted: the window's limit or the bucket's size. A
-    /// higher cost is answered with "never".
+    /// The most that one request can ever be granted: the window's limit, the bucket's size, or what may
+    /// be held at once. A higher cost is answered with "never".
     pub fn capacity(&self) -> u64 {
         match self {
             Self::FixedWindow(quota) => quota.limit(),
+            Self::CalendarWindow(quota) => quota.limit(),
             Self::SlidingWindow(quota) => quota.limit(),
+            Self::SlidingLog(quota) => quota.limit(),
             Self::TokenBucket(quota) => quota.capacity(),
+            Self::Concurrency(quota) => quota.limit(),
         }
     }
 
-    /// What a client may use in the long run: an amount per period. Headers and messages show it.
-    pub fn rate(&self) -> (u64, Period) {
-        match self {
+    /// What a client may use in the long run: an amount per period (thirty days for a calendar month).
+    /// Headers and messages show it. `None` for concurrency, which has no period.
+    pub fn rate(&self) -> Option<(u64, Period)> {
+        Some(match self {
             Self::FixedWindow(quota) => (quota.limit(), quota.window()),
+            Self::CalendarWindow(quota) => (quota.limit(), quota.calendar().period()),
             Self::SlidingWindow(quota) => (quota.limit(), quota.window()),
+            Self::SlidingLog(quota) => (quota.limit(), quota.window()),
             Self::TokenBucket(quota) => (quota.refill(), quota.period()),
-        }
+            Self::Concurrency(_) => return None,
+        })
     }
 
-    /// The algorithm's name: `fixed_window`, `sliding_window` or `token_bucket`.
+    /// Whether leases are taken on it, and not charges.
+    pub fn is_concurrency(&self) -> bool {
+        matches!(self, Self::Concurrency(_))
+    }
+
+    /// The algorithm's name: `fixed_window`, `calendar_window`, `sliding_window`, `sliding_log`,
+    /// `token_bucket` or `concurrency`.
     pub fn algorithm(&self) -> &'static str {
         match self {
             Self::FixedWindow(_) => "fixed_window",
+            Self::CalendarWindow(_) => "calendar_window",
             Self::SlidingWindow(_) => "sliding_window",
+            Self::SlidingLog(_) => "sliding_log",
             Self::TokenBucket(_) => "token_bucket",
+            Self::Concurrency(_) => "concurrency",
         }
     }
 }
 
-/// "20 per hour", "10 at once, 7 per minute".
+/// "20 per hour", "10 at once, 7 per minute", "3 at once".
 impl fmt::Display for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (amount, per) = self.rate();
-        if self.capacity() != amount {
-            write!(f, "{} at once, ", self.capacity())?;
+        let capacity = self.capacity();
+        match (self, self.rate()) {
+            (Self::CalendarWindow(quota), _) => {
+                write!(f, "{capacity} per calendar {}", quota.calendar())
+            }
+            (_, None) => write!(f, "{capacity} at once"),
+            (_, Some((amount, per))) if capacity == amount => write!(f, "{amount} per {per}"),
+            (_, Some((amount, per))) => write!(f, "{capacity} at once, {amount} per {per}"),
         }
-        write!(f, "{amount} per {per}")
     }
 }

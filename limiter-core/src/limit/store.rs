@@ -62,6 +62,16 @@ pub struct Capabilities {
     pub operation_ids: bool,
 }
 
+impl Capabilities {
+    /// What [`apply_group`](super::apply_group) does: all of it.
+    pub const IN_PROCESS: Self = Self {
+        refunds: true,
+        reservations: true,
+        leases: true,
+        operation_ids: true,
+    };
+}
+
 /// Shared stores are stores.
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]

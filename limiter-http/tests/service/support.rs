@@ -12,7 +12,8 @@ use hyper_util::rt::TokioIo;
 use limiter_core::clock::{Clock, ManualClock, Timestamp};
 use limiter_core::limit::algorithm::State;
 use limiter_core::limit::{
-    Capabilities, Group, LimitStore, Limiter, Observed, Period, Policy, Quota, States, apply_group,
+    Capabilities, Group, LimitStore, Limiter, MapStates, Observed, Period, Policy, Quota,
+    apply_group,
 };
 use limiter_core::{Error, ErrorKind, Health, Key};
 use limiter_http::Responder;
@@ -31,7 +32,7 @@ pub(crate) struct World {
     pub(crate) clock: ManualClock,
     pub(crate) limiter: Limiter,
     pub(crate) responder: Responder,
-    states: Arc<Mutex<HashMap<Key, State>>>,
+    states: Arc<Mutex<HashMap<String, State>>>,
 }
 
 impl World {
@@ -52,7 +53,7 @@ impl World {
     /// The keys that were charged, in order.
     pub(crate) fn keys(&self) -> Vec<String> {
         let states = self.states.lock().unwrap();
-        let mut keys: Vec<_> = states.keys().map(ToString::to_string).collect();
+        let mut keys: Vec<_> = states.keys().cloned().collect();
         keys.sort();
         keys
     }
@@ -61,23 +62,7 @@ impl World {
 #[derive(Debug)]
 struct MapStore {
     clock: ManualClock,
-    states: Arc<Mutex<HashMap<Key, State>>>,
-}
-
-struct View<'a>(&'a Group<'a>, &'a mut HashMap<Key, State>);
-
-impl States for View<'_> {
-    fn get(&self, step: usize) -> Option<State> {
-        self.1.get(self.0.steps()[step].key).copied()
-    }
-
-    fn set(&mut self, step: usize, state: Option<State>) {
-        let key = self.0.steps()[step].key;
-        match state {
-            Some(state) => self.1.insert(key.clone(), state),
-            None => self.1.remove(key),
-        };
-    }
+    states: Arc<Mutex<HashMap<String, State>>>,
 }
 
 #[async_trait]
@@ -96,7 +81,7 @@ impl LimitStore for MapStore {
         let mut states = self.states.lock().unwrap();
         apply_group(
             group,
-            &mut View(group, &mut states),
+            &mut MapStates::new(group, &mut states),
             self.clock.now(),
             observed,
         )

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use super::{Algorithm, check_limit, invalid};
+use super::{Algorithm, COUNT_BOUND, Change, Written, check_limit, invalid};
 use crate::clock::Timestamp;
 use crate::error::Error;
+use crate::limit::observed::Mark;
 use crate::limit::period::Period;
 
 /// The numbers of [`Quota::fixed_window`](crate::limit::Quota::fixed_window).
@@ -56,50 +57,118 @@ impl FixedWindowState {
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         now.as_millis() > self.expires
     }
+
+    /// No charge yet, in a window whose last millisecond is `expires`.
+    pub(super) fn opened(expires: u64) -> Self {
+        Self { count: 0, expires }
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn expires(&self) -> u64 {
+        self.expires
+    }
+
+    /// The same count in a window that ends with `expires`, if it ended later.
+    pub(super) fn until(self, expires: u64) -> Self {
+        Self {
+            expires: self.expires.min(expires),
+            ..self
+        }
+    }
+
+    pub(super) fn wait(&self, limit: u64, now: Timestamp, cost: u64) -> Duration {
+        if self.count + cost <= limit {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(self.expires + 1 - now.as_millis())
+    }
+
+    /// What a charge, or an adjustment of one in this window, makes of it. A charge is marked by its
+    /// window's end. In Redis that is told by the key's expiry, a moment after the time was read, so
+    /// an end that is off by less than half a window, `tolerance` milliseconds, is the same.
+    pub(super) fn write(mut self, now: Timestamp, change: Change, tolerance: u64) -> Written<Self> {
+        let here = |mark: Mark| mark.number.abs_diff(self.expires) <= tolerance;
+        let mut mark = Mark::default();
+        let amount = match change {
+            Change::Charge(cost) => {
+                self.count += cost;
+                mark = Mark {
+                    at: now,
+                    number: self.expires,
+                };
+                cost
+            }
+            Change::GiveBack(mark, cost) if here(mark) => {
+                let given = cost.min(self.count);
+                self.count -= given;
+                given
+            }
+            Change::Overrun(mark, cost) if here(mark) => {
+                let taken = cost.min(COUNT_BOUND.saturating_sub(self.count));
+                self.count += taken;
+                taken
+            }
+            _ => 0,
+        };
+        Written::new(self, amount, mark)
+    }
+}
+
+/// When the window of a charge at `mark` is over.
+pub(super) fn window_end(mark: Mark) -> Timestamp {
+    Timestamp::from_micros(mark.number.saturating_add(1).saturating_mul(1_000))
 }
 
 impl Algorithm for FixedWindow {
     type State = FixedWindowState;
+    type View = FixedWindowState;
 
     fn capacity(&self) -> u64 {
         self.limit
     }
 
-    fn settle(&self, stored: Option<FixedWindowState>, now: Timestamp) -> FixedWindowState {
+    fn view(&self, stored: Option<&FixedWindowState>, now: Timestamp) -> FixedWindowState {
         // A window that a longer quota opened, or that a clock that stepped back makes longer than
         // a whole one, ends with the shorter.
         let end = now.as_millis() + self.window_millis() - 1;
         match stored {
-            Some(state) if !state.is_over(now) => FixedWindowState {
-                count: state.count,
-                expires: state.expires.min(end),
-            },
-            _ => FixedWindowState {
-                count: 0,
-                expires: end,
-            },
+            Some(state) if !state.is_over(now) => state.until(end),
+            _ => FixedWindowState::opened(end),
         }
     }
 
-    fn mends(&self, stored: &FixedWindowState, settled: &FixedWindowState) -> bool {
-        settled.expires < stored.expires
+    fn mends(&self, stored: &FixedWindowState, view: &FixedWindowState) -> bool {
+        view.expires < stored.expires
     }
 
-    fn used(&self, state: &FixedWindowState, _now: Timestamp) -> u64 {
-        state.count
+    fn used(&self, view: &FixedWindowState, _now: Timestamp) -> u64 {
+        view.count
     }
 
-    fn wait(&self, state: &FixedWindowState, now: Timestamp, cost: u64) -> Duration {
-        if state.count + cost <= self.limit {
-            return Duration::ZERO;
-        }
-        Duration::from_millis(state.expires + 1 - now.as_millis())
+    fn wait(
+        &self,
+        _stored: Option<&FixedWindowState>,
+        view: &FixedWindowState,
+        now: Timestamp,
+        cost: u64,
+    ) -> Duration {
+        view.wait(self.limit, now, cost)
     }
 
-    fn charge(&self, state: FixedWindowState, cost: u64) -> FixedWindowState {
-        FixedWindowState {
-            count: state.count + cost,
-            ..state
-        }
+    fn write(
+        &self,
+        _stored: Option<FixedWindowState>,
+        view: FixedWindowState,
+        now: Timestamp,
+        change: Change,
+    ) -> Written<FixedWindowState> {
+        view.write(now, change, (self.window_millis() - 1) / 2)
+    }
+
+    fn counts_until(&self, mark: Mark) -> Timestamp {
+        window_end(mark)
     }
 }

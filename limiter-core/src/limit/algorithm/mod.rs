@@ -1,181 +1,269 @@
 //! The algorithms: pure functions of a state, a quota and a time. No I/O, no clock.
 //!
-//! Each algorithm answers a few questions about its state (the trait `Algorithm`); [`step`] derives the
-//! verdict, what is used, `retry_after` and `reset_after` from them, for all algorithms alike.
-//! An in-process store keeps [`State`]s and calls [`step`]; the Redis scripts mirror these
-//! modules file by file, and a differential test holds the two equal.
+//! Each algorithm answers a few questions about its state (the trait `Algorithm`); the functions of
+//! this module derive the verdict, what is used, `retry_after` and `reset_after` from them, for all
+//! algorithms alike. An in-process store keeps [`State`]s and calls
+//! [`apply_group`](super::apply_group), which is made of them; the Redis scripts mirror these modules
+//! file by file, and a differential test holds the two equal.
 
+mod calendar_window;
+mod concurrency;
 mod fixed_window;
+mod sliding_log;
 mod sliding_window;
+mod state;
 mod token_bucket;
 
 use std::time::Duration;
 
-use super::action::Action;
-use super::observed::{Observed, Source, Verdict};
+use super::observed::{Mark, Observed, Source, Verdict};
 use super::quota::Quota;
 use crate::clock::{MAX_INTEGER, Timestamp};
 use crate::error::{Error, ErrorKind};
 
+pub use calendar_window::{Calendar, CalendarWindow};
+pub use concurrency::{Concurrency, ConcurrencyState};
 pub use fixed_window::{FixedWindow, FixedWindowState};
+pub use sliding_log::{MAX_LOG, SlidingLog, SlidingLogState};
 pub use sliding_window::{SlidingWindow, SlidingWindowState};
+pub use state::State;
 pub use token_bucket::{TokenBucket, TokenBucketState};
 
-/// What an in-process store keeps for one key. A missing state is a fresh one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum State {
-    /// Of [`Quota::FixedWindow`].
-    FixedWindow(FixedWindowState),
-    /// Of [`Quota::SlidingWindow`].
-    SlidingWindow(SlidingWindowState),
-    /// Of [`Quota::TokenBucket`].
-    TokenBucket(TokenBucketState),
-}
+pub(super) use concurrency::Lease;
 
-impl State {
-    /// Whether the state says no more than a missing one would, so that it can be dropped.
-    pub fn is_fresh(&self, now: Timestamp) -> bool {
-        match self {
-            Self::FixedWindow(state) => state.is_over(now),
-            Self::SlidingWindow(state) => state.is_over(now),
-            Self::TokenBucket(state) => state.is_full(now),
-        }
-    }
-}
-
-/// What [`step`] found: the state to keep if the whole group is admitted, and what to report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stepped {
-    /// The state after the action; the state as of now where the action was not admitted.
-    pub state: Option<State>,
-    /// Whether a charge keeps `state` even when it is denied: a changed quota or a clock that stepped
-    /// back changed what the stored state means, and the reported time to wait counts on that.
-    pub mended: bool,
-    /// What to report.
-    pub observed: Observed,
-}
-
-/// Takes one action on the state of one key.
-///
-/// `state` is what the store holds (`None`: nothing), `action` one that [`Action::cost`] or a reset
-/// describes. A state of another algorithm is a fresh one. Pure: the caller decides whether the
-/// returned state is kept.
-///
-/// # Errors
-/// `Unsupported` for the actions that need more than one key's state (refund, reservations, leases).
-pub fn step(
-    quota: &Quota,
-    state: Option<State>,
-    now: Timestamp,
-    action: &Action<'_>,
-) -> Result<Stepped, Error> {
-    match quota {
-        Quota::FixedWindow(quota) => {
-            let state = match state {
-                Some(State::FixedWindow(state)) => Some(state),
-                _ => None,
-            };
-            step_with(quota, state, now, action, State::FixedWindow)
-        }
-        Quota::SlidingWindow(quota) => {
-            let state = match state {
-                Some(State::SlidingWindow(state)) => Some(state),
-                _ => None,
-            };
-            step_with(quota, state, now, action, State::SlidingWindow)
-        }
-        Quota::TokenBucket(quota) => {
-            let state = match state {
-                Some(State::TokenBucket(state)) => Some(state),
-                _ => None,
-            };
-            step_with(quota, state, now, action, State::TokenBucket)
-        }
-    }
-}
-
-/// What one algorithm knows. Costs are in `1..=capacity`; states come from [`Algorithm::settle`].
+/// What one algorithm knows. Costs are in `1..=capacity`, except where something is given back or
+/// overruns.
 trait Algorithm {
-    type State: Copy;
+    /// What is stored.
+    type State;
+    /// The stored state as of a moment: what has run out is gone, what a changed quota or a clock that
+    /// stepped back makes impossible is mended.
+    type View;
 
     fn capacity(&self) -> u64;
 
-    /// The stored state as of `now`: what has run out is gone, what a changed quota or a clock that
-    /// stepped back makes impossible is mended. Idempotent.
-    fn settle(&self, stored: Option<Self::State>, now: Timestamp) -> Self::State;
+    /// Idempotent.
+    fn view(&self, stored: Option<&Self::State>, now: Timestamp) -> Self::View;
 
-    /// See [`Stepped::mended`].
-    fn mends(&self, _stored: &Self::State, _settled: &Self::State) -> bool {
-        false
-    }
+    /// Whether a charge, even one that is denied, keeps the view as the state: the stored one means
+    /// something else by now, and the reported time to wait counts on that.
+    fn mends(&self, stored: &Self::State, view: &Self::View) -> bool;
 
-    /// How much of the capacity is taken: what a request sees that is admitted or not.
-    fn used(&self, state: &Self::State, now: Timestamp) -> u64;
+    /// How much of the capacity is taken.
+    fn used(&self, view: &Self::View, now: Timestamp) -> u64;
 
     /// How long until `cost` alone is admitted; zero if it is now.
-    fn wait(&self, state: &Self::State, now: Timestamp, cost: u64) -> Duration;
+    fn wait(
+        &self,
+        stored: Option<&Self::State>,
+        view: &Self::View,
+        now: Timestamp,
+        cost: u64,
+    ) -> Duration;
 
-    fn charge(&self, state: Self::State, cost: u64) -> Self::State;
+    /// The view as a state, with `change` made. What could be done of the change is reported: how much
+    /// was charged or given back, and where a charge stands.
+    fn write(
+        &self,
+        stored: Option<Self::State>,
+        view: Self::View,
+        now: Timestamp,
+        change: Change,
+    ) -> Written<Self::State>;
+
+    /// When a charge at `mark` no longer counts, so that it need not be remembered.
+    fn counts_until(&self, mark: Mark) -> Timestamp;
 }
 
-fn step_with<A: Algorithm>(
-    quota: &A,
-    stored: Option<A::State>,
-    now: Timestamp,
-    action: &Action<'_>,
-    wrap: fn(A::State) -> State,
-) -> Result<Stepped, Error> {
-    let mut settled = quota.settle(stored, now);
-    let cost = match *action {
-        Action::Charge { cost } | Action::Peek { cost } => cost,
-        Action::Reset => {
-            return Ok(Stepped {
-                state: None,
-                mended: false,
-                observed: Observed {
-                    verdict: Verdict::Admit,
-                    used: 0,
-                    reset_after: Duration::ZERO,
-                    source: Source::Store,
-                },
-            });
+/// A change of a state, which cannot be denied any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The view becomes the state.
+    Keep,
+    /// An admitted charge.
+    Charge(u64),
+    /// A charge is given back, in part or whole, as far as it still counts.
+    GiveBack(Mark, u64),
+    /// A charge turns out larger.
+    Overrun(Mark, u64),
+    /// A lease is taken.
+    Acquire(Lease),
+    /// A lease lives until then at least.
+    Renew(u128, Timestamp),
+    /// A lease ends.
+    Release(u128),
+}
+
+/// The state after a change.
+struct Written<S> {
+    state: S,
+    /// What was charged, given back or held.
+    amount: u64,
+    mark: Mark,
+}
+
+impl<S> Written<S> {
+    fn new(state: S, amount: u64, mark: Mark) -> Self {
+        Self {
+            state,
+            amount,
+            mark,
         }
-        _ => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "limit.step",
-                "this action needs more than a key's own state",
-            ));
+    }
+
+    fn without_effect(state: S) -> Self {
+        Self::new(state, 0, Mark::default())
+    }
+}
+
+/// What became of a change.
+pub(super) struct Changed {
+    pub(super) state: Option<State>,
+    pub(super) amount: u64,
+    pub(super) mark: Mark,
+}
+
+/// Runs `$body` with a quota's numbers and the matching part of a state, owned or borrowed. A state of
+/// another algorithm is none.
+macro_rules! dispatch {
+    ($quota:expr, $state:expr, |$q:ident, $s:ident, $wrap:ident| $body:expr) => {
+        match $quota {
+            Quota::FixedWindow($q) => dispatch!($state, FixedWindow, $s, $wrap, $body),
+            Quota::CalendarWindow($q) => dispatch!($state, FixedWindow, $s, $wrap, $body),
+            Quota::SlidingWindow($q) => dispatch!($state, SlidingWindow, $s, $wrap, $body),
+            Quota::SlidingLog($q) => dispatch!($state, SlidingLog, $s, $wrap, $body),
+            Quota::TokenBucket($q) => dispatch!($state, TokenBucket, $s, $wrap, $body),
+            Quota::Concurrency($q) => dispatch!($state, Concurrency, $s, $wrap, $body),
         }
     };
-    let mended = stored.is_some_and(|stored| quota.mends(&stored, &settled));
+    ($state:expr, $variant:ident, $s:ident, $wrap:ident, $body:expr) => {{
+        let $s = match $state {
+            Some(State::$variant(state)) => Some(state),
+            _ => None,
+        };
+        let $wrap = State::$variant;
+        $body
+    }};
+}
+
+/// Whether `cost` would be admitted now, and what is used. A cost of 0 always is.
+pub fn look(quota: &Quota, state: Option<&State>, now: Timestamp, cost: u64) -> Observed {
+    dispatch!(quota, state, |quota, stored, _wrap| {
+        let view = quota.view(stored, now);
+        observe(quota, stored, &view, now, cost)
+    })
+}
+
+/// Charges `cost` if it is admitted now. Pure: gives the state to keep, which is the given one unless
+/// something was charged or had to be mended.
+pub fn charge(
+    quota: &Quota,
+    state: Option<State>,
+    now: Timestamp,
+    cost: u64,
+) -> (Option<State>, Observed) {
+    dispatch!(quota, state, |quota, stored, wrap| {
+        let view = quota.view(stored.as_ref(), now);
+        let mut observed = observe(quota, stored.as_ref(), &view, now, cost);
+        if cost == 0 {
+            return (stored.map(wrap), observed);
+        }
+        if !observed.is_admitted() {
+            let mends = stored
+                .as_ref()
+                .is_some_and(|stored| quota.mends(stored, &view));
+            return (
+                if mends {
+                    Some(wrap(quota.write(stored, view, now, Change::Keep).state))
+                } else {
+                    stored.map(wrap)
+                },
+                observed,
+            );
+        }
+        let written = quota.write(stored, view, now, Change::Charge(cost));
+        let view = quota.view(Some(&written.state), now);
+        observed.used = quota.used(&view, now);
+        observed.reset_after = quota.wait(Some(&written.state), &view, now, quota.capacity());
+        (
+            Some(wrap(written.state)),
+            observed.with_charge(written.amount, written.mark),
+        )
+    })
+}
+
+/// Makes a change that was decided before.
+pub(super) fn change(
+    quota: &Quota,
+    state: Option<State>,
+    now: Timestamp,
+    change: Change,
+) -> Changed {
+    dispatch!(quota, state, |quota, stored, wrap| {
+        let view = quota.view(stored.as_ref(), now);
+        let nothing = Mark::default();
+        let (state, amount, mark) = match (change, stored) {
+            // Only what takes something creates a state.
+            (
+                Change::Keep | Change::GiveBack(..) | Change::Renew(..) | Change::Release(_),
+                None,
+            ) => (None, 0, nothing),
+            (Change::Keep, Some(stored)) if !quota.mends(&stored, &view) => {
+                (Some(stored), 0, nothing)
+            }
+            (change, stored) => {
+                let written = quota.write(stored, view, now, change);
+                (Some(written.state), written.amount, written.mark)
+            }
+        };
+        Changed {
+            state: state.map(wrap),
+            amount,
+            mark,
+        }
+    })
+}
+
+/// When a charge at `mark` no longer counts.
+pub(super) fn counts_until(quota: &Quota, mark: Mark) -> Timestamp {
+    match quota {
+        Quota::FixedWindow(quota) => quota.counts_until(mark),
+        Quota::CalendarWindow(quota) => quota.counts_until(mark),
+        Quota::SlidingWindow(quota) => quota.counts_until(mark),
+        Quota::SlidingLog(quota) => quota.counts_until(mark),
+        Quota::TokenBucket(quota) => quota.counts_until(mark),
+        Quota::Concurrency(quota) => quota.counts_until(mark),
+    }
+}
+
+/// The live lease of a state, if it holds one of that id.
+pub(super) fn lease(state: Option<&State>, id: u128, now: Timestamp) -> Option<Lease> {
+    match state {
+        Some(State::Concurrency(state)) => state.lease(id, now),
+        _ => None,
+    }
+}
+
+fn observe<A: Algorithm>(
+    quota: &A,
+    stored: Option<&A::State>,
+    view: &A::View,
+    now: Timestamp,
+    cost: u64,
+) -> Observed {
     let verdict = if cost == 0 {
         Verdict::Admit
     } else if cost > quota.capacity() {
         Verdict::Never
     } else {
-        match quota.wait(&settled, now, cost) {
+        match quota.wait(stored, view, now, cost) {
             Duration::ZERO => Verdict::Admit,
             retry_after => Verdict::Deny { retry_after },
         }
     };
-    if verdict == Verdict::Admit && matches!(action, Action::Charge { cost: 1.. }) {
-        settled = quota.charge(settled, cost);
-    }
-    // A peek creates nothing.
-    let keep = stored.is_some() || matches!(action, Action::Charge { cost: 1.. });
-    Ok(Stepped {
-        state: keep.then(|| wrap(settled)),
-        mended,
-        observed: Observed {
-            verdict,
-            used: quota.used(&settled, now),
-            reset_after: quota.wait(&settled, now, quota.capacity()),
-            source: Source::Store,
-        },
-    })
+    let used = quota.used(view, now);
+    let reset_after = quota.wait(stored, view, now, quota.capacity());
+    Observed::new(verdict, used, reset_after, Source::Store)
 }
 
 /// The finest of 1 us, 1 ms and 1 s that divides `length` (microseconds) and that `fits` accepts
@@ -194,7 +282,11 @@ fn exact(a: u64, b: u64, c: u64) -> Option<u64> {
 }
 
 /// Limits and capacities stay below this, so that sums of a few stay exact.
-const LIMIT_BOUND: u64 = 1 << 51;
+pub(super) const LIMIT_BOUND: u64 = 1 << 51;
+
+/// Counts stay at or below this, whatever settled reservations add, so that the largest cost on top
+/// stays exact.
+const COUNT_BOUND: u64 = 1 << 52;
 
 fn check_limit(what: &'static str, limit: u64) -> Result<(), Error> {
     if limit == 0 || limit >= LIMIT_BOUND {

@@ -8,9 +8,10 @@
 
 use std::time::Duration;
 
-use super::{Algorithm, LIMIT_BOUND, check_limit, exact, finest_unit, invalid};
+use super::{Algorithm, Change, LIMIT_BOUND, Written, check_limit, exact, finest_unit, invalid};
 use crate::clock::{MAX_INTEGER, Timestamp};
 use crate::error::Error;
+use crate::limit::observed::Mark;
 use crate::limit::period::Period;
 
 /// The numbers of [`Quota::sliding_window`](crate::limit::Quota::sliding_window).
@@ -107,12 +108,13 @@ impl SlidingWindowState {
 
 impl Algorithm for SlidingWindow {
     type State = SlidingWindowState;
+    type View = SlidingWindowState;
 
     fn capacity(&self) -> u64 {
         self.limit
     }
 
-    fn settle(&self, stored: Option<SlidingWindowState>, now: Timestamp) -> SlidingWindowState {
+    fn view(&self, stored: Option<&SlidingWindowState>, now: Timestamp) -> SlidingWindowState {
         let window = self.window.as_micros();
         let start = now.as_micros() - now.as_micros() % window;
         let fresh = SlidingWindowState {
@@ -143,15 +145,21 @@ impl Algorithm for SlidingWindow {
     }
 
     /// Counts that go on under a window of another length.
-    fn mends(&self, stored: &SlidingWindowState, settled: &SlidingWindowState) -> bool {
-        settled.window != stored.window && (settled.previous > 0 || settled.current > 0)
+    fn mends(&self, stored: &SlidingWindowState, view: &SlidingWindowState) -> bool {
+        view.window != stored.window && (view.previous > 0 || view.current > 0)
     }
 
-    fn used(&self, state: &SlidingWindowState, now: Timestamp) -> u64 {
-        self.weight(state.previous, self.elapsed(state.start, now)) + state.current
+    fn used(&self, view: &SlidingWindowState, now: Timestamp) -> u64 {
+        self.weight(view.previous, self.elapsed(view.start, now)) + view.current
     }
 
-    fn wait(&self, state: &SlidingWindowState, now: Timestamp, cost: u64) -> Duration {
+    fn wait(
+        &self,
+        _stored: Option<&SlidingWindowState>,
+        state: &SlidingWindowState,
+        now: Timestamp,
+        cost: u64,
+    ) -> Duration {
         if self.used(state, now) + cost <= self.limit {
             return Duration::ZERO;
         }
@@ -170,10 +178,46 @@ impl Algorithm for SlidingWindow {
         Duration::from_micros(at - now.as_micros())
     }
 
-    fn charge(&self, state: SlidingWindowState, cost: u64) -> SlidingWindowState {
-        SlidingWindowState {
-            current: state.current + cost,
-            ..state
+    /// A charge is marked by the start of the window that it is counted in.
+    fn write(
+        &self,
+        _stored: Option<SlidingWindowState>,
+        mut state: SlidingWindowState,
+        now: Timestamp,
+        change: Change,
+    ) -> Written<SlidingWindowState> {
+        if let Change::Charge(cost) = change {
+            state.current += cost;
+            let mark = Mark {
+                at: now,
+                number: state.start,
+            };
+            return Written::new(state, cost, mark);
         }
+        let (Change::GiveBack(mark, cost) | Change::Overrun(mark, cost)) = change else {
+            return Written::without_effect(state);
+        };
+        let most = self.largest_count();
+        let count = if mark.number >= state.start {
+            &mut state.current
+        } else if mark.number >= state.start.saturating_sub(state.window) {
+            &mut state.previous
+        } else {
+            return Written::without_effect(state);
+        };
+        let amount = if matches!(change, Change::GiveBack(..)) {
+            let given = cost.min(*count);
+            *count -= given;
+            given
+        } else {
+            let taken = cost.min(most - *count);
+            *count += taken;
+            taken
+        };
+        Written::new(state, amount, mark)
+    }
+
+    fn counts_until(&self, mark: Mark) -> Timestamp {
+        Timestamp::from_micros(mark.number.saturating_add(2 * self.window.as_micros()))
     }
 }

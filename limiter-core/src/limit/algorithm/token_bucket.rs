@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
-use super::{Algorithm, check_limit, exact, finest_unit, invalid};
+use super::{Algorithm, Change, Written, check_limit, exact, finest_unit, invalid};
 use crate::clock::Timestamp;
 use crate::error::Error;
+use crate::limit::observed::Mark;
 use crate::limit::period::Period;
 
 /// The numbers of [`Quota::token_bucket`](crate::limit::Quota::token_bucket).
@@ -111,6 +112,17 @@ impl TokenBucket {
         debt.saturating_sub(target).div_ceil(self.gain)
     }
 
+    /// What of the debt at `mark` is not yet paid off, if every unit since paid for it. More must not be
+    /// given back: the rest has flowed in already, and would be there twice.
+    fn still_owed(&self, mark: Mark, now: u64) -> u64 {
+        let debt = mark.number.min(2 * self.capacity) * self.token;
+        let units = now.saturating_sub(mark.at.as_micros()) / self.unit;
+        if units >= debt.div_ceil(self.gain) {
+            return 0;
+        }
+        debt - units * self.gain
+    }
+
     fn state(&self, debt: u64, at: u64) -> TokenBucketState {
         TokenBucketState {
             token: self.token,
@@ -129,12 +141,13 @@ impl TokenBucketState {
 
 impl Algorithm for TokenBucket {
     type State = TokenBucketState;
+    type View = TokenBucketState;
 
     fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    fn settle(&self, stored: Option<TokenBucketState>, now: Timestamp) -> TokenBucketState {
+    fn view(&self, stored: Option<&TokenBucketState>, now: Timestamp) -> TokenBucketState {
         let boundary = now.as_micros() - now.as_micros() % self.unit;
         let Some(state) = stored.filter(|state| !state.is_full(now)) else {
             return self.state(0, boundary);
@@ -155,15 +168,21 @@ impl Algorithm for TokenBucket {
 
     /// Time alone moves a debt along without changing when it is paid off. A clock that stepped back
     /// and another quota do, and then what is reported holds only if the state says so too.
-    fn mends(&self, stored: &TokenBucketState, settled: &TokenBucketState) -> bool {
-        settled.debt > 0 && settled.full_at != stored.full_at
+    fn mends(&self, stored: &TokenBucketState, view: &TokenBucketState) -> bool {
+        view.debt > 0 && view.full_at != stored.full_at
     }
 
-    fn used(&self, state: &TokenBucketState, _now: Timestamp) -> u64 {
-        state.debt.div_ceil(self.token)
+    fn used(&self, view: &TokenBucketState, _now: Timestamp) -> u64 {
+        view.debt.div_ceil(self.token)
     }
 
-    fn wait(&self, state: &TokenBucketState, now: Timestamp, cost: u64) -> Duration {
+    fn wait(
+        &self,
+        _stored: Option<&TokenBucketState>,
+        state: &TokenBucketState,
+        now: Timestamp,
+        cost: u64,
+    ) -> Duration {
         let units = self.units_until(state.debt + cost * self.token, self.full());
         if units == 0 {
             return Duration::ZERO;
@@ -171,8 +190,46 @@ impl Algorithm for TokenBucket {
         Duration::from_micros(state.at + units * self.unit - now.as_micros())
     }
 
-    fn charge(&self, state: TokenBucketState, cost: u64) -> TokenBucketState {
-        self.state(state.debt + cost * self.token, state.at)
+    /// A charge is marked by the whole tokens of debt that it left: the refill pays debts off in the order
+    /// in which they were made, so that is how long some of this charge is still owed.
+    fn write(
+        &self,
+        _stored: Option<TokenBucketState>,
+        state: TokenBucketState,
+        _now: Timestamp,
+        change: Change,
+    ) -> Written<TokenBucketState> {
+        match change {
+            Change::Charge(cost) => {
+                let state = self.state(state.debt + cost * self.token, state.at);
+                let mark = Mark {
+                    at: Timestamp::from_micros(state.at),
+                    number: state.debt / self.token,
+                };
+                Written::new(state, cost, mark)
+            }
+            Change::GiveBack(mark, cost) => {
+                let owed = self.still_owed(mark, state.at).min(state.debt);
+                let given = cost.min(self.capacity) * self.token;
+                let given = given.min(owed);
+                let state = self.state(state.debt - given, state.at);
+                Written::new(state, given.div_ceil(self.token), mark)
+            }
+            Change::Overrun(mark, cost) => {
+                // As much debt again as the bucket holds, and no more.
+                let room = (2 * self.full()).saturating_sub(state.debt) / self.token;
+                let taken = cost.min(room);
+                let state = self.state(state.debt + taken * self.token, state.at);
+                Written::new(state, taken, mark)
+            }
+            _ => Written::without_effect(state),
+        }
+    }
+
+    fn counts_until(&self, mark: Mark) -> Timestamp {
+        let debt = mark.number.min(2 * self.capacity) * self.token;
+        let micros = debt.div_ceil(self.gain) * self.unit;
+        Timestamp::from_micros(mark.at.as_micros().saturating_add(micros))
     }
 }
 
