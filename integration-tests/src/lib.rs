@@ -2,6 +2,8 @@
 //!
 //! - [`RedisServer`]: a `redis-server` of its own for each test, ended with it.
 //! - [`Bench`]: the memory and the Redis store under one clock.
+//! - [`TokioClock`]: a store's time that follows tokio's paused one.
+//! - [`Faulty`]: a store that loses requests and replies.
 //! - [`Logs`]: what was logged.
 //! - [`policy`], [`ten_years`], [`redis_limiter`], [`eventually`]: what nearly every test needs.
 //!
@@ -27,6 +29,8 @@
 )]
 
 mod bench;
+mod clock;
+mod faulty;
 mod logs;
 mod server;
 
@@ -37,6 +41,8 @@ use limiter_core::limit::{Limiter, Period, Policy, Quota};
 use limiter_redis::{RedisConfig, RedisStore};
 
 pub use bench::Bench;
+pub use clock::TokioClock;
+pub use faulty::{Fault, Faulty};
 pub use logs::Logs;
 pub use server::{RedisServer, Stalled};
 

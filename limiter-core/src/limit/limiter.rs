@@ -1,12 +1,15 @@
 //! What users call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::action::Action;
+use super::action::{Action, OperationId};
+use super::charge::group_decision;
 use super::decision::{Decision, GroupDecision};
 use super::group::{Group, MAX_STEPS, Step};
 use super::observed::Observed;
 use super::policy::Policy;
+use super::ready::Queues;
 use super::store::LimitStore;
 use crate::error::{Error, ErrorKind};
 use crate::health::Health;
@@ -19,6 +22,7 @@ use crate::key::Key;
 #[derive(Clone, Debug)]
 pub struct Limiter {
     store: Arc<dyn LimitStore>,
+    queues: Arc<Queues>,
 }
 
 /// One charge of a group: a policy, a key and a cost.
@@ -44,6 +48,21 @@ impl<'a> Charge<'a> {
     pub fn with_cost(self, cost: u64) -> Self {
         Self { cost, ..self }
     }
+
+    /// The policy.
+    pub fn policy(&self) -> &'a Policy {
+        self.policy
+    }
+
+    /// The key.
+    pub fn key(&self) -> &'a Key {
+        self.key
+    }
+
+    /// The cost.
+    pub fn cost(&self) -> u64 {
+        self.cost
+    }
 }
 
 impl Limiter {
@@ -51,6 +70,7 @@ impl Limiter {
     pub fn new(store: impl LimitStore + 'static) -> Self {
         Self {
             store: Arc::new(store),
+            queues: Arc::default(),
         }
     }
 
@@ -127,13 +147,8 @@ impl Limiter {
                 ),
             )
         })?;
-        self.apply(&steps, observed).await?;
-        let decisions = steps
-            .iter()
-            .zip(observed.iter())
-            .map(|(step, observed)| Decision::new(step.policy, observed))
-            .collect();
-        Ok(GroupDecision::new(decisions))
+        self.apply(&steps, None, observed).await?;
+        Ok(group_decision(&steps, observed))
     }
 
     /// What is used, without charging anything. `outcome` says whether a charge of 1 would pass.
@@ -141,7 +156,15 @@ impl Limiter {
     /// # Errors
     /// As [`try_check`](Self::try_check).
     pub async fn peek(&self, policy: &Policy, key: &Key) -> Result<Decision, Error> {
-        self.one(policy, key, Action::Peek { cost: 1 }).await
+        self.peek_n(policy, key, 1).await
+    }
+
+    /// What is used, without charging anything. `outcome` says whether a charge of `cost` would pass.
+    ///
+    /// # Errors
+    /// As [`try_check`](Self::try_check).
+    pub async fn peek_n(&self, policy: &Policy, key: &Key, cost: u64) -> Result<Decision, Error> {
+        self.one(policy, key, Action::Peek { cost }).await
     }
 
     /// Forgets what was charged to a key.
@@ -165,12 +188,26 @@ impl Limiter {
     async fn one(&self, policy: &Policy, key: &Key, action: Action<'_>) -> Result<Decision, Error> {
         let steps = [Step::new(policy, key, action)];
         let mut observed = [Observed::default()];
-        self.apply(&steps, &mut observed).await?;
+        self.apply(&steps, None, &mut observed).await?;
         Ok(Decision::new(policy, &observed[0]))
     }
 
-    async fn apply(&self, steps: &[Step<'_>], observed: &mut [Observed]) -> Result<(), Error> {
-        let group = Group::new(steps, &self.store.capabilities())?;
+    pub(super) fn queues(&self) -> &Arc<Queues> {
+        &self.queues
+    }
+
+    /// Applies a group, under an operation id that is remembered for a while if there is one.
+    pub(super) async fn apply(
+        &self,
+        steps: &[Step<'_>],
+        operation: Option<(&OperationId, Duration)>,
+        observed: &mut [Observed],
+    ) -> Result<(), Error> {
+        let capabilities = self.store.capabilities();
+        let mut group = Group::new(steps, &capabilities)?;
+        if let Some((id, ttl)) = operation {
+            group = group.with_operation(id, ttl, &capabilities)?;
+        }
         match self.store.try_apply_now(&group, observed) {
             Some(answer) => answer,
             None => self.store.apply(&group, observed).await,

@@ -81,6 +81,12 @@ impl Policy {
         self.with(|inner| inner.shadow = shadow)
     }
 
+    /// The same policy with another quota.
+    #[must_use]
+    pub fn with_quota(self, quota: Quota) -> Self {
+        self.with(|inner| inner.quota = quota)
+    }
+
     /// The same policy with another version. A changed quota needs a higher one, so that what
     /// instances remember of the old one is dropped.
     #[must_use]

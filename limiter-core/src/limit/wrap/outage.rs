@@ -16,7 +16,8 @@ use crate::limit::store::{Capabilities, LimitStore};
 ///
 /// Only outages count ([`ErrorKind::is_outage`](crate::ErrorKind::is_outage)): misuse stays an
 /// error. In a group one `Deny` wins, so a group is admitted only if every enforced policy allows
-/// it. Only charges and peeks are answered: a reset that did not happen is an error under any rule.
+/// it. Only what takes or looks is answered (charges, reservations, leases, peeks): a reset or a
+/// give-back that did not happen is an error under any rule.
 #[derive(Debug)]
 pub struct OutageRules<S> {
     inner: S,
@@ -36,8 +37,9 @@ impl<S: LimitStore> OutageRules<S> {
     ) -> Result<(), Error> {
         let Err(error) = result else { return Ok(()) };
         let allowed = group.steps().iter().all(|step| {
-            matches!(step.action, Action::Charge { .. } | Action::Peek { .. })
-                && (step.policy.is_shadow() || step.policy.outage() == Outage::Allow)
+            let answered = step.action.takes()
+                || matches!(step.action, Action::Charge { .. } | Action::Peek { .. });
+            answered && (step.policy.is_shadow() || step.policy.outage() == Outage::Allow)
         });
         if !error.kind().is_outage() || !allowed {
             return Err(error);

@@ -1,0 +1,400 @@
+//! N2, N3, N6: reservations, refunds and leases as their guards keep them, over a store whose requests
+//! and replies get lost, in tokio's paused time.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+
+use std::time::Duration;
+
+use integration_tests::{Fault, Faulty, TokioClock, policy};
+use limiter_core::limit::{
+    Acquired, Charge, LeaseStatus, Limiter, OperationId, Outage, Outcome, Period, Policy, Quota,
+    Reserved, wrap::Stack,
+};
+use limiter_core::{ErrorKind, Key};
+use limiter_memory::{MemoryConfig, MemoryStore};
+use tokio::time::{Instant, sleep};
+
+const TTL: Duration = Duration::from_secs(30);
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct World {
+    /// Through the faults.
+    limiter: Limiter,
+    /// Around them.
+    direct: Limiter,
+    faults: Faulty,
+}
+
+impl World {
+    fn new() -> Self {
+        let config = MemoryConfig::default().with_clock(TokioClock::new());
+        let memory = MemoryStore::with_config(&config);
+        let faults = Faulty::new(memory.clone());
+        Self {
+            limiter: Limiter::new(Stack::new(faults.clone()).build()),
+            direct: Limiter::new(memory),
+            faults,
+        }
+    }
+
+    async fn used(&self, policy: &Policy, key: &Key) -> u64 {
+        self.direct.peek(policy, key).await.unwrap().used
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key::new(["ratelimit", "guards", name])
+}
+
+fn daily(limit: u64) -> Policy {
+    policy(Quota::fixed_window(limit, Period::DAY))
+}
+
+fn streams(limit: u64) -> Policy {
+    policy(Quota::concurrency(limit))
+}
+
+async fn reserve(limiter: &Limiter, charges: &[Charge<'_>]) -> limiter_core::limit::Reservation {
+    let reserved = limiter.reserve(charges, 10 * MINUTE).await.unwrap();
+    reserved.held().expect("there is room")
+}
+
+/// Two budgets at once, settled each to its own amount; once.
+#[tokio::test(start_paused = true)]
+async fn a_reservation_is_settled_to_what_was_used() {
+    let world = World::new();
+    let (minute, day) = (
+        policy(Quota::token_bucket(5_000, 1, Period::DAY)),
+        daily(10_000),
+    );
+    let (a, b) = (key("minute"), key("day"));
+    let estimate = [
+        Charge::new(&minute, &a).with_cost(2_000),
+        Charge::new(&day, &b).with_cost(2_000),
+    ];
+    let mut reservation = reserve(&world.limiter, &estimate).await;
+    assert_eq!(world.used(&minute, &a).await, 2_000);
+    reservation.started();
+    let settled = reservation.settle(&[812, 2_500]).await.unwrap();
+    assert_eq!(settled.charged, [812, 2_500]);
+    assert_eq!(world.used(&minute, &a).await, 812);
+    assert_eq!(world.used(&day, &b).await, 2_500);
+
+    let denied = [
+        Charge::new(&minute, &a).with_cost(4_188),
+        Charge::new(&day, &b).with_cost(7_501),
+    ];
+    let Reserved::Denied(denied) = world.limiter.reserve(&denied, MINUTE).await.unwrap() else {
+        panic!("the day has no room");
+    };
+    assert_eq!(denied.violated().count(), 1);
+    assert_eq!(world.used(&minute, &a).await, 812, "all or nothing");
+}
+
+/// The client that disconnects must not get back what was spent; the one that never began does.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_reservation_stays_charged_once_it_started() {
+    let world = World::new();
+    let (policy, key) = (daily(100), key("dropped"));
+    let estimate = [Charge::new(&policy, &key).with_cost(40)];
+    drop(reserve(&world.limiter, &estimate).await);
+    settle_down().await;
+    assert_eq!(
+        world.used(&policy, &key).await,
+        0,
+        "never begun: given back"
+    );
+
+    let mut reservation = reserve(&world.limiter, &estimate).await;
+    reservation.started();
+    drop(reservation);
+    settle_down().await;
+    assert_eq!(world.used(&policy, &key).await, 40, "begun: charged");
+
+    reserve(&world.limiter, &estimate)
+        .await
+        .cancel()
+        .await
+        .unwrap();
+    assert_eq!(world.used(&policy, &key).await, 40, "cancelled: given back");
+}
+
+/// Requests and replies get lost; what arrives twice is applied once.
+#[tokio::test(start_paused = true)]
+async fn settlements_are_delivered_in_the_end_and_once() {
+    for fault in [Fault::Request, Fault::Reply] {
+        let world = World::new();
+        let (policy, key) = (daily(1_000), key("delivery"));
+        let mut reservation =
+            reserve(&world.limiter, &[Charge::new(&policy, &key).with_cost(500)]).await;
+        reservation.started();
+        world.faults.set(fault);
+        let error = reservation.settle(&[120]).await.unwrap_err();
+        assert!(error.kind().is_outage(), "{error}");
+        sleep(MINUTE).await;
+        world.faults.set(Fault::None);
+        sleep(MINUTE).await;
+        assert_eq!(world.used(&policy, &key).await, 120, "{fault:?}");
+
+        let (_, charged) = world
+            .limiter
+            .charge(&[Charge::new(&policy, &key).with_cost(7)])
+            .await
+            .unwrap();
+        let charged = charged.unwrap();
+        world.faults.set(fault);
+        assert!(charged.refund().await.is_err());
+        world.faults.set(Fault::None);
+        sleep(MINUTE).await;
+        charged.refund().await.unwrap();
+        charged.clone().refund().await.unwrap();
+        assert_eq!(
+            world.used(&policy, &key).await,
+            120,
+            "{fault:?}: refunded once"
+        );
+        let calls = world.faults.calls();
+        sleep(MINUTE).await;
+        assert_eq!(world.faults.calls(), calls, "nobody goes on asking");
+    }
+}
+
+/// A reservation whose answer never came has no owner: it is cancelled.
+#[tokio::test(start_paused = true)]
+async fn a_reservation_without_an_answer_is_cancelled() {
+    let world = World::new();
+    let (policy, key) = (daily(100), key("unanswered"));
+    world.faults.set(Fault::Reply);
+    let estimate = [Charge::new(&policy, &key).with_cost(40)];
+    world
+        .limiter
+        .reserve(&estimate, 10 * MINUTE)
+        .await
+        .unwrap_err();
+    assert_eq!(world.used(&policy, &key).await, 40);
+    world.faults.set(Fault::None);
+    sleep(MINUTE).await;
+    assert_eq!(world.used(&policy, &key).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reservation_ends_with_its_time() {
+    let world = World::new();
+    let (policy, key) = (daily(100), key("late"));
+    let mut reservation =
+        reserve(&world.limiter, &[Charge::new(&policy, &key).with_cost(40)]).await;
+    reservation.started();
+    sleep(11 * MINUTE).await;
+    let error = reservation.settle(&[1]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Expired);
+    assert_eq!(world.used(&policy, &key).await, 40, "the estimate stands");
+}
+
+/// N3: the retry of an answer that did not come charges nothing more.
+#[tokio::test(start_paused = true)]
+async fn a_charge_is_made_once_under_its_operation_id() {
+    let world = World::new();
+    let (policy, key) = (daily(100), key("once"));
+    let charges = [Charge::new(&policy, &key).with_cost(5)];
+    let id = OperationId::random();
+    world.faults.set(Fault::Reply);
+    let lost = world.limiter.charge_once(&id, &charges).await.unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::Timeout);
+    world.faults.set(Fault::None);
+    let (decision, charged) = world.limiter.charge_once(&id, &charges).await.unwrap();
+    assert!(decision.is_allowed());
+    assert_eq!(world.used(&policy, &key).await, 5);
+
+    let other = [Charge::new(&policy, &key).with_cost(6)];
+    let conflict = world.limiter.charge_once(&id, &other).await.unwrap_err();
+    assert_eq!(conflict.kind(), ErrorKind::Conflict);
+
+    charged.unwrap().refund().await.unwrap();
+    let (_, again) = world.limiter.charge_once(&id, &charges).await.unwrap();
+    again.unwrap().refund().await.unwrap();
+    assert_eq!(world.used(&policy, &key).await, 0, "one charge, one refund");
+    sleep(2 * MINUTE).await;
+    world.limiter.charge_once(&id, &charges).await.unwrap();
+    assert_eq!(
+        world.used(&policy, &key).await,
+        5,
+        "forgotten after a minute"
+    );
+}
+
+/// LESSONS: leases of a fixed length stop counting streams that are longer.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_three_lease_lengths_stays_counted() {
+    let world = World::new();
+    let (policy, key) = (streams(1), key("stream"));
+    let charges = [Charge::new(&policy, &key)];
+    let lease = world
+        .limiter
+        .acquire(&charges, TTL)
+        .await
+        .unwrap()
+        .held()
+        .unwrap();
+    let end = Instant::now() + 3 * TTL;
+    while Instant::now() < end {
+        sleep(Duration::from_secs(1)).await;
+        let other = world.limiter.acquire(&charges, TTL).await.unwrap();
+        assert!(matches!(other, Acquired::Denied(_)), "it is held");
+    }
+    assert_eq!(lease.status(), LeaseStatus::Held);
+    lease.release().await.unwrap();
+    assert!(
+        world
+            .limiter
+            .acquire(&charges, TTL)
+            .await
+            .unwrap()
+            .held()
+            .is_some()
+    );
+    settle_down().await;
+    assert_eq!(world.used(&policy, &key).await, 0, "dropped: released");
+}
+
+/// The holder dies: its runtime, its renewals, everything.
+#[tokio::test(start_paused = true)]
+async fn a_killed_holders_lease_frees_itself() {
+    let world = World::new();
+    let (policy, key) = (streams(1), key("killed"));
+    let charges = [Charge::new(&policy, &key)];
+    let lease = world
+        .limiter
+        .acquire(&charges, TTL)
+        .await
+        .unwrap()
+        .held()
+        .unwrap();
+    // Nothing of it arrives any more.
+    world.faults.set(Fault::Request);
+    assert_eq!(world.used(&policy, &key).await, 1);
+    sleep(TTL - Duration::from_secs(1)).await;
+    assert_eq!(world.used(&policy, &key).await, 1);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.used(&policy, &key).await, 0);
+    sleep(TTL).await;
+    assert_eq!(lease.status(), LeaseStatus::Unconfirmed);
+
+    // The store is back and there is room: taken again.
+    world.faults.set(Fault::None);
+    sleep(TTL).await;
+    assert_eq!(lease.status(), LeaseStatus::Held);
+    assert_eq!(world.used(&policy, &key).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_place_is_taken_is_reported_lost() {
+    let world = World::new();
+    let (policy, key) = (streams(1), key("lost"));
+    let charges = [Charge::new(&policy, &key)];
+    let mut lease = world
+        .limiter
+        .acquire(&charges, TTL)
+        .await
+        .unwrap()
+        .held()
+        .unwrap();
+    world.faults.set(Fault::Request);
+    sleep(2 * TTL).await;
+    let other = world
+        .direct
+        .acquire(&charges, 10 * TTL)
+        .await
+        .unwrap()
+        .held()
+        .unwrap();
+    world.faults.set(Fault::None);
+    lease.lost().await;
+    assert_eq!(lease.status(), LeaseStatus::Lost);
+    assert_eq!(world.used(&policy, &key).await, 1, "the other one's");
+    drop(lease);
+    settle_down().await;
+    assert_eq!(
+        world.used(&policy, &key).await,
+        1,
+        "its release takes nothing from others"
+    );
+    other.release().await.unwrap();
+}
+
+/// Fail-open holds for everything that takes; there is nothing to give back then.
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_is_allowed_admits_reservations_and_leases() {
+    let world = World::new();
+    let (budget, key) = (daily(100).with_outage(Outage::Allow), key("open"));
+    world.faults.set(Fault::Request);
+    let reservation = reserve(&world.limiter, &[Charge::new(&budget, &key).with_cost(5)]).await;
+    assert!(reservation.decision().decisions[0].degraded);
+    world.faults.set(Fault::None);
+    assert_eq!(reservation.settle(&[3]).await.unwrap().charged, [0]);
+
+    let streams = streams(1).with_outage(Outage::Allow);
+    let charges = [Charge::new(&streams, &key)];
+    world.faults.set(Fault::Request);
+    let lease = world
+        .limiter
+        .acquire(&charges, TTL)
+        .await
+        .unwrap()
+        .held()
+        .unwrap();
+    assert!(lease.decision().decisions[0].degraded);
+    world.faults.set(Fault::None);
+    sleep(TTL).await;
+    assert_eq!(
+        world.used(&streams, &key).await,
+        1,
+        "counted as soon as the store is back"
+    );
+}
+
+/// In the order of arrival, each at its time, and nobody longer than it would.
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_are_served_in_order() {
+    let world = World::new();
+    let bucket = policy(Quota::token_bucket(1, 1, Period::SECOND));
+    let key = key("ready");
+    let start = Instant::now();
+    let mut waiting = Vec::new();
+    for number in 0..5_u64 {
+        let (limiter, bucket, key) = (world.limiter.clone(), bucket.clone(), key.clone());
+        waiting.push(tokio::spawn(async move {
+            let ready = limiter.until_ready(&bucket, &key, 1, MINUTE).await.unwrap();
+            assert!(ready.is_allowed());
+            (number, start.elapsed().as_secs())
+        }));
+        // Each joins the queue before the next one does.
+        tokio::task::yield_now().await;
+    }
+    for (number, waiting) in (0..).zip(waiting) {
+        assert_eq!(waiting.await.unwrap(), (number, number));
+    }
+
+    let short = Duration::from_millis(300);
+    let asked = Instant::now();
+    let denied = world
+        .limiter
+        .until_ready(&bucket, &key, 1, short)
+        .await
+        .unwrap();
+    assert!(matches!(denied.outcome, Outcome::Denied { retry_after } if retry_after > short));
+    assert_eq!(
+        asked.elapsed(),
+        Duration::ZERO,
+        "it says at once that it will take longer"
+    );
+    let never = world
+        .limiter
+        .until_ready(&bucket, &key, 2, MINUTE)
+        .await
+        .unwrap();
+    assert_eq!(never.outcome, Outcome::Never);
+}
+
+/// Lets background tasks run.
+async fn settle_down() {
+    sleep(Duration::from_millis(1)).await;
+}

@@ -1,0 +1,141 @@
+//! Charges that can be given back, and charges that are made once however often they are asked for.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::action::{Action, MAX_HOLD, OperationId, Receipt};
+use super::decision::{Decision, GroupDecision};
+use super::deliver::{Give, What, deliver};
+use super::group::{OPERATION_TTL, Step};
+use super::limiter::{Charge, Limiter};
+use super::observed::Observed;
+use super::store::LimitStore;
+use crate::error::Error;
+
+/// An admitted group of charges, by which it can be given back.
+#[derive(Clone, Debug)]
+pub struct Charged {
+    store: Arc<dyn LimitStore>,
+    gives: Vec<Give>,
+}
+
+impl Charged {
+    /// Gives the charges back, as far as they still count: a window that has ended, an entry that has
+    /// left its log and a debt that was paid off have nothing to give. Applies once: again, and from a
+    /// clone, it does nothing. One that an outage keeps from being delivered is retried in the
+    /// background.
+    ///
+    /// # Errors
+    /// What the store reports; after an outage it is being retried.
+    pub async fn refund(&self) -> Result<(), Error> {
+        // A key that was charged twice needs two groups.
+        let mut rest = self.gives.clone();
+        while !rest.is_empty() {
+            let mut group: Vec<Give> = Vec::new();
+            let mut later = Vec::new();
+            for give in rest {
+                let taken = group.iter().any(|earlier| earlier.key == give.key);
+                if taken { &mut later } else { &mut group }.push(give);
+            }
+            deliver(&self.store, group, Instant::now() + MAX_HOLD).await?;
+            rest = later;
+        }
+        Ok(())
+    }
+}
+
+impl Limiter {
+    /// Charges a group, like [`try_check_all`](Self::try_check_all), and gives what a refund needs, if
+    /// it was admitted.
+    ///
+    /// ```
+    /// # async fn example(limiter: limiter_core::limit::Limiter, policy: limiter_core::limit::Policy, key: limiter_core::Key) -> Result<(), limiter_core::Error> {
+    /// use limiter_core::limit::Charge;
+    ///
+    /// let (decision, charged) = limiter.charge(&[Charge::new(&policy, &key).with_cost(3)]).await?;
+    /// if let Some(charged) = charged {
+    ///     // The work turned out not to be needed.
+    ///     charged.refund().await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`try_check_all`](Self::try_check_all).
+    pub async fn charge(
+        &self,
+        charges: &[Charge<'_>],
+    ) -> Result<(GroupDecision, Option<Charged>), Error> {
+        self.charge_as(charges, None).await
+    }
+
+    /// Charges a group once: asked again under the same id within [`OPERATION_TTL`] (60 s), it is
+    /// admitted and charges nothing more. That makes a retry safe after an answer that did not come. A
+    /// denied group is not remembered. The id belongs to the key of the first charge.
+    ///
+    /// # Errors
+    /// As [`try_check_all`](Self::try_check_all); `Conflict` if the id was used for other charges.
+    pub async fn charge_once(
+        &self,
+        operation: &OperationId,
+        charges: &[Charge<'_>],
+    ) -> Result<(GroupDecision, Option<Charged>), Error> {
+        self.charge_as(charges, Some(operation)).await
+    }
+
+    async fn charge_as(
+        &self,
+        charges: &[Charge<'_>],
+        operation: Option<&OperationId>,
+    ) -> Result<(GroupDecision, Option<Charged>), Error> {
+        let steps: Vec<Step<'_>> = charges
+            .iter()
+            .map(|charge| {
+                let cost = charge.cost();
+                Step::new(charge.policy(), charge.key(), Action::Charge { cost })
+            })
+            .collect();
+        let mut observed = vec![Observed::default(); steps.len()];
+        let remembered = operation.map(|operation| (operation, OPERATION_TTL));
+        self.apply(&steps, remembered, &mut observed).await?;
+        let decision = group_decision(&steps, &observed);
+        if !decision.is_allowed() {
+            return Ok((decision, None));
+        }
+        let random;
+        let id = match operation {
+            Some(operation) => operation,
+            None => {
+                random = OperationId::random();
+                &random
+            }
+        };
+        let parts = steps.iter().zip(&observed).enumerate();
+        let gives = parts.filter(|(_, (_, observed))| observed.charged > 0).map(
+            |(index, (step, observed))| {
+                let id = OperationId::new(format!("{}#{index}", id.as_str()));
+                Give {
+                    policy: step.policy.clone(),
+                    key: step.key.clone(),
+                    what: What::Refund(Receipt::new(id, observed.mark, observed.charged)),
+                }
+            },
+        );
+        let charged = Charged {
+            store: self.store().clone(),
+            gives: gives.collect(),
+        };
+        Ok((decision, Some(charged)))
+    }
+}
+
+pub(super) fn group_decision(steps: &[Step<'_>], observed: &[Observed]) -> GroupDecision {
+    let decisions = steps.iter().zip(observed);
+    GroupDecision::new(
+        decisions
+            .map(|(step, observed)| Decision::new(step.policy, observed))
+            .collect(),
+    )
+}

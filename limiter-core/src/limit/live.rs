@@ -1,0 +1,88 @@
+//! Policies that change while the service runs, and quotas of single keys.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::policy::Policy;
+use super::quota::Quota;
+use crate::key::Key;
+
+/// A policy whose quota can be changed at run time, for everybody or for one key (a tenant with a
+/// quota of its own). Clones share it. A change keeps what was charged; see "When the quota changes" in
+/// docs/algorithms.md.
+///
+/// ```
+/// use limiter_core::Key;
+/// use limiter_core::limit::{LivePolicy, Period, Policy, Quota};
+///
+/// let api = LivePolicy::new(Policy::new("api", Quota::fixed_window(100, Period::MINUTE)?)?);
+/// let acme = Key::new(["ratelimit", "acme", "api"]);
+/// api.set_override(acme.clone(), Quota::fixed_window(5_000, Period::MINUTE)?);
+/// assert_eq!(api.of(&acme).quota().capacity(), 5_000);
+/// assert_eq!(api.of(&Key::new(["ratelimit", "other", "api"])).quota().capacity(), 100);
+///
+/// api.set_quota(Quota::fixed_window(50, Period::MINUTE)?);
+/// assert_eq!((api.current().quota().capacity(), api.current().version()), (50, 2));
+/// assert_eq!(api.of(&acme).quota().capacity(), 5_000);
+/// # Ok::<(), limiter_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct LivePolicy(Arc<RwLock<Policies>>);
+
+#[derive(Debug)]
+struct Policies {
+    general: Policy,
+    overrides: HashMap<Key, Policy>,
+}
+
+impl LivePolicy {
+    /// A policy that can be changed.
+    pub fn new(policy: Policy) -> Self {
+        Self(Arc::new(RwLock::new(Policies {
+            general: policy,
+            overrides: HashMap::new(),
+        })))
+    }
+
+    /// The policy of a key: its own, or the general one.
+    pub fn of(&self, key: &Key) -> Policy {
+        let policies = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let policy = policies.overrides.get(key).unwrap_or(&policies.general);
+        policy.clone()
+    }
+
+    /// The general policy.
+    pub fn current(&self) -> Policy {
+        let policies = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        policies.general.clone()
+    }
+
+    /// Gives everybody without a quota of their own another one, under the next version. Checks that
+    /// are under way finish under the old one.
+    pub fn set_quota(&self, quota: Quota) {
+        self.change(|policies| policies.general = next(&policies.general, quota));
+    }
+
+    /// Gives one key a quota of its own, under the next version.
+    pub fn set_override(&self, key: Key, quota: Quota) {
+        self.change(|policies| {
+            let before = policies.overrides.get(&key).unwrap_or(&policies.general);
+            let policy = next(before, quota);
+            policies.overrides.insert(key, policy);
+        });
+    }
+
+    /// Takes a key's own quota away; whether it had one.
+    pub fn remove_override(&self, key: &Key) -> bool {
+        self.change(|policies| policies.overrides.remove(key).is_some())
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Policies) -> T) -> T {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn next(policy: &Policy, quota: Quota) -> Policy {
+    let version = policy.version().saturating_add(1);
+    policy.clone().with_quota(quota).with_version(version)
+}
