@@ -33,6 +33,9 @@
 
 mod cache;
 mod group;
+mod lease;
+mod once;
+mod reserve;
 mod single;
 
 use std::sync::Arc;
@@ -41,8 +44,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::cache::CacheStore;
+use crate::error::Error;
 use crate::key::Key;
-use crate::limit::{LimitStore, Limiter, Period, Policy, Quota};
+use crate::limit::{
+    Action, Calendar, Group, LimitStore, Limiter, Observed, Period, Policy, Quota, Step,
+};
 
 /// A limit store whose time the suite can move.
 #[async_trait]
@@ -81,6 +87,37 @@ pub async fn limits(harness: &dyn LimitHarness) {
         single::a_lowered_quota_keeps_the_count(harness, &case).await;
         group::a_key_twice_adds_up(harness, &case).await;
         group::a_shadow_never_blocks(harness, &case).await;
+        if harness.store().capabilities().refunds {
+            once::a_refund_gives_back_once(harness, &case).await;
+            once::a_late_refund_gives_back_nothing(harness, &case).await;
+        }
+        if harness.store().capabilities().operation_ids {
+            once::an_operation_charges_once(harness, &case).await;
+        }
+        if harness.store().capabilities().reservations {
+            reserve::settles_to_what_was_used(harness, &case).await;
+            reserve::cancels_once(harness, &case).await;
+            reserve::an_overrun_leaves_debt(harness, &case).await;
+            reserve::a_late_settlement_is_expired(harness, &case).await;
+            reserve::a_lost_reply_changes_nothing(harness, &case).await;
+        }
+        single::leases_do_not_fit(harness, &case).await;
+    }
+    if harness.store().capabilities().leases {
+        lease::holds_at_most_the_limit(harness).await;
+        lease::runs_out_unless_renewed(harness).await;
+        lease::waits_for_the_earliest_that_are_enough(harness).await;
+        lease::is_recognised_by_its_id(harness).await;
+        lease::stands_in_groups(harness).await;
+        lease::takes_no_charges(harness).await;
+    }
+    if harness.store().capabilities().operation_ids {
+        once::a_denied_operation_is_not_remembered(harness).await;
+        once::an_operation_belongs_to_its_key(harness).await;
+    }
+    if harness.store().capabilities().reservations {
+        reserve::groups_are_settled_whole(harness).await;
+        reserve::a_shadow_never_fails(harness).await;
     }
     group::all_or_nothing(harness).await;
     group::the_largest_wait_is_enough(harness).await;
@@ -152,6 +189,12 @@ fn cases() -> Vec<Case> {
             Duration::from_millis(1),
         ),
         case(
+            "calendar-window",
+            |limit| Quota::calendar_window(limit, Calendar::Hour).unwrap(),
+            6,
+            Duration::from_millis(1),
+        ),
+        case(
             "sliding-window",
             |limit| Quota::sliding_window(limit, Period::MINUTE).unwrap(),
             6,
@@ -162,6 +205,12 @@ fn cases() -> Vec<Case> {
             "sliding-window-coarse",
             |limit| Quota::sliding_window(limit, Period::DAY).unwrap(),
             10_000_000,
+            micro,
+        ),
+        case(
+            "sliding-log",
+            |limit| Quota::sliding_log(limit, Period::MINUTE).unwrap(),
+            6,
             micro,
         ),
         case(
@@ -191,6 +240,33 @@ async fn fill(limiter: &Limiter, case: &Case, key: &Key) {
         .await
         .unwrap();
     assert!(decision.is_allowed(), "{}: a fresh key has room", case.name);
+}
+
+/// Applies one group past the limiter, as its guards do.
+async fn apply(harness: &dyn LimitHarness, steps: &[Step<'_>]) -> Result<Vec<Observed>, Error> {
+    let store = harness.store();
+    let group = Group::new(steps, &store.capabilities())?;
+    let mut observed = vec![Observed::default(); steps.len()];
+    match store.try_apply_now(&group, &mut observed) {
+        Some(answer) => answer?,
+        None => store.apply(&group, &mut observed).await?,
+    }
+    Ok(observed)
+}
+
+/// Applies one action.
+async fn act(
+    harness: &dyn LimitHarness,
+    policy: &Policy,
+    key: &Key,
+    action: Action<'_>,
+) -> Result<Observed, Error> {
+    Ok(apply(harness, &[Step::new(policy, key, action)]).await?[0])
+}
+
+/// What is used of a key.
+async fn used(harness: &dyn LimitHarness, policy: &Policy, key: &Key) -> u64 {
+    limiter(harness).peek(policy, key).await.unwrap().used
 }
 
 fn limiter(harness: &dyn LimitHarness) -> Limiter {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Case, LimitHarness, fill, limiter, portion};
+use super::{Case, LimitHarness, act, fill, limiter, portion};
 use crate::error::ErrorKind;
 use crate::key::Key;
 use crate::limit::{
@@ -322,6 +322,32 @@ pub(super) async fn lacking_actions_are_refused(harness: &dyn LimitHarness) {
     if let Some(answer) = store.try_apply_now(&group, &mut observed) {
         answer.unwrap();
         assert_eq!(observed[0].used, 2);
+    }
+}
+
+/// A lease is for concurrency, and nothing else is.
+pub(super) async fn leases_do_not_fit(harness: &dyn LimitHarness, case: &Case) {
+    let (policy, key) = (case.policy(), case.key("misfit"));
+    let lease = &OperationId::new("misfit");
+    let ttl = Duration::from_secs(60);
+    let actions = [
+        Action::Acquire {
+            lease,
+            cost: 1,
+            ttl,
+        },
+        Action::Renew { lease, ttl },
+        Action::Release { lease },
+    ];
+    for action in actions {
+        let supported = action.is_supported_by(&harness.store().capabilities());
+        let refused = act(harness, &policy, &key, action).await.unwrap_err();
+        let kind = if supported {
+            ErrorKind::InvalidInput
+        } else {
+            ErrorKind::Unsupported
+        };
+        assert_eq!(refused.kind(), kind, "{}: {refused}", case.name);
     }
 }
 

@@ -1,0 +1,127 @@
+//! Refunds and operation ids: what is applied once, however often it is asked for.
+
+use std::time::Duration;
+
+use super::{Case, LimitHarness, act, fill, limiter, portion, used};
+use crate::error::ErrorKind;
+use crate::key::Key;
+use crate::limit::{Action, Charge, OperationId, Period, Policy, Quota, Receipt};
+
+/// I-R4.
+pub(super) async fn a_refund_gives_back_once(harness: &dyn LimitHarness, case: &Case) {
+    let (policy, key, cost) = (case.policy(), case.key("refund"), portion(case));
+    let charge = Action::Charge { cost };
+    let charged = act(harness, &policy, &key, charge.clone()).await.unwrap();
+    assert_eq!(charged.charged, cost, "{}", case.name);
+    act(harness, &policy, &key, charge).await.unwrap();
+    assert_eq!(used(harness, &policy, &key).await, 2 * cost);
+
+    let receipt = Receipt::new(OperationId::random(), charged.mark, cost);
+    let refund = || Action::Refund { receipt: &receipt };
+    for _ in 0..3 {
+        let refunded = act(harness, &policy, &key, refund()).await.unwrap();
+        assert_eq!(
+            (refunded.used, refunded.charged),
+            (cost, 0),
+            "{}",
+            case.name
+        );
+    }
+    fill_rest(harness, case, &key, cost).await;
+    let late = act(harness, &policy, &key, refund()).await.unwrap();
+    assert_eq!(late.used, case.capacity(), "{}: once", case.name);
+    // A key without a state has nothing to give back.
+    let other = case.key("refund-other");
+    act(harness, &policy, &other, refund()).await.unwrap();
+    assert_eq!(used(harness, &policy, &other).await, 0, "{}", case.name);
+}
+
+/// A charge that counts no more is not given back out of those that do.
+pub(super) async fn a_late_refund_gives_back_nothing(harness: &dyn LimitHarness, case: &Case) {
+    let (policy, key) = (case.policy(), case.key("late-refund"));
+    let cost = case.capacity();
+    let charged = act(harness, &policy, &key, Action::Charge { cost })
+        .await
+        .unwrap();
+    harness.advance(charged.reset_after).await;
+    fill(&limiter(harness), case, &key).await;
+    let receipt = Receipt::new(OperationId::random(), charged.mark, cost);
+    let late = act(harness, &policy, &key, Action::Refund { receipt: &receipt })
+        .await
+        .unwrap();
+    assert_eq!(late.used, cost, "{}: {late:?}", case.name);
+}
+
+/// N3.
+pub(super) async fn an_operation_charges_once(harness: &dyn LimitHarness, case: &Case) {
+    let (limiter, policy) = (limiter(harness), case.policy());
+    let (key, other) = (case.key("operation"), case.key("operation-other"));
+    let cost = portion(case);
+    let charges = [
+        Charge::new(&policy, &key).with_cost(cost),
+        Charge::new(&policy, &other).with_cost(2 * cost),
+    ];
+    let id = OperationId::new("retry me");
+    let mut receipts = Vec::new();
+    for _ in 0..3 {
+        let (decision, charged) = limiter.charge_once(&id, &charges).await.unwrap();
+        assert!(decision.is_allowed(), "{}: {decision:?}", case.name);
+        let of_each: Vec<_> = decision.decisions.iter().map(|part| part.used).collect();
+        assert_eq!(of_each, [cost, 2 * cost], "{}", case.name);
+        receipts.push(charged.unwrap());
+    }
+    let turned = [charges[0], charges[1].with_cost(cost)];
+    let conflict = limiter.charge_once(&id, &turned).await.unwrap_err();
+    assert_eq!(conflict.kind(), ErrorKind::Conflict, "{}", case.name);
+    // Every answer's receipt is the same one.
+    for receipt in receipts {
+        receipt.refund().await.unwrap();
+    }
+    assert_eq!(used(harness, &policy, &other).await, 0, "{}", case.name);
+    assert_eq!(used(harness, &policy, &key).await, 0, "{}", case.name);
+}
+
+pub(super) async fn a_denied_operation_is_not_remembered(harness: &dyn LimitHarness) {
+    let limiter = limiter(harness);
+    let quota = Quota::fixed_window(5, Period::MINUTE).unwrap();
+    let policy = Policy::new("operation", quota).unwrap();
+    let key = Key::new(["ratelimit", "conformance", "operation-denied"]);
+    let id = OperationId::new("denied at first");
+    limiter.try_check_n(&policy, &key, 5).await.unwrap();
+    let charges = [Charge::new(&policy, &key).with_cost(2)];
+    let (denied, charged) = limiter.charge_once(&id, &charges).await.unwrap();
+    assert!(!denied.is_allowed() && charged.is_none());
+    limiter.reset(&policy, &key).await.unwrap();
+    let (admitted, _) = limiter.charge_once(&id, &charges).await.unwrap();
+    assert!(admitted.is_allowed());
+    assert_eq!(used(harness, &policy, &key).await, 2);
+
+    // After its time the id is new.
+    harness.advance(Duration::from_secs(60)).await;
+    limiter.charge_once(&id, &charges).await.unwrap();
+    assert_eq!(used(harness, &policy, &key).await, 2, "in the next window");
+}
+
+/// C4: what one tenant calls its operations is nothing to another.
+pub(super) async fn an_operation_belongs_to_its_key(harness: &dyn LimitHarness) {
+    let limiter = limiter(harness);
+    let quota = Quota::fixed_window(5, Period::MINUTE).unwrap();
+    let policy = Policy::new("operation", quota).unwrap();
+    let id = OperationId::new("the same name");
+    for tenant in ["acme", "other"] {
+        let key = Key::new(["ratelimit", "conformance", "operation-of", tenant]);
+        let charges = [Charge::new(&policy, &key)];
+        limiter.charge_once(&id, &charges).await.unwrap();
+        assert_eq!(used(harness, &policy, &key).await, 1, "{tenant}");
+    }
+}
+
+/// Charges what is left above `taken`.
+async fn fill_rest(harness: &dyn LimitHarness, case: &Case, key: &Key, taken: u64) {
+    let cost = case.capacity() - taken;
+    let policy = case.policy();
+    let rest = act(harness, &policy, key, Action::Charge { cost })
+        .await
+        .unwrap();
+    assert!(rest.is_admitted(), "{}: {rest:?}", case.name);
+}
