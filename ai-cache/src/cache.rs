@@ -33,7 +33,7 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
 ///
 /// # Contract
 /// - **Store away**: a read is a miss, logged as a warning (B6). Writes and clears report it; what is
-///   computed or set meanwhile is kept by this process alone.
+///   computed or set meanwhile is kept by this process alone, for at most the L1 time to live.
 /// - **Parameters** without [canonical JSON](crate::canonical) are `InvalidInput`: they name no key.
 /// - **Clear** wins: an answer that was read or whose computation began before a clear in this
 ///   process does not come back after it. Other processes serve what they hold in L1 for at most
@@ -138,8 +138,9 @@ impl<T: Cacheable, S: Addressed> AiCache<T, S> {
     /// In one process a key is computed once at a time, by a task of its own: callers that come
     /// meanwhile wait for it and get the same answer or error, and a caller that goes away cancels
     /// nothing (I-K4). Errors are never stored (I-K2); for an answer that is empty or was cut
-    /// short, return an error. If the answer cannot be stored, the caller gets it all the same, and
-    /// the log a warning.
+    /// short, return an error. Nobody waits for the store to take the answer: that goes on behind
+    /// the callers, in order with what this process sets and clears, and a failure is a warning in the
+    /// log. A process that ends at once may end before the store has the answer.
     ///
     /// The task has no time limit: give `compute` one, because others wait for it. It must not ask
     /// this cache for the same parameters, which would wait for itself.

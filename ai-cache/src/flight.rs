@@ -16,23 +16,29 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
         Arc::new(Self(Mutex::new(HashMap::new())))
     }
 
-    /// The outcome of the key's flight, which is the running one or else a task that awaits `work`.
-    /// `None` if that task panicked or its runtime shut down.
+    /// The outcome of the key's flight, which is the running one or else a task that does `work`.
+    /// `None` if that task panicked or its runtime shut down before there was an outcome.
     ///
     /// A caller that is dropped leaves the task running, for the others and for the cache.
-    pub(crate) async fn join<W>(self: &Arc<Self>, key: &CacheKey, work: W) -> Option<V>
+    pub(crate) async fn join<W, Fut>(self: &Arc<Self>, key: &CacheKey, work: W) -> Option<V>
     where
-        W: Future<Output = V> + Send + 'static,
+        W: FnOnce(Landing<V>) -> Fut,
+        Fut: Future<Output = ()> + Send + 'static,
     {
         let (mut outcome, landing) = self.board(key);
         if let Some(landing) = landing {
             // Outside the lock: a runtime that is shutting down drops the task, and so the landing,
             // right here.
-            let task = async move { landing.land(work.await) };
-            drop(tokio::spawn(task.in_current_span()));
+            drop(tokio::spawn(work(landing).in_current_span()));
         }
         let landed = outcome.wait_for(Option::is_some).await.ok()?;
         landed.clone()
+    }
+
+    /// The outcome of a flight that has one and still has work to do.
+    pub(crate) fn announced(&self, key: &CacheKey) -> Option<V> {
+        let flights = self.0.lock();
+        flights.get(key)?.borrow().clone()
     }
 
     /// The key's flight, with the duty to land it if it is a new one.
@@ -64,7 +70,7 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
 }
 
 /// Ends a flight on every path, also when its task panics or is dropped.
-struct Landing<V: Clone + Send + Sync + 'static> {
+pub(crate) struct Landing<V: Clone + Send + Sync + 'static> {
     flights: Arc<Flights<V>>,
     key: CacheKey,
     sender: watch::Sender<Option<V>>,
@@ -72,8 +78,14 @@ struct Landing<V: Clone + Send + Sync + 'static> {
 }
 
 impl<V: Clone + Send + Sync + 'static> Landing<V> {
-    fn land(mut self, outcome: V) {
+    /// Frees the key, and then gives those who wait the outcome.
+    pub(crate) fn land(mut self, outcome: V) {
         self.outcome = Some(outcome);
+    }
+
+    /// Gives those who wait the outcome at once, and those who come before the flight ends.
+    pub(crate) fn announce(&self, outcome: V) {
+        self.sender.send_replace(Some(outcome));
     }
 }
 

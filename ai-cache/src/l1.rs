@@ -8,6 +8,7 @@ use limiter_core::clock::Timestamp;
 use moka::Expiry;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
+use tokio::sync::RwLockWriteGuard;
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Source};
@@ -38,10 +39,10 @@ impl<T> Clone for Held<T> {
     }
 }
 
-/// How long L1 keeps a value of which the store had `left`, `elapsed` after it was asked: never
-/// longer than the store does (I-K3), and at most `cap`.
-pub(crate) fn l1_ttl(left: Duration, elapsed: Duration, cap: Duration) -> Duration {
-    left.saturating_sub(elapsed).min(cap)
+/// Until when L1 keeps a value that the store keeps for `left`: never longer than the store does
+/// (I-K3), and at most for `cap`. Counted from before the store was `asked`.
+pub(crate) fn l1_expiry(asked: Instant, left: Duration, cap: Duration) -> Instant {
+    asked + left.min(cap)
 }
 
 impl<T: Send + Sync + 'static> L1<T> {
@@ -73,25 +74,26 @@ impl<T: Send + Sync + 'static> L1<T> {
     }
 
     /// Keeps what a reader found, unless the key was written while it read.
-    pub(crate) async fn fill(&self, ticket: &Ticket<'_>, found: &Answer<Arc<T>>, ttl: Duration) {
+    pub(crate) async fn fill(&self, ticket: &Ticket<'_>, found: &Answer<Arc<T>>, until: Instant) {
         if let Some(_exclusive) = ticket.hold().await {
-            self.put(ticket, found, ttl).await;
+            self.put(ticket, found, until).await;
         }
     }
 
     /// Keeps what a writer wrote; nothing if two writers met, because the store may have taken them
-    /// in the other order.
+    /// in the other order. Whether they did not meet.
     pub(crate) async fn replace(
         &self,
         ticket: &mut Ticket<'_>,
         written: &Answer<Arc<T>>,
-        ttl: Duration,
-    ) {
+        until: Instant,
+    ) -> bool {
         let (_exclusive, current) = ticket.overtake().await;
         self.held.invalidate(ticket.key).await;
         if current {
-            self.put(ticket, written, ttl).await;
+            self.put(ticket, written, until).await;
         }
+        current
     }
 
     /// Drops a value, and overtakes those who are on their way with one.
@@ -107,18 +109,23 @@ impl<T: Send + Sync + 'static> L1<T> {
         self.held.invalidate_all();
     }
 
+    /// Keeps changes of the store away from a clear of all.
+    pub(crate) async fn turn_of_all(&self) -> RwLockWriteGuard<'_, ()> {
+        self.writes.turn_of_all().await
+    }
+
     pub(crate) fn entries(&self) -> u64 {
         self.held.entry_count()
     }
 
-    async fn put(&self, ticket: &Ticket<'_>, answer: &Answer<Arc<T>>, ttl: Duration) {
-        if ttl.is_zero() {
+    async fn put(&self, ticket: &Ticket<'_>, answer: &Answer<Arc<T>>, expires: Instant) {
+        if expires <= Instant::now() {
             return;
         }
         let held = Held {
             value: answer.value.clone(),
             created: answer.created,
-            expires: Instant::now() + ttl,
+            expires,
             epoch: ticket.epoch,
         };
         self.held.insert(ticket.key.clone(), held).await;
@@ -159,12 +166,12 @@ mod tests {
     proptest! {
         /// I-K3: L1 TTL <= what was left in the store, counted from before the read was sent.
         #[test]
-        fn l1_never_outlives_the_store(left in 0_u64..10_000, elapsed in 0_u64..10_000, cap in 0_u64..10_000) {
-            let [left, elapsed, cap] = [left, elapsed, cap].map(Duration::from_millis);
-            let ttl = l1_ttl(left, elapsed, cap);
-            prop_assert!(elapsed + ttl <= left.max(elapsed));
-            prop_assert!(ttl <= cap);
-            prop_assert!(ttl == cap || ttl + elapsed == left || ttl.is_zero());
+        fn l1_never_outlives_the_store(left in 0_u64..10_000, cap in 0_u64..10_000) {
+            let [left, cap] = [left, cap].map(Duration::from_millis);
+            let asked = Instant::now();
+            let until = l1_expiry(asked, left, cap);
+            prop_assert!(until <= asked + left && until <= asked + cap);
+            prop_assert!(until == asked + left || until == asked + cap);
         }
     }
 
@@ -182,6 +189,10 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
+    fn in_a_minute() -> Instant {
+        Instant::now() + MINUTE
+    }
+
     async fn value(l1: &L1<String>) -> Option<String> {
         l1.get(&key()).await.map(|answer| answer.value.to_string())
     }
@@ -190,7 +201,7 @@ mod tests {
     async fn a_value_expires_on_time() {
         let (l1, key) = (L1::new(10), key());
         let ticket = l1.ticket(&key).await;
-        l1.fill(&ticket, &answer("a"), MINUTE).await;
+        l1.fill(&ticket, &answer("a"), in_a_minute()).await;
         tokio::time::advance(MINUTE - Duration::from_millis(1)).await;
         assert_eq!(value(&l1).await.as_deref(), Some("a"));
         tokio::time::advance(Duration::from_millis(1)).await;
@@ -202,8 +213,12 @@ mod tests {
     async fn an_expired_value_frees_its_memory() {
         let (l1, key) = (L1::new(10), key());
         let ticket = l1.ticket(&key).await;
-        l1.fill(&ticket, &answer("a"), Duration::from_millis(20))
-            .await;
+        l1.fill(
+            &ticket,
+            &answer("a"),
+            Instant::now() + Duration::from_millis(20),
+        )
+        .await;
         l1.held.run_pending_tasks().await;
         assert_eq!(l1.entries(), 1);
         let deadline = WallInstant::now() + Duration::from_secs(30);
@@ -220,7 +235,7 @@ mod tests {
         for name in ["a", "b", "c"] {
             let key = CacheKey::new(&Key::new(["op"]), name);
             let ticket = l1.ticket(&key).await;
-            l1.fill(&ticket, &answer(name), MINUTE).await;
+            l1.fill(&ticket, &answer(name), in_a_minute()).await;
             l1.held.run_pending_tasks().await;
             assert!(l1.get(&key).await.is_some(), "{name}");
         }
@@ -228,7 +243,7 @@ mod tests {
         let none = L1::new(0);
         let key = key();
         let ticket = none.ticket(&key).await;
-        none.fill(&ticket, &answer("a"), MINUTE).await;
+        none.fill(&ticket, &answer("a"), in_a_minute()).await;
         assert_eq!(value(&none).await, None);
     }
 
@@ -238,23 +253,42 @@ mod tests {
     async fn a_slow_reader_puts_nothing_back() {
         let (l1, key) = (L1::new(10), key());
         let slow = l1.ticket(&key).await;
-        l1.replace(&mut l1.ticket(&key).await, &answer("new"), MINUTE)
+        l1.replace(&mut l1.ticket(&key).await, &answer("new"), in_a_minute())
             .await;
-        l1.fill(&slow, &answer("old"), MINUTE).await;
+        l1.fill(&slow, &answer("old"), in_a_minute()).await;
         assert_eq!(value(&l1).await.as_deref(), Some("new"));
 
         let slow = l1.ticket(&key).await;
         l1.remove(&mut l1.ticket(&key).await).await;
-        l1.fill(&slow, &answer("old"), MINUTE).await;
+        l1.fill(&slow, &answer("old"), in_a_minute()).await;
         assert_eq!(value(&l1).await, None);
 
         let slow = l1.ticket(&key).await;
         l1.clear();
-        l1.fill(&slow, &answer("old"), MINUTE).await;
+        l1.fill(&slow, &answer("old"), in_a_minute()).await;
         assert_eq!(value(&l1).await, None);
-        l1.fill(&l1.ticket(&key).await, &answer("new"), MINUTE)
+        l1.fill(&l1.ticket(&key).await, &answer("new"), in_a_minute())
             .await;
         assert_eq!(value(&l1).await.as_deref(), Some("new"));
+    }
+
+    /// I-K3: the time that a reader waits to put its value in is the value's own.
+    #[tokio::test(start_paused = true)]
+    async fn waiting_to_fill_costs_the_value_its_time() {
+        let (l1, key) = (L1::new(10), key());
+        let (ticket, other) = (l1.ticket(&key).await, l1.ticket(&key).await);
+        let exclusive = other.hold().await;
+        let value_old = answer("a");
+        let until = in_a_minute();
+        let fill = l1.fill(&ticket, &value_old, until);
+        let release = async {
+            tokio::time::advance(MINUTE - Duration::from_millis(1)).await;
+            drop(exclusive);
+        };
+        tokio::join!(fill, release);
+        assert_eq!(value(&l1).await.as_deref(), Some("a"));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(value(&l1).await, None);
     }
 
     /// Two writers that met leave nothing: which of them the store took last is not known.
@@ -262,8 +296,10 @@ mod tests {
     async fn writers_that_met_leave_nothing() {
         let (l1, key) = (L1::new(10), key());
         let (mut first, mut second) = (l1.ticket(&key).await, l1.ticket(&key).await);
-        l1.replace(&mut second, &answer("second"), MINUTE).await;
-        l1.replace(&mut first, &answer("first"), MINUTE).await;
+        l1.replace(&mut second, &answer("second"), in_a_minute())
+            .await;
+        l1.replace(&mut first, &answer("first"), in_a_minute())
+            .await;
         assert_eq!(value(&l1).await, None);
         assert!(!first.is_current().await && !second.is_current().await);
     }

@@ -13,9 +13,9 @@ use crate::answer::{Answer, ComputeError, Source};
 use crate::cache::Cacheable;
 use crate::config::Settings;
 use crate::envelope::{self, Unreadable};
-use crate::flight::Flights;
+use crate::flight::{Flights, Landing};
 use crate::key::namespace;
-use crate::l1::{L1, l1_ttl};
+use crate::l1::{L1, l1_expiry};
 use crate::stats::Counters;
 use crate::writes::Ticket;
 
@@ -44,14 +44,26 @@ impl<T: Cacheable> Tiers<T> {
 
     /// The answer in either tier. An outage of the store is a miss (B6).
     pub(crate) async fn read(&self, key: &CacheKey) -> Option<Answer<Arc<T>>> {
-        if let Some(answer) = self.l1.get(key).await {
+        if let Some(answer) = self.held(key).await {
             return Some(answer);
         }
         self.read_store(&self.l1.ticket(key).await).await
     }
 
+    /// The answer that this process has: in L1, or on its way to the store.
+    async fn held(&self, key: &CacheKey) -> Option<Answer<Arc<T>>> {
+        if let Some(answer) = self.l1.get(key).await {
+            return Some(answer);
+        }
+        let announced = self.flights.announced(key)?.ok()?;
+        Some(Answer {
+            source: Source::L1,
+            ..announced
+        })
+    }
+
     async fn read_store(&self, ticket: &Ticket<'_>) -> Option<Answer<Arc<T>>> {
-        let sent = Instant::now();
+        let asked = Instant::now();
         let entry = match self.counted(self.store.get(ticket.key).await) {
             Ok(entry) => entry?,
             Err(error) => {
@@ -66,26 +78,31 @@ impl<T: Cacheable> Tiers<T> {
                     source: Source::L2,
                     created,
                 };
-                let ttl = l1_ttl(entry.ttl, sent.elapsed(), self.settings.l1_cap());
-                self.l1.fill(ticket, &answer, ttl).await;
+                let until = l1_expiry(asked, entry.ttl, self.settings.l1_cap());
+                self.l1.fill(ticket, &answer, until).await;
                 Some(answer)
             }
             Err(why) => {
-                self.reject(ticket.key, why).await;
+                self.reject(ticket, why).await;
                 None
             }
         }
     }
 
     /// Counts and logs a stored value that gives no answer, and removes it if nobody else can read
-    /// it either. A good value that was written since may go with it, which costs a miss.
-    async fn reject(&self, key: &CacheKey, why: Unreadable) {
+    /// it either. A good value that another process has written since may go with it, which costs a
+    /// miss.
+    async fn reject(&self, ticket: &Ticket<'_>, why: Unreadable) {
+        let key = ticket.key;
         self.counters.unreadable.add();
         let operation = &*self.settings.operation;
         match why {
             Unreadable::Corrupt => {
                 tracing::warn!(operation, %key, "a cached value is corrupt; removing it");
-                self.delete(key).await;
+                let _turn = ticket.turn().await;
+                if ticket.is_current().await {
+                    self.delete(key).await;
+                }
             }
             Unreadable::Version(version) => {
                 tracing::debug!(operation, version, "a cached value has a newer format");
@@ -96,7 +113,8 @@ impl<T: Cacheable> Tiers<T> {
         }
     }
 
-    /// Stores an answer in both tiers. If the store fails, this process alone keeps it.
+    /// Stores an answer in both tiers. If the store fails, this process alone keeps it, for no longer
+    /// than L1 keeps anything.
     ///
     /// # Errors
     /// What the store reports; `InvalidInput` if the answer has no stored form, and then neither
@@ -110,15 +128,13 @@ impl<T: Cacheable> Tiers<T> {
         let stored = envelope::encode(ticket.key, answer.created, &*answer.value)?;
         // First, so that nobody is served the old value if this future is dropped half-way.
         self.l1.remove(ticket).await;
-        let sent = Instant::now();
+        let _turn = ticket.turn().await;
+        let asked = Instant::now();
         let result = self.store.set(ticket.key, NewEntry::new(stored, ttl)).await;
-        let cap = match result {
-            Ok(()) => self.settings.l1_cap(),
-            // The store has nothing that could be read again.
-            Err(_) => self.settings.ttl,
-        };
-        let l1_ttl = l1_ttl(ttl, sent.elapsed(), cap);
-        self.l1.replace(ticket, answer, l1_ttl).await;
+        let until = l1_expiry(asked, ttl, self.settings.l1_cap());
+        self.l1.replace(ticket, answer, until).await;
+        // Who asks from now on must not get the answer of a computation that began before.
+        self.flights.forget(ticket.key);
         self.counted(result)
     }
 
@@ -128,6 +144,7 @@ impl<T: Cacheable> Tiers<T> {
         // Before the store, to overtake a computation that is about to write; and after it, to
         // overtake a reader that got the old value in between.
         self.l1.remove(&mut ticket).await;
+        let _turn = ticket.turn().await;
         let result = self.store.delete(key).await;
         self.l1.remove(&mut ticket).await;
         self.flights.forget(key);
@@ -137,6 +154,7 @@ impl<T: Cacheable> Tiers<T> {
     /// [`remove`](Self::remove) for every key of the namespace.
     pub(crate) async fn remove_all(&self) -> Result<u64, Error> {
         self.l1.clear();
+        let _turn = self.l1.turn_of_all().await;
         let result = self.store.clear(&self.namespace).await;
         self.l1.clear();
         self.flights.forget_all();
@@ -154,12 +172,12 @@ impl<T: Cacheable> Tiers<T> {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
-        if let Some(answer) = self.l1.get(&key).await {
+        if let Some(answer) = self.held(&key).await {
             return Ok(answer);
         }
         let flight = {
             let (tiers, key) = (self.clone(), key.clone());
-            async move { tiers.fly(&key, compute).await }
+            |landing| async move { tiers.fly(&key, compute, landing).await }
         };
         self.flights
             .join(&key, flight)
@@ -168,37 +186,60 @@ impl<T: Cacheable> Tiers<T> {
     }
 
     /// What one flight does.
-    async fn fly<F, Fut, E>(&self, key: &CacheKey, compute: F) -> Outcome<T>
+    async fn fly<F, Fut, E>(&self, key: &CacheKey, compute: F, landing: Landing<Outcome<T>>)
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = Result<T, E>>,
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
         let mut ticket = self.l1.ticket(key).await;
-        // Again, because the flight before this one may have landed since the caller looked.
-        if let Some(answer) = self.l1.get(key).await {
-            return Ok(answer);
+        // L1 again, because the flight before this one may have landed since the caller looked.
+        let mut found = self.l1.get(key).await;
+        if found.is_none() {
+            found = self.read_store(&ticket).await;
         }
-        if let Some(answer) = self.read_store(&ticket).await {
-            return Ok(answer);
+        if let Some(answer) = found {
+            return landing.land(Ok(answer));
         }
         self.counters.computations.add();
-        let answer = computed(compute().await.map_err(ComputeError::failed)?);
-        self.keep(&mut ticket, &answer).await;
-        Ok(answer)
+        let outcome = compute().await.map_err(ComputeError::failed);
+        match outcome {
+            Ok(value) => self.keep(&mut ticket, computed(value), landing).await,
+            Err(error) => landing.land(Err(error)),
+        }
     }
 
-    /// Stores the answer of a flight, unless the key was cleared or set since the flight began.
-    async fn keep(&self, ticket: &mut Ticket<'_>, answer: &Answer<Arc<T>>) {
+    /// Gives the answer of a flight to those who wait, and stores it, unless the key was cleared or
+    /// set since the flight began.
+    async fn keep(
+        &self,
+        ticket: &mut Ticket<'_>,
+        answer: Answer<Arc<T>>,
+        landing: Landing<Outcome<T>>,
+    ) {
         if !ticket.is_current().await {
+            return landing.land(Ok(answer));
+        }
+        let stored = match envelope::encode(ticket.key, answer.created, &*answer.value) {
+            Ok(stored) => stored,
+            Err(error) => {
+                self.warn("an answer has no stored form", &error);
+                return landing.land(Ok(answer));
+            }
+        };
+        let ttl = self.settings.ttl;
+        let until = l1_expiry(Instant::now(), ttl, self.settings.l1_cap());
+        let current = self.l1.replace(ticket, &answer, until).await;
+        // Nobody waits for the store. The flight goes on until it has the answer, so that there is
+        // no moment at which nobody has it (I-K4).
+        landing.announce(Ok(answer));
+        let _turn = ticket.turn().await;
+        if !current || !ticket.is_current().await {
             return;
         }
-        if let Err(error) = self.write(ticket, answer, self.settings.ttl).await {
+        let written = self.store.set(ticket.key, NewEntry::new(stored, ttl)).await;
+        if let Err(error) = self.counted(written) {
             self.warn("an answer is not in the cache store", &error);
-        }
-        if !ticket.is_current().await {
-            // A clear met the write on its way, and the store may have taken the write last.
-            self.delete(ticket.key).await;
         }
     }
 
@@ -239,12 +280,17 @@ mod tests {
     async fn a_flight_looks_at_l1_first() {
         let store = TestStore::new();
         let config = CacheConfig::company_research();
-        let tiers: Tiers<u8> = Tiers::new(store.clone(), config.settings);
+        let tiers: Arc<Tiers<u8>> = Arc::new(Tiers::new(store.clone(), config.settings));
         let key = CacheKey::new(&tiers.namespace, "a");
         store.set_down(true);
         for value in [1, 2] {
-            let flight = tiers.fly(&key, || async { Ok::<_, &str>(value) });
-            assert_eq!(*flight.await.unwrap().value, 1);
+            let fly = |landing| {
+                let (tiers, key) = (tiers.clone(), key.clone());
+                let compute = move || async move { Ok::<_, &str>(value) };
+                async move { tiers.fly(&key, compute, landing).await }
+            };
+            let outcome = tiers.flights.join(&key, fly).await.unwrap();
+            assert_eq!(*outcome.unwrap().value, 1);
         }
     }
 }

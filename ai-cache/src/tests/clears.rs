@@ -85,6 +85,7 @@ async fn a_computation_does_not_undo_a_clear() {
         assert_eq!(new.await.unwrap().value, "new");
         go_old.send(()).unwrap();
         assert_eq!(old.await.unwrap().value, "old");
+        settle().await;
         assert_eq!(
             cache.get("a").await.unwrap(),
             Some(text("new")),
@@ -99,7 +100,7 @@ async fn cache_anew(store: &Arc<TestStore>) -> Option<String> {
     cache(store).get("a").await.unwrap()
 }
 
-/// The store takes the clear first and the write of an older computation after it.
+/// A clear comes while the answer is on its way to the store.
 #[tokio::test]
 async fn a_late_write_does_not_undo_a_clear() {
     for all in [false, true] {
@@ -109,33 +110,42 @@ async fn a_late_write_does_not_undo_a_clear() {
         let (go, old) = computing(&cache, "old");
         go.send(()).unwrap();
         gate.reached().await;
-        clear(&cache, all).await;
+        let clearing = clearing(&cache, all);
+        settle().await;
         gate.open();
+        clearing.await.unwrap();
         assert_eq!(old.await.unwrap().value, "old");
         assert_eq!(cache.get("a").await.unwrap(), None, "all: {all}");
         assert_eq!(cache_anew(&store).await, None, "all: {all}");
     }
 }
 
-/// The same, but the write lands, and its flight ends, while the clear waits for the store's answer.
+/// A computation ends while a clear waits for the store's answer.
 #[tokio::test]
 async fn a_write_within_a_clear_does_not_undo_it() {
-    for all in [false, true] {
+    for (all, stop) in [
+        (false, Stop::BeforeRemoval),
+        (false, Stop::AfterRemoval),
+        (true, Stop::BeforeRemoval),
+        (true, Stop::AfterRemoval),
+    ] {
         let store = TestStore::new();
         let cache = cache(&store);
-        let writing = store.stop(Stop::BeforeSet);
-        let (go, old) = computing(&cache, "old");
-        go.send(()).unwrap();
-        writing.reached().await;
-        let removed = store.stop(Stop::AfterRemoval);
+        let (go_before, before) = computing(&cache, "before");
+        settle().await;
+        let removing = store.stop(stop);
         let clearing = clearing(&cache, all);
-        removed.reached().await;
-        writing.open();
-        assert_eq!(old.await.unwrap().value, "old");
-        removed.open();
+        removing.reached().await;
+        go_before.send(()).unwrap();
+        assert_eq!(before.await.unwrap().value, "before");
+        let (go_within, within) = computing(&cache, "within");
+        go_within.send(()).unwrap();
+        assert_eq!(within.await.unwrap().value, "within");
+        removing.open();
         clearing.await.unwrap();
-        assert_eq!(cache.get("a").await.unwrap(), None, "all: {all}");
-        assert_eq!(cache_anew(&store).await, None, "all: {all}");
+        settle().await;
+        assert_eq!(cache.get("a").await.unwrap(), None, "all: {all}, {stop:?}");
+        assert_eq!(cache_anew(&store).await, None, "all: {all}, {stop:?}");
     }
 }
 

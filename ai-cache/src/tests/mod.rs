@@ -6,6 +6,7 @@ mod lookups;
 mod model;
 mod outages;
 mod store;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -84,6 +84,7 @@ async fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 prop_assert_eq!(answer.source.is_hit(), known.is_some());
                 prop_assert_eq!(answer.value, known.unwrap_or(value));
                 if known.is_none() {
+                    settle().await;
                     model.set(key, value, HOUR.as_secs());
                 }
             }
