@@ -29,10 +29,11 @@ pub struct RedisCache {
     set: Arc<Script>,
     increment: Arc<Script>,
     unindex: Arc<Script>,
+    warm_up: Duration,
 }
 
 impl RedisCache {
-    /// A cache that connects when it is first used. Must be called in a tokio runtime.
+    /// A cache that connects when it is first used; see [`warm_up`](Self::warm_up). Must be called in a tokio runtime.
     ///
     /// # Errors
     /// `Config` if the settings cannot be used.
@@ -51,7 +52,20 @@ impl RedisCache {
             set: Arc::new(script::cache_set()),
             increment: Arc::new(script::cache_increment()),
             unindex: Arc::new(script::cache_unindex()),
+            warm_up: config.warm_up,
         })
+    }
+
+    /// Connects and loads the script that writes, so that the first call is not slower than the
+    /// others; 2 s at most. The cache works without it.
+    ///
+    /// # Errors
+    /// What keeps Redis from being used; the cache goes on trying at every call.
+    pub async fn warm_up(&self) -> Result<(), Error> {
+        self.pool
+            .call_within(self.warm_up, "cache.warm_up", Request::Load(&self.set))
+            .await
+            .map(drop)
     }
 
     fn full(&self, key: &str) -> String {

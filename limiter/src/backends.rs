@@ -98,8 +98,8 @@ impl Builder {
         Err(not_built_in("the URL is not memory:", "redis"))
     }
 
-    /// One Redis for limits and one, often the same, for caches. Connects for at most 2 s, so that
-    /// the first check is as fast as the others.
+    /// One Redis for limits and one, often the same, for caches. Connects to both, for at most 2 s, so
+    /// that the first calls are as fast as the others.
     ///
     /// # Errors
     /// `Config` if the settings cannot be used.
@@ -110,10 +110,14 @@ impl Builder {
         cache: &limiter_redis::RedisConfig,
     ) -> Result<Backends, Error> {
         let store = limiter_redis::RedisStore::new(limits)?;
-        if let Err(error) = store.warm_up().await {
+        let cache = limiter_redis::RedisCache::new(cache)?;
+        let (limits, cached) = tokio::join!(store.warm_up(), cache.warm_up());
+        if let Err(error) = limits {
             tracing::warn!(%error, "Redis is away; the policies' outage rules answer until it is back");
         }
-        let cache = limiter_redis::RedisCache::new(cache)?;
+        if let Err(error) = cached {
+            tracing::warn!(%error, "the caches' Redis is away; caches miss until it is back");
+        }
         Ok(self.stack(store, cache))
     }
 

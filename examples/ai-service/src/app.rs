@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 use limiter::ai_cache::scope::PerUser;
 use limiter::ai_cache::{AiCache, CacheConfig};
 use limiter::config::PolicySet;
+use limiter::core::cache::CacheStore;
 use limiter::http::Responder;
 use limiter::metrics::Metrics;
 use limiter::{Limiter, Policy};
@@ -30,6 +31,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub(crate) struct App {
     pub(crate) users: Users,
     pub(crate) limiter: Limiter,
+    pub(crate) cache: Arc<dyn CacheStore>,
     pub(crate) policies: Policies,
     pub(crate) responder: Responder,
     pub(crate) caches: Caches,
@@ -80,7 +82,7 @@ impl App {
             .await
             .map_err(|error| error.to_string())?;
         let model = Model::new(settings.model.as_ref())?;
-        let store = backends.cache;
+        let store = &backends.cache;
         let caches = Caches {
             company_research: AiCache::new(
                 store.clone(),
@@ -95,13 +97,14 @@ impl App {
                 CacheConfig::resume_analysis().with_model(model.name()),
             ),
             interview_prep: AiCache::new(
-                store,
+                store.clone(),
                 CacheConfig::interview_prep().with_model(model.name()),
             ),
         };
         Ok(Arc::new(Self {
             users: Users::from_json(&settings.users)?,
             limiter: backends.limiter,
+            cache: backends.cache,
             policies,
             responder: Responder::default(),
             caches,

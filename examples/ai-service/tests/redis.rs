@@ -11,6 +11,14 @@ use support::Service;
 const ALICE: &str = "demo-alice";
 const ADMIN: &str = "demo-admin";
 
+/// Waits until Redis has an answer, which is handed out earlier.
+fn research_is_stored(redis: &RedisServer, service: &Service) {
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    while redis.command::<u64>(&["EXISTS", "cache:companyResearch:%index"]) == 0 {
+        assert!(std::time::Instant::now() < deadline, "{}", service.log());
+    }
+}
+
 /// A1, A2, A4, B8: the count is one, and survives a restart of an instance.
 #[tokio::test]
 async fn two_instances_count_as_one() {
@@ -44,6 +52,7 @@ async fn a_second_instance_hits_what_the_first_computed() {
     let body = r#"{"company": "Acme", "lang": "en"}"#;
     let miss = first.post("/api/companyResearch", ALICE, body).await;
     assert_eq!(miss.header("x-cache"), "miss");
+    research_is_stored(&redis, &first);
     drop(first);
     let turned = r#"{"lang": "en", "company": "Acme"}"#;
     let hit = second
@@ -83,6 +92,7 @@ async fn the_keys_are_the_required_ones() {
     assert!((900..=1_000).contains(&ttl), "{ttl}");
 
     service.post("/api/companyResearch", ALICE, "{}").await;
+    research_is_stored(&redis, &service);
     service.get("/api/admin/usage", ADMIN).await;
     service
         .post("/agent/s1/turns/7/tools/search", ALICE, r#"{"cost": 2}"#)
@@ -128,6 +138,37 @@ async fn the_keys_are_the_required_ones() {
     for key in expected.keys() {
         assert!(redis.command::<bool>(&["EXISTS", key]), "{key}");
     }
+}
+
+/// D1: a Redis of the caches' own is connected to at the start and has its own place in `/health`.
+#[tokio::test]
+async fn a_redis_of_the_caches_own_is_watched_too() {
+    let (limits, mut caches) = (RedisServer::start(), RedisServer::start());
+    let urls = [limits.url(), caches.url()];
+    let variables = [("REDIS_URL", &*urls[0]), ("CACHE_REDIS_URL", &*urls[1])];
+    let service = Service::start(&variables);
+    let clients: String = caches.command(&["CLIENT", "LIST"]);
+    assert!(clients.contains("user=limiter"), "not connected: {clients}");
+    let health = service.get("/health", ALICE).await;
+    assert_eq!(health.body["status"], "ok", "{}", health.text);
+    assert_eq!(health.body["cache"]["redis_connected"], true);
+    assert!(health.body["cache"]["ping_latency_ms"].is_number());
+
+    caches.stop();
+    let health = service.get("/health", ALICE).await;
+    assert_eq!(health.status, 200);
+    assert_eq!(health.body["status"], "degraded", "{}", health.text);
+    assert_eq!(health.body["degraded"], true);
+    assert_eq!(health.body["redis_connected"], true);
+    assert_eq!(health.body["cache"]["redis_connected"], false);
+    assert!(!health.text.contains("limiter-secret"));
+
+    let started = Service::start(&variables);
+    assert!(
+        started.start_log.contains("caches miss until it is back"),
+        "{}",
+        started.start_log
+    );
 }
 
 /// C2, D1, D3: without Redis every scope answers by its rule, caches miss, and all comes back.

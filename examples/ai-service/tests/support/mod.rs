@@ -24,6 +24,8 @@ pub(crate) struct Service {
     process: Child,
     base: String,
     lines: Receiver<String>,
+    /// What it logged before it listened, which is read no more.
+    pub(crate) start_log: String,
     client: Client,
 }
 
@@ -78,6 +80,7 @@ impl Service {
             process,
             base,
             lines,
+            start_log: seen.join("\n"),
             client: Client::builder().timeout(PATIENCE).build().unwrap(),
         }
     }
