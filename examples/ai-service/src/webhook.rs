@@ -16,6 +16,10 @@ use crate::app::App;
 use crate::body;
 use crate::problem::Problem;
 
+/// Who sends webhooks. A closed list: each name is a counter, and a name that anybody may make up would
+/// be a limit that anybody may start anew.
+const PROVIDERS: [&str; 4] = ["github", "sendgrid", "slack", "stripe"];
+
 /// The tenant whose webhooks this demo receives.
 const TENANT: &str = "demo";
 
@@ -25,17 +29,17 @@ pub(crate) async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let provider = PROVIDERS
+        .into_iter()
+        .find(|name| *name == provider)
+        .ok_or_else(|| {
+            let names = PROVIDERS.join(", ");
+            Problem::not_found(format!("there is no such provider; there are {names}"))
+        })?;
     let body = body::read(body).await?;
     // Before the limiter: a stranger must not use up the provider's limit.
     check_signature(app.webhook_secret.expose_secret(), &headers, &body)?;
-    let key = Key::new([
-        "ratelimit",
-        TENANT,
-        "webhook",
-        "webhooks",
-        "POST",
-        &provider,
-    ]);
+    let key = Key::new(["ratelimit", TENANT, "webhook", "webhooks", "POST", provider]);
     let decision = app.limiter.check(&app.policies.webhook, &key).await;
     if let Some(refusal) = app.responder.refusal(&decision, "webhook") {
         return Ok(refusal);

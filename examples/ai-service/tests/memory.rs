@@ -270,17 +270,37 @@ async fn an_agents_turn_and_session_are_charged_together() {
     assert_eq!(used(&call(BOB, 1, 1).await), [1, 1]);
 }
 
+fn sign(secret: &str, body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    let digest = mac.finalize().into_bytes();
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256={hex}")
+}
+
+/// A provider that nobody listed has no counter: a sender cannot start a limit anew under another name.
+#[tokio::test]
+async fn providers_are_a_closed_list() {
+    let service = Service::start(&[("WEBHOOK_SECRET", "a secret")]);
+    let signature = sign("a secret", "{}");
+    let headers = [("x-signature", &*signature)];
+    for provider in ["stripe2", "Stripe", "stripe%20", "%73tripe:", "demo"] {
+        let path = format!("/webhooks/{provider}");
+        let refused = service.send(Method::POST, &path, &headers, "{}").await;
+        refused.assert_problem(404);
+        assert!(refused.headers.get("x-ratelimit-limit").is_none());
+    }
+    for provider in ["stripe", "github"] {
+        let path = format!("/webhooks/{provider}");
+        let received = service.send(Method::POST, &path, &headers, "{}").await;
+        assert_eq!(received.number("x-ratelimit-remaining"), 99, "{provider}");
+    }
+}
+
 /// C4: the signature is checked before the limiter.
 #[tokio::test]
 async fn only_signed_webhooks_are_received_and_counted() {
     let service = Service::start(&[("WEBHOOK_SECRET", "another secret")]);
-    let sign = |secret: &str, body: &str| {
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-        mac.update(body.as_bytes());
-        let digest = mac.finalize().into_bytes();
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("sha256={hex}")
-    };
     let send = async |signature: &str, body: &str| {
         let headers = [("x-signature", signature)];
         service
