@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::operations::Operation;
+use crate::path::Path;
 use crate::problem::Problem;
 
 const ENDPOINTS: [&str; 5] = ["users", "usage", "caches", "limits", "audit"];

@@ -11,6 +11,7 @@ mod body;
 mod health;
 mod model;
 mod operations;
+mod path;
 mod problem;
 mod settings;
 mod users;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use limiter::ai_cache::{Answer, ComputeError};
@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::app::App;
 use crate::body;
 use crate::model::{Completion, ModelError};
+use crate::path::Path;
 use crate::problem::Problem;
 use crate::users::User;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hmac::{Hmac, KeyInit, Mac};
@@ -14,6 +14,7 @@ use sha2::Sha256;
 
 use crate::app::App;
 use crate::body;
+use crate::path::Path;
 use crate::problem::Problem;
 
 /// Who sends webhooks. A closed list: each name is a counter, and a name that anybody may make up would

@@ -199,6 +199,9 @@ async fn bad_input_gets_a_problem_and_costs_nothing() {
         ("/agent/s/turns/1/tools/t", ALICE, r#"{"cost": 1e30}"#, 400),
         ("/agent/s/turns/1/tools/t", ALICE, "{}", 400),
         ("/nothing", ALICE, "{}", 404),
+        ("/api/%FF", ALICE, "{}", 400),
+        ("/webhooks/%FF", ALICE, "{}", 400),
+        ("/agent/%FF/turns/1/tools/t", ALICE, "{}", 400),
         ("/health", ALICE, "{}", 405),
     ] {
         let reply = service.post(path, key, body).await;
@@ -208,10 +211,9 @@ async fn bad_input_gets_a_problem_and_costs_nothing() {
         .send(Method::POST, "/api/coverLetter", &[], "{}")
         .await;
     missing.assert_problem(401);
-    service
-        .get("/api/admin/nope", ADMIN)
-        .await
-        .assert_problem(404);
+    for (path, status) in [("/api/admin/nope", 404), ("/api/admin/%FF", 400)] {
+        service.get(path, ADMIN).await.assert_problem(status);
+    }
     service
         .get("/api/admin/users", ALICE)
         .await
