@@ -1,0 +1,127 @@
+//! What the service refuses, on the embedded default.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+
+mod support;
+
+use hmac::{Hmac, KeyInit, Mac};
+use reqwest::Method;
+use sha2::Sha256;
+use support::Service;
+
+const ALICE: &str = "demo-alice";
+const ADMIN: &str = "demo-admin";
+
+#[tokio::test]
+async fn bad_input_gets_a_problem_and_costs_nothing() {
+    let service = Service::start(&[]);
+    let big = format!(r#"{{"a": "{}"}}"#, "x".repeat(64 * 1024));
+    for (path, key, body, status) in [
+        ("/api/nope", ALICE, "{}", 404),
+        ("/api/coverLetter", ALICE, "{", 400),
+        ("/api/coverLetter", ALICE, "[1]", 400),
+        ("/api/coverLetter", ALICE, "", 400),
+        ("/api/coverLetter", ALICE, big.as_str(), 413),
+        ("/api/coverLetter", "wrong", "{}", 401),
+        ("/agent/s/turns/1/tools/t", ALICE, r#"{"cost": 0}"#, 400),
+        ("/agent/s/turns/1/tools/t", ALICE, r#"{"cost": -1}"#, 400),
+        ("/agent/s/turns/1/tools/t", ALICE, r#"{"cost": 1.5}"#, 400),
+        ("/agent/s/turns/1/tools/t", ALICE, r#"{"cost": 1e30}"#, 400),
+        ("/agent/s/turns/1/tools/t", ALICE, "{}", 400),
+        ("/nothing", ALICE, "{}", 404),
+        ("/api/%FF", ALICE, "{}", 400),
+        ("/webhooks/%FF", ALICE, "{}", 400),
+        ("/agent/%FF/turns/1/tools/t", ALICE, "{}", 400),
+        ("/health", ALICE, "{}", 405),
+    ] {
+        let reply = service.post(path, key, body).await;
+        reply.assert_problem(status);
+    }
+    let missing = service
+        .send(Method::POST, "/api/coverLetter", &[], "{}")
+        .await;
+    missing.assert_problem(401);
+    for (path, status) in [("/api/admin/nope", 404), ("/api/admin/%FF", 400)] {
+        service.get(path, ADMIN).await.assert_problem(status);
+    }
+    service
+        .get("/api/admin/users", ALICE)
+        .await
+        .assert_problem(403);
+    let first = service.post("/api/coverLetter", ALICE, "{}").await;
+    assert_eq!(first.number("x-ratelimit-remaining"), 19);
+}
+
+/// A cost above the limit can never pass: a 400 of its own type, without a time to wait.
+#[tokio::test]
+async fn a_cost_above_the_limit_is_never() {
+    let service = Service::start(&[]);
+    for cost in ["11", "18446744073709551615"] {
+        let body = format!(r#"{{"cost": {cost}}}"#);
+        let never = service
+            .post("/agent/s/turns/1/tools/search", ALICE, body)
+            .await;
+        never.assert_problem(400);
+        assert!(never.headers.get("retry-after").is_none());
+        let kind = never.body["type"].as_str().unwrap();
+        assert!(kind.ends_with("cost-above-limit"), "{kind}");
+    }
+}
+
+fn sign(secret: &str, body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    let digest = mac.finalize().into_bytes();
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256={hex}")
+}
+
+/// A provider that nobody listed has no counter: a sender cannot start a limit anew under another name.
+#[tokio::test]
+async fn providers_are_a_closed_list() {
+    let service = Service::start(&[("WEBHOOK_SECRET", "a secret")]);
+    let signature = sign("a secret", "{}");
+    let headers = [("x-signature", &*signature)];
+    for provider in ["stripe2", "Stripe", "stripe%20", "%73tripe:", "demo"] {
+        let path = format!("/webhooks/{provider}");
+        let refused = service.send(Method::POST, &path, &headers, "{}").await;
+        refused.assert_problem(404);
+        assert!(refused.headers.get("x-ratelimit-limit").is_none());
+    }
+    for provider in ["stripe", "github"] {
+        let path = format!("/webhooks/{provider}");
+        let received = service.send(Method::POST, &path, &headers, "{}").await;
+        assert_eq!(received.number("x-ratelimit-remaining"), 99, "{provider}");
+    }
+}
+
+/// C4: the signature is checked before the limiter.
+#[tokio::test]
+async fn only_signed_webhooks_are_received_and_counted() {
+    let service = Service::start(&[("WEBHOOK_SECRET", "another secret")]);
+    let send = async |signature: &str, body: &str| {
+        let headers = [("x-signature", signature)];
+        service
+            .send(Method::POST, "/webhooks/stripe", &headers, body)
+            .await
+    };
+    let body = r#"{"event": "paid"}"#;
+    for _ in 0..150 {
+        send(&sign("demo-webhook-secret", body), body)
+            .await
+            .assert_problem(401);
+    }
+    send(&sign("another secret", body), "{}")
+        .await
+        .assert_problem(401);
+    service
+        .send(Method::POST, "/webhooks/stripe", &[], body)
+        .await
+        .assert_problem(401);
+    let received = send(&sign("another secret", body), body).await;
+    assert_eq!(received.status, 202);
+    assert_eq!(
+        received.number("x-ratelimit-remaining"),
+        99,
+        "strangers used nothing up"
+    );
+}
