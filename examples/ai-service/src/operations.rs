@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use limiter::ai_cache::{Answer, ComputeError};
+use limiter::ai_cache::{Answer, CacheRequest, ComputeError};
 use limiter::{Key, Policy};
 use serde_json::{Map, Value, json};
 
@@ -74,6 +74,8 @@ impl Operation {
     }
 }
 
+const UNUSABLE: &str = "a parameter cannot be told apart from others: a number is too large or too long, or the nesting too deep";
+
 pub(crate) async fn run(
     State(app): State<Arc<App>>,
     Path(operation): Path<String>,
@@ -84,6 +86,9 @@ pub(crate) async fn run(
     let user = app.users.authenticate(&headers)?;
     let operation = Operation::parse(&operation)?;
     let parameters = body::object(&body::read(body).await?)?;
+    CacheRequest::new(operation.name(), &parameters)
+        .key()
+        .map_err(|_| Problem::bad_request(UNUSABLE))?;
 
     let policy = operation.policy(&app).map_err(internal)?;
     let decision = app.limiter.check(policy, &operation.key(user)).await;
@@ -152,9 +157,7 @@ fn render(operation: Operation, completion: &Completion) -> Json<Value> {
 fn cache_failed(error: ComputeError) -> Problem {
     match error.downcast_ref::<ModelError>() {
         Some(error) => model_failed(error.clone()),
-        None if matches!(error, ComputeError::Input(_)) => Problem::bad_request(
-            "a parameter cannot be told apart from others: a number is too large or too long",
-        ),
+        None if matches!(error, ComputeError::Input(_)) => Problem::bad_request(UNUSABLE),
         None => {
             tracing::error!(%error, "no answer");
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no answer; try again")

@@ -14,6 +14,12 @@ const ADMIN: &str = "demo-admin";
 #[tokio::test]
 async fn bad_input_gets_a_problem_and_costs_nothing() {
     let service = Service::start(&[]);
+    let deep = |levels| format!(r#"{{"a": {}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+    // The deepest that the cache takes, and one more.
+    let (deepest, too_deep) = (deep(126), deep(127));
+    let taken = service.post("/api/jobExtraction", ALICE, deepest).await;
+    assert_eq!(taken.status, 200, "{taken:?}");
+    let long = format!(r#"{{"id": {}}}"#, "9".repeat(40));
     let big = format!(r#"{{"a": "{}"}}"#, "x".repeat(64 * 1024));
     for (path, key, body, status) in [
         ("/api/nope", ALICE, "{}", 404),
@@ -21,6 +27,10 @@ async fn bad_input_gets_a_problem_and_costs_nothing() {
         ("/api/coverLetter", ALICE, "[1]", 400),
         ("/api/coverLetter", ALICE, "", 400),
         ("/api/coverLetter", ALICE, big.as_str(), 413),
+        ("/api/coverLetter", ALICE, r#"{"id": 1e999}"#, 400),
+        ("/api/jobExtraction", ALICE, r#"{"id": 1e999}"#, 400),
+        ("/api/jobExtraction", ALICE, long.as_str(), 400),
+        ("/api/jobExtraction", ALICE, too_deep.as_str(), 400),
         ("/api/coverLetter", "wrong", "{}", 401),
         ("/agent/s/turns/1/tools/t", ALICE, r#"{"cost": 0}"#, 400),
         ("/agent/s/turns/1/tools/t", ALICE, r#"{"cost": -1}"#, 400),
@@ -35,6 +45,8 @@ async fn bad_input_gets_a_problem_and_costs_nothing() {
     ] {
         let reply = service.post(path, key, body).await;
         reply.assert_problem(status);
+        let limited = reply.headers.get("x-ratelimit-limit");
+        assert!(limited.is_none(), "charged: {path} {reply:?}");
     }
     let missing = service
         .send(Method::POST, "/api/coverLetter", &[], "{}")
@@ -49,6 +61,8 @@ async fn bad_input_gets_a_problem_and_costs_nothing() {
         .assert_problem(403);
     let first = service.post("/api/coverLetter", ALICE, "{}").await;
     assert_eq!(first.number("x-ratelimit-remaining"), 19);
+    let second = service.post("/api/jobExtraction", ALICE, "{}").await;
+    assert_eq!(second.number("x-ratelimit-remaining"), 18);
 }
 
 /// A cost above the limit can never pass: a 400 of its own type, without a time to wait.
