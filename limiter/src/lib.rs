@@ -32,6 +32,7 @@ assert_eq!((decision.limit, decision.remaining), (20, 19));
 //!   [`Backends`], a limiter and a cache store.
 //! - `http`: headers, bodies and a tower layer. `ai_cache`: typed caches. `config`: policies from a
 //!   file. `metrics`: every decision counted.
+//!   [`outcome`]: what became of each charge, in the same words for metrics and audit trails.
 //! - Contracts for implementors of stores and wrappers are in [`limiter_core`], re-exported as
 //!   [`core`].
 //!
@@ -52,6 +53,7 @@ mod backends;
 pub mod config;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+pub mod outcome;
 
 #[cfg(feature = "ai-cache")]
 pub use ai_cache;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use limiter::core::limit::wrap::{Event, Observer};
-use limiter::core::limit::{Action, Verdict};
+use limiter::outcome;
 use serde::Serialize;
 
 /// How many decisions are remembered.
@@ -44,21 +44,8 @@ impl Observer for Audit {
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
         });
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (index, step) in event.group.steps().iter().enumerate() {
-            let Action::Charge { cost } = step.action else {
-                continue;
-            };
-            let (outcome, source) = match event.result {
-                Ok(observed) => observed.get(index).map_or(("unknown", "none"), |observed| {
-                    let outcome = match observed.verdict {
-                        Verdict::Admit => "admit",
-                        Verdict::Deny { .. } => "deny",
-                        Verdict::Never => "never",
-                    };
-                    (outcome, observed.source.as_str())
-                }),
-                Err(error) => (error.kind().as_str(), "none"),
-            };
+        for charged in outcome::charges(event) {
+            let step = charged.step;
             if entries.len() == LENGTH {
                 entries.pop_front();
             }
@@ -67,9 +54,11 @@ impl Observer for Audit {
                 policy: step.policy.name().to_owned(),
                 scope: step.policy.scope().to_owned(),
                 key: step.key.to_string(),
-                cost,
-                outcome,
-                source,
+                cost: charged.cost,
+                outcome: charged.outcome,
+                source: charged
+                    .observed
+                    .map_or("none", |observed| observed.source.as_str()),
                 elapsed_micros: u64::try_from(event.elapsed.as_micros()).unwrap_or(u64::MAX),
             });
         }

@@ -81,7 +81,7 @@ async fn the_6th_admin_call_of_a_minute_is_refused() {
                 .iter()
                 .any(|decision| {
                     decision["key"] == "ratelimit:user:alice:coverLetter"
-                        && decision["outcome"] == "admit"
+                        && decision["outcome"] == "allowed"
                 })
         }),
     ];
@@ -214,6 +214,26 @@ async fn an_agents_turn_and_session_are_charged_together() {
     }
     call(ALICE, 11, 1).await.assert_limited("search", 100);
     assert_eq!(used(&call(BOB, 1, 1).await), [1, 1]);
+}
+
+/// C6: the audit trail and the metrics say the same of a denied group's steps.
+#[tokio::test]
+async fn the_audit_trail_and_the_metrics_agree() {
+    let service = Service::start(&[]);
+    for cost in [8, 8] {
+        let body = format!(r#"{{"cost": {cost}}}"#);
+        let path = "/agent/s1/turns/1/tools/search";
+        service.post(path, ALICE, body).await;
+    }
+    let metrics = service.send(Method::GET, "/metrics", &[], "").await.text;
+    let audit = service.get("/api/admin/audit", ADMIN).await;
+    let decisions = audit.body["decisions"].as_array().unwrap();
+    for (policy, outcome) in [("agent-turn", "denied"), ("agent-session", "not_charged")] {
+        let last = decisions.iter().find(|entry| entry["policy"] == policy);
+        assert_eq!(last.unwrap()["outcome"], outcome, "{policy}");
+        let line = format!(r#"policy="{policy}",scope="agent",outcome="{outcome}""#);
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
 }
 
 #[tokio::test]
