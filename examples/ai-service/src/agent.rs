@@ -1,5 +1,8 @@
-//! `POST /agent/{session}/turns/{turn}/tools/{tool}`: an agent's tool calls, limited per turn and per
-//! session in one step (E1, E3).
+//! `POST /agent/{session}/turns/{turn}/tools/{tool}`: an agent's tool calls, limited per turn, per
+//! session and per user in one step (E1, E3).
+//!
+//! The names in the path are the caller's to choose, and each one is a counter. The user's own limit
+//! bounds how many a user can make: a call that it denies charges nothing.
 
 use std::sync::Arc;
 
@@ -17,6 +20,7 @@ use crate::app::App;
 use crate::body;
 use crate::path::Path;
 use crate::problem::Problem;
+use crate::users::is_plain;
 
 /// What a tool call costs.
 #[derive(Deserialize)]
@@ -42,16 +46,22 @@ pub(crate) async fn use_tool(
         return Err(Problem::bad_request("a tool call costs at least 1"));
     }
 
+    for (what, name) in [("session", &session), ("turn", &turn), ("tool", &tool)] {
+        check_name(what, name)?;
+    }
+
     // A session is its user's own: whoever guesses its name gets another one. User ids hold no '/'.
     let session = format!("{}/{session}", user.id);
     let of_session = Key::new(["rate", &session, &tool]);
     let of_turn = Key::new(["rate", &session, &turn, &tool]);
+    let of_user = Key::new(["ratelimit", "agent", &user.id]);
     let policies = &app.policies;
     let decision = app
         .limiter
         .check_all(&[
             Charge::new(&policies.agent_turn, &of_turn).with_cost(call.cost),
             Charge::new(&policies.agent_session, &of_session).with_cost(call.cost),
+            Charge::new(&policies.agent_user, &of_user).with_cost(call.cost),
         ])
         .await;
     let asked = Asked::default().operation(&tool).cost(call.cost);
@@ -64,6 +74,19 @@ pub(crate) async fn use_tool(
     app.responder
         .write_headers(&decision, response.headers_mut());
     Ok(response)
+}
+
+/// The longest name of a session, a turn or a tool.
+const MAX_NAME: usize = 64;
+
+/// Names are short and plain, because counters are made of them.
+fn check_name(what: &str, name: &str) -> Result<(), Problem> {
+    if name.len() <= MAX_NAME && is_plain(name) {
+        return Ok(());
+    }
+    Err(Problem::bad_request(format!(
+        "the {what} must be 1 to {MAX_NAME} letters, digits, - and _"
+    )))
 }
 
 fn level(decision: &Decision) -> Value {

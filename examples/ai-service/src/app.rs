@@ -48,6 +48,7 @@ pub(crate) struct Policies {
     pub(crate) webhook: Policy,
     pub(crate) agent_turn: Policy,
     pub(crate) agent_session: Policy,
+    pub(crate) agent_user: Policy,
 }
 
 /// The four caches of B4. Company research and job extraction are everybody's; a resume's and an
@@ -155,6 +156,7 @@ impl Policies {
             webhook: all.get("webhook")?.clone(),
             agent_turn: all.get("agent-turn")?.clone(),
             agent_session: all.get("agent-session")?.clone(),
+            agent_user: all.get("agent-user")?.clone(),
             all,
         })
     }

@@ -42,8 +42,7 @@ impl Users {
         let mut users = HashMap::new();
         for line in lines {
             for id in [&line.user, &line.tenant] {
-                let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-                if id.is_empty() || !id.chars().all(plain) {
+                if !is_plain(id) {
                     return Err(format!("the id {id:?} must be letters, digits, - and _"));
                 }
             }
@@ -101,6 +100,12 @@ impl Users {
         users.sort_by(|a, b| a.id.cmp(&b.id));
         users
     }
+}
+
+/// Whether a name can be a part of a counter's key as it is: letters, digits, - and _, at least one.
+pub(crate) fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    !name.is_empty() && name.chars().all(plain)
 }
 
 fn digest(key: &str) -> [u8; 32] {

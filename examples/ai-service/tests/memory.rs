@@ -199,21 +199,45 @@ async fn an_agents_turn_and_session_are_charged_together() {
             .map(|limit| limit["used"].as_u64().unwrap())
             .collect::<Vec<_>>()
     };
-    assert_eq!(used(&call(ALICE, 1, 7).await), [7, 7]);
+    assert_eq!(used(&call(ALICE, 1, 7).await), [7, 7, 7]);
     call(ALICE, 1, 4).await.assert_limited("search", 10);
     assert_eq!(
         used(&call(ALICE, 1, 3).await),
-        [10, 10],
+        [10, 10, 10],
         "the refused call cost nothing"
     );
     for turn in 2..=10 {
         assert_eq!(
             used(&call(ALICE, turn, 10).await),
-            [10, 10 * u64::from(turn)]
+            [10, 10 * u64::from(turn), 10 * u64::from(turn)]
         );
     }
     call(ALICE, 11, 1).await.assert_limited("search", 100);
-    assert_eq!(used(&call(BOB, 1, 1).await), [1, 1]);
+    assert_eq!(used(&call(BOB, 1, 1).await), [1, 1, 1]);
+}
+
+/// A user who makes up sessions, turns and tools makes counters of them, but no more than the user's
+/// own limit allows, in whatever way they are made up.
+#[tokio::test]
+async fn made_up_sessions_end_at_the_users_own_limit() {
+    let service = Service::start(&[]);
+    let call = async |user: &str, path: String| service.post(&path, user, r#"{"cost": 10}"#).await;
+    for made_up in 0..100 {
+        let path = match made_up % 3 {
+            0 => format!("/agent/s{made_up}/turns/1/tools/t"),
+            1 => format!("/agent/s/turns/{made_up}/tools/t{made_up}"),
+            _ => format!("/agent/s/turns/1/tools/t{made_up}"),
+        };
+        assert_eq!(call(ALICE, path).await.status, 200);
+    }
+    for made_up in 100..110 {
+        let path = format!("/agent/s{made_up}/turns/1/tools/t");
+        let refused = call(ALICE, path).await;
+        refused.assert_limited("t", 1_000);
+        assert_eq!(refused.body["policy"], "agent-user");
+    }
+    let other = call(BOB, "/agent/s/turns/1/tools/t".to_owned()).await;
+    assert_eq!(other.status, 200);
 }
 
 /// C6: the audit trail and the metrics say the same of a denied group's steps.

@@ -48,6 +48,24 @@ async fn bad_input_gets_a_problem_and_costs_nothing() {
         let limited = reply.headers.get("x-ratelimit-limit");
         assert!(limited.is_none(), "charged: {path} {reply:?}");
     }
+    let (longest, too_long) = ("s".repeat(64), "s".repeat(65));
+    for odd in [too_long.as_str(), "a%20b", "a:b", "a%2Fb", "%C3%A9", "a%0A"] {
+        for path in [
+            format!("/agent/{odd}/turns/1/tools/t"),
+            format!("/agent/s/turns/{odd}/tools/t"),
+            format!("/agent/s/turns/1/tools/{odd}"),
+        ] {
+            let reply = service.post(&path, ALICE, r#"{"cost": 1}"#).await;
+            reply.assert_problem(400);
+        }
+    }
+    let path = format!("/agent/{longest}/turns/1/tools/t");
+    let taken = service.post(&path, ALICE, r#"{"cost": 1}"#).await;
+    let of_user = &taken.body["limits"][2];
+    assert_eq!(
+        (of_user["used"].as_u64(), taken.status.as_u16()),
+        (Some(1), 200)
+    );
     let missing = service
         .send(Method::POST, "/api/coverLetter", &[], "{}")
         .await;
