@@ -21,7 +21,7 @@ use crate::audit::Audit;
 use crate::model::{Completion, Model};
 use crate::operations::Operation;
 use crate::problem::Problem;
-use crate::settings::Settings;
+use crate::settings::{DEMO_USERS, Settings};
 use crate::users::Users;
 use crate::{admin, agent, health, operations, webhook};
 
@@ -102,8 +102,14 @@ impl App {
                 CacheConfig::interview_prep().with_model(model.name()),
             ),
         };
+        let users = Users::from_json(&settings.users)?;
+        if users.share_a_key_with(&Users::from_json(DEMO_USERS)?) {
+            tracing::warn!(
+                "demo users are active: everybody knows their keys, an admin's too; set USERS_FILE to a file with keys of your own"
+            );
+        }
         Ok(Arc::new(Self {
-            users: Users::from_json(&settings.users)?,
+            users,
             limiter: backends.limiter,
             cache: backends.cache,
             policies,

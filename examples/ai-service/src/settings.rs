@@ -5,6 +5,9 @@ use std::fs;
 
 use secrecy::SecretString;
 
+/// The users of the demo, whose keys everybody knows.
+pub(crate) const DEMO_USERS: &str = include_str!("../users.json");
+
 /// Settings of one run; every variable has a default for the demo.
 pub(crate) struct Settings {
     /// `BIND`: where to listen.
@@ -55,7 +58,7 @@ impl Settings {
         };
         Ok(Self {
             bind: get("BIND").unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
-            users: file("USERS_FILE", include_str!("../users.json"))?,
+            users: file("USERS_FILE", DEMO_USERS)?,
             limits: file("LIMITS_FILE", include_str!("../limits.json"))?,
             webhook_secret: get("WEBHOOK_SECRET").map(SecretString::from),
             model,

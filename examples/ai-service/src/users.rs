@@ -74,9 +74,7 @@ impl Users {
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, key)| key.trim())
-            .ok_or_else(|| {
-                Problem::unauthorized("send an API key: Authorization: Bearer demo-alice")
-            })?;
+            .ok_or_else(|| Problem::unauthorized("send an API key: Authorization: Bearer KEY"))?;
         self.0
             .get(&digest(key))
             .ok_or_else(|| Problem::unauthorized("this API key is not known"))
@@ -92,6 +90,11 @@ impl Users {
             StatusCode::FORBIDDEN,
             "this API key is not an admin's",
         ))
+    }
+
+    /// Whether somebody here has the key of somebody there.
+    pub(crate) fn share_a_key_with(&self, other: &Self) -> bool {
+        self.0.keys().any(|key| other.0.contains_key(key))
     }
 
     /// Everybody, by id.

@@ -70,6 +70,7 @@ async fn bad_input_gets_a_problem_and_costs_nothing() {
         .send(Method::POST, "/api/coverLetter", &[], "{}")
         .await;
     missing.assert_problem(401);
+    assert!(!missing.text.contains("demo"), "{}", missing.text);
     for (path, status) in [("/api/admin/nope", 404), ("/api/admin/%FF", 400)] {
         service.get(path, ADMIN).await.assert_problem(status);
     }

@@ -30,6 +30,32 @@ fn a_malformed_redis_url_stops_the_start() {
     }
 }
 
+/// Demo keys are no secret: that they work is said once, without them.
+#[test]
+fn active_demo_users_are_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let demo = include_str!("../users.json");
+    let copied = file(
+        "copied.json",
+        &demo.replace("alice\", \"tenant", "eve\", \"tenant"),
+    );
+    let own = file(
+        "own.json",
+        r#"[{"key": "my own", "user": "alice", "tenant": "demo"}]"#,
+    );
+    for (users, warnings) in [("", 1), (&copied, 1), (&own, 0)] {
+        let service = Service::start(&[("USERS_FILE", users)]);
+        let log = &service.start_log;
+        assert_eq!(log.matches("demo users are active").count(), warnings);
+        assert!(!log.contains("demo-"), "{log}");
+    }
+}
+
 #[test]
 fn a_taken_port_is_named() {
     let service = Service::start(&[]);
