@@ -22,7 +22,7 @@ use crate::path::Path;
 use crate::problem::Problem;
 use crate::users::is_plain;
 
-/// What a tool call costs.
+/// What a tool call costs: `{"cost": n}`, a whole number of at least 1.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Call {
@@ -37,11 +37,7 @@ pub(crate) async fn use_tool(
 ) -> Result<Response, Problem> {
     let user = app.users.authenticate(&headers)?;
     let body = body::read(body).await?;
-    let call: Call = serde_json::from_slice(&body).map_err(|error| {
-        Problem::bad_request(format!(
-            "the body must be {{\"cost\": n}} with a whole number of at least 1: {error}"
-        ))
-    })?;
+    let call: Call = body::object(&body)?;
     if call.cost == 0 {
         return Err(Problem::bad_request("a tool call costs at least 1"));
     }

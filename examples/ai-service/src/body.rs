@@ -3,7 +3,7 @@
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde_json::{Map, Value};
+use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
 
@@ -22,8 +22,11 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-/// The body as a JSON object.
-pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
+/// The body as a JSON object. An array is refused, of which serde would make a struct as well.
+pub(crate) fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::bad_request("the body must be a JSON object"));
+    }
     serde_json::from_slice(bytes)
-        .map_err(|error| Problem::bad_request(format!("the body is no JSON object: {error}")))
+        .map_err(|error| Problem::bad_request(format!("the body cannot be used: {error}")))
 }

@@ -8,6 +8,7 @@ mod agent;
 mod app;
 mod audit;
 mod body;
+mod header;
 mod health;
 mod model;
 mod operations;

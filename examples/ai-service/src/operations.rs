@@ -85,7 +85,7 @@ pub(crate) async fn run(
     // Whatever is wrong with a request is said before it is charged.
     let user = app.users.authenticate(&headers)?;
     let operation = Operation::parse(&operation)?;
-    let parameters = body::object(&body::read(body).await?)?;
+    let parameters: Map<String, Value> = body::object(&body::read(body).await?)?;
     CacheRequest::new(operation.name(), &parameters)
         .key()
         .map_err(|_| Problem::bad_request(UNUSABLE))?;

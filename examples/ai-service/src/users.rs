@@ -7,6 +7,7 @@ use limiter::Key;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::header::only;
 use crate::problem::Problem;
 
 /// The users by the digest of their key, so that a lookup tells nothing by its time.
@@ -68,9 +69,7 @@ impl Users {
 
     /// The user of a request's bearer key.
     pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<&User, Problem> {
-        let key = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
+        let key = only(headers, &header::AUTHORIZATION)?
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, key)| key.trim())

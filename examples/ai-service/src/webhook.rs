@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hmac::{Hmac, KeyInit, Mac};
 use limiter::Key;
@@ -14,12 +14,15 @@ use sha2::Sha256;
 
 use crate::app::App;
 use crate::body;
+use crate::header::only;
 use crate::path::Path;
 use crate::problem::Problem;
 
 /// Who sends webhooks. A closed list: each name is a counter, and a name that anybody may make up would
 /// be a limit that anybody may start anew.
 const PROVIDERS: [&str; 4] = ["github", "sendgrid", "slack", "stripe"];
+
+const SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
 
 /// The tenant whose webhooks this demo receives.
 const TENANT: &str = "demo";
@@ -59,9 +62,7 @@ fn check_signature(secret: &str, headers: &HeaderMap, body: &[u8]) -> Result<(),
             "sign the body: X-Signature: sha256=<hex HMAC-SHA-256 under the webhook secret>",
         )
     };
-    let signature = headers
-        .get("x-signature")
-        .and_then(|value| value.to_str().ok())
+    let signature = only(headers, &SIGNATURE)?
         .and_then(|value| value.strip_prefix("sha256="))
         .and_then(unhex)
         .ok_or_else(wrong)?;

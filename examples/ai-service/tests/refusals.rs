@@ -37,6 +37,20 @@ async fn bad_input_gets_a_problem_and_costs_nothing() {
         ("/agent/s/turns/1/tools/t", ALICE, r#"{"cost": 1.5}"#, 400),
         ("/agent/s/turns/1/tools/t", ALICE, r#"{"cost": 1e30}"#, 400),
         ("/agent/s/turns/1/tools/t", ALICE, "{}", 400),
+        ("/agent/s/turns/1/tools/t", ALICE, "[1]", 400),
+        ("/agent/s/turns/1/tools/t", ALICE, " [1]", 400),
+        (
+            "/agent/s/turns/1/tools/t",
+            ALICE,
+            r#"{"cost": 1, "cost": 2}"#,
+            400,
+        ),
+        (
+            "/agent/s/turns/1/tools/t",
+            ALICE,
+            r#"{"cost": 1, "by": "a"}"#,
+            400,
+        ),
         ("/nothing", ALICE, "{}", 404),
         ("/api/%FF", ALICE, "{}", 400),
         ("/webhooks/%FF", ALICE, "{}", 400),
@@ -82,6 +96,31 @@ async fn bad_input_gets_a_problem_and_costs_nothing() {
     assert_eq!(first.number("x-ratelimit-remaining"), 19);
     let second = service.post("/api/jobExtraction", ALICE, "{}").await;
     assert_eq!(second.number("x-ratelimit-remaining"), 18);
+}
+
+/// Of two headers, what stands in front of the service may have judged the other one.
+#[tokio::test]
+async fn a_header_sent_twice_is_refused() {
+    let service = Service::start(&[("WEBHOOK_SECRET", "a secret")]);
+    let signature = sign("a secret", "{}");
+    let alice = "Bearer demo-alice";
+    for (path, name, value) in [
+        ("/api/coverLetter", "authorization", alice),
+        ("/agent/s/turns/1/tools/t", "authorization", alice),
+        ("/webhooks/stripe", "x-signature", &signature),
+    ] {
+        for other in [value, "Bearer x", ""] {
+            for headers in [
+                [(name, value), (name, other)],
+                [(name, other), (name, value)],
+            ] {
+                let reply = service.send(Method::POST, path, &headers, "{}").await;
+                reply.assert_problem(400);
+                let detail = reply.body["detail"].as_str().unwrap();
+                assert!(detail.contains(name), "{detail}");
+            }
+        }
+    }
 }
 
 /// A cost above the limit can never pass: a 400 of its own type, without a time to wait.
