@@ -1,4 +1,6 @@
-//! Request bodies: bounded, and JSON objects.
+//! Request bodies: bounded in size and time, and JSON objects.
+
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
@@ -10,9 +12,19 @@ use crate::problem::Problem;
 /// The largest body: 64 KiB.
 const MAX_BYTES: usize = 64 * 1024;
 
+/// How long a body may take to arrive.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The whole body.
 pub(crate) async fn read(body: Body) -> Result<Bytes, Problem> {
-    match Limited::new(body, MAX_BYTES).collect().await {
+    let collected = tokio::time::timeout(TIMEOUT, Limited::new(body, MAX_BYTES).collect());
+    let Ok(collected) = collected.await else {
+        return Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not arrive within {} s", TIMEOUT.as_secs()),
+        ));
+    };
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,

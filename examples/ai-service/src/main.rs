@@ -14,6 +14,7 @@ mod model;
 mod operations;
 mod path;
 mod problem;
+mod serve;
 mod settings;
 mod users;
 mod webhook;
@@ -54,16 +55,13 @@ async fn run() -> Result<(), String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     tracing::info!("listening on http://{address}");
     let (stopping, stop) = tokio::sync::oneshot::channel();
-    let serve = axum::serve(listener, app.router()).with_graceful_shutdown(async {
+    let serve = serve::serve(listener, app.router(), async {
         stop_signal().await;
         // Lost only if nobody waits any more.
         let _ = stopping.send(());
     });
     tokio::select! {
-        result = async { serve.await } => {
-            result.map_err(|error| error.to_string())?;
-            tracing::info!("stopped; open requests were answered");
-        }
+        () = serve => tracing::info!("stopped; open requests were answered"),
         () = drained(stop) => tracing::warn!("stopped; some requests were still open"),
     }
     Ok(())
