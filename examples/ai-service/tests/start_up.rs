@@ -12,6 +12,16 @@ fn failing_start(variables: &[(&str, &str)]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+/// Colours are for terminals; a file or a log collector gets plain text.
+#[test]
+fn logs_are_plain_text_where_nobody_looks() {
+    let service = Service::start(&[]);
+    let failed = failing_start(&[("REDIS_URL", "nope")]);
+    for log in [&service.start_log, &failed] {
+        assert!(!log.is_empty() && !log.contains('\u{1b}'), "{log:?}");
+    }
+}
+
 /// One clear line, and no password in it.
 #[test]
 fn a_malformed_redis_url_stops_the_start() {
