@@ -14,6 +14,22 @@ use limiter_core::limit::{Observed, Step};
 
 use crate::outcome;
 
+/// Upper bounds of buckets that suit the histograms, by the metric's name, for the application's
+/// recorder: with buckets, unlike with quantiles, the histograms of several instances add up.
+pub const BUCKETS: [(&str, &[f64]); 2] = [
+    (
+        "limiter_check_seconds",
+        &[
+            1e-6, 1e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+            1.0,
+        ],
+    ),
+    (
+        "limiter_used_ratio",
+        &[0.1, 0.25, 0.5, 0.75, 0.8, 0.9, 0.95, 1.0],
+    ),
+];
+
 /// Counts every group that a store answered. Stateless: the recorder is the application's.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Metrics;

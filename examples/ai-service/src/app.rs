@@ -1,7 +1,6 @@
 //! What every request shares: users, limits, caches, the model.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -24,9 +23,6 @@ use crate::problem::Problem;
 use crate::settings::{DEMO_USERS, Settings};
 use crate::users::Users;
 use crate::{admin, agent, health, operations, webhook};
-
-/// How often the metrics' samples are folded.
-const UPKEEP: Duration = Duration::from_secs(5);
 
 pub(crate) struct App {
     pub(crate) users: Users,
@@ -63,17 +59,7 @@ pub(crate) struct Caches {
 impl App {
     /// Reads the files, chooses the backend and the model.
     pub(crate) async fn new(settings: Settings) -> Result<Arc<Self>, String> {
-        let metrics = metrics_exporter_prometheus::PrometheusBuilder::new()
-            .install_recorder()
-            .map_err(|error| format!("metrics cannot be installed: {error}"))?;
-        let upkeep = metrics.clone();
-        tokio::spawn(async move {
-            // Histograms keep their samples until somebody asks; nobody may.
-            loop {
-                tokio::time::sleep(UPKEEP).await;
-                upkeep.run_upkeep();
-            }
-        });
+        let metrics = health::install_metrics()?;
         let policies = Policies::new(&settings.limits).map_err(|error| error.to_string())?;
         let audit = Arc::new(Audit::default());
         let backends = limiter::Builder::new()

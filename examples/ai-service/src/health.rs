@@ -1,12 +1,14 @@
 //! `GET /health` (D1) and `GET /metrics` (C5).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use limiter::core::Health;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -38,6 +40,31 @@ fn is_redis(health: &Health) -> bool {
 
 fn millis(health: &Health) -> Option<f64> {
     health.latency.map(|latency| latency.as_secs_f64() * 1e3)
+}
+
+/// How often the metrics' samples are folded.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Makes the process's metrics what `/metrics` shows.
+pub(crate) fn install_metrics() -> Result<PrometheusHandle, String> {
+    let failed = |error: BuildError| format!("metrics cannot be installed: {error}");
+    let mut builder = PrometheusBuilder::new();
+    for (name, buckets) in limiter::metrics::BUCKETS {
+        let name = Matcher::Full(name.to_owned());
+        builder = builder
+            .set_buckets_for_metric(name, buckets)
+            .map_err(failed)?;
+    }
+    let metrics = builder.install_recorder().map_err(failed)?;
+    let upkeep = metrics.clone();
+    tokio::spawn(async move {
+        // Histograms keep their samples until somebody asks; nobody may.
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(metrics)
 }
 
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {

@@ -272,6 +272,14 @@ async fn health_metrics_and_the_front_page_read_well() {
     let metrics = service.send(Method::GET, "/metrics", &[], "").await;
     let line = r#"limiter_checks_total{policy="coverLetter",scope="api",outcome="allowed",source="memory"} 1"#;
     assert!(metrics.text.contains(line), "{}", metrics.text);
+    for line in [
+        "# TYPE limiter_check_seconds histogram",
+        r#"limiter_check_seconds_bucket{le="1"} 1"#,
+        "# TYPE limiter_used_ratio histogram",
+        r#"limiter_used_ratio_bucket{policy="coverLetter",scope="api",le="0.1"} 1"#,
+    ] {
+        assert!(metrics.text.contains(line), "{line}: {}", metrics.text);
+    }
     let page = service.send(Method::GET, "/", &[], "").await;
     assert_eq!(page.status, 200);
     assert!(page.text.contains("curl -i 127.0.0.1:8080/api/coverLetter"));
