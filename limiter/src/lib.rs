@@ -30,6 +30,9 @@ assert_eq!((decision.limit, decision.remaining), (20, 19));
 //!   outages. [`Key`]: whose counter. [`Limiter`]: asks. [`Decision`]: the answer.
 //! - [`Builder`], and [`from_env`] and [`connect`] over it: from the environment or a URL to
 //!   [`Backends`], a limiter and a cache store.
+//! - What is held and given back: [`Limiter::reserve`] and [`Reservation`], [`Limiter::acquire`] and
+//!   [`Lease`], [`Limiter::charge`] and [`Charged`]. [`LivePolicy`]: quotas that change at run time.
+//! - [`AgentLimits`]: the tools of an AI agent, per turn and per session.
 //! - `http`: headers, bodies and a tower layer. `ai_cache`: typed caches. `config`: policies from a
 //!   file. `metrics`: every decision counted.
 //!   [`outcome`]: what became of each charge, in the same words for metrics and audit trails.
@@ -48,6 +51,7 @@ assert_eq!((decision.limit, decision.remaining), (20, 19));
 //! | `config` | | the `config` module: policies from a JSON file |
 //! | `metrics` | | the `metrics` module: an observer for the `metrics` facade |
 
+mod agent;
 mod backends;
 #[cfg(feature = "config")]
 pub mod config;
@@ -55,14 +59,15 @@ pub mod config;
 pub mod metrics;
 pub mod outcome;
 
+pub use agent::{AgentLimits, AgentTurn};
 #[cfg(feature = "ai-cache")]
 pub use ai_cache;
 pub use backends::{Backends, Builder, connect, from_env};
 pub use limiter_core as core;
 pub use limiter_core::cache::CacheStore;
 pub use limiter_core::limit::{
-    Charge, Decision, GroupDecision, LimitStore, Limiter, Outage, Outcome, Period, Policy, Quota,
-    Source,
+    Acquired, Calendar, Charge, Charged, Decision, GroupDecision, Lease, LimitStore, Limiter,
+    LivePolicy, OperationId, Outage, Outcome, Period, Policy, Quota, Reservation, Reserved, Source,
 };
 pub use limiter_core::{Effect, Error, ErrorKind, Health, IdentitySecret, Key};
 #[cfg(feature = "http")]

@@ -48,18 +48,10 @@ pub(crate) async fn use_tool(
 
     // A session is its user's own: whoever guesses its name gets another one. User ids hold no '/'.
     let session = format!("{}/{session}", user.id);
-    let of_session = Key::new(["rate", &session, &tool]);
-    let of_turn = Key::new(["rate", &session, &turn, &tool]);
     let of_user = Key::new(["ratelimit", "agent", &user.id]);
-    let policies = &app.policies;
-    let decision = app
-        .limiter
-        .check_all(&[
-            Charge::new(&policies.agent_turn, &of_turn).with_cost(call.cost),
-            Charge::new(&policies.agent_session, &of_session).with_cost(call.cost),
-            Charge::new(&policies.agent_user, &of_user).with_cost(call.cost),
-        ])
-        .await;
+    let user_limit = Charge::new(&app.policies.agent_user, &of_user).with_cost(call.cost);
+    let turn = app.agents.turn(&session, &turn);
+    let decision = turn.call_with(&tool, call.cost, &[user_limit]).await;
     let asked = Asked::default().operation(&tool).cost(call.cost);
     if let Some(refusal) = app.responder.refusal(&decision, asked) {
         return Ok(refusal);

@@ -12,7 +12,7 @@ use limiter::config::PolicySet;
 use limiter::core::cache::CacheStore;
 use limiter::http::Responder;
 use limiter::metrics::Metrics;
-use limiter::{Limiter, Policy};
+use limiter::{AgentLimits, Limiter, Policy};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
@@ -29,6 +29,7 @@ pub(crate) struct App {
     pub(crate) limiter: Limiter,
     pub(crate) cache: Arc<dyn CacheStore>,
     pub(crate) policies: Policies,
+    pub(crate) agents: AgentLimits,
     pub(crate) responder: Responder,
     pub(crate) caches: Caches,
     pub(crate) model: Model,
@@ -42,8 +43,6 @@ pub(crate) struct Policies {
     pub(crate) all: PolicySet,
     pub(crate) admin: Policy,
     pub(crate) webhook: Policy,
-    pub(crate) agent_turn: Policy,
-    pub(crate) agent_session: Policy,
     pub(crate) agent_user: Policy,
 }
 
@@ -94,8 +93,13 @@ impl App {
                 "demo users are active: everybody knows their keys, an admin's too; set USERS_FILE to a file with keys of your own"
             );
         }
+        let policy = |name| policies.all.get(name).cloned();
+        let (turn, session) = policy("agent-turn")
+            .and_then(|turn| Ok((turn, policy("agent-session")?)))
+            .map_err(|error| error.to_string())?;
         Ok(Arc::new(Self {
             users,
+            agents: AgentLimits::with_policies(backends.limiter.clone(), turn, session),
             limiter: backends.limiter,
             cache: backends.cache,
             policies,
@@ -146,8 +150,6 @@ impl Policies {
         Ok(Self {
             admin: all.get("admin")?.clone(),
             webhook: all.get("webhook")?.clone(),
-            agent_turn: all.get("agent-turn")?.clone(),
-            agent_session: all.get("agent-session")?.clone(),
             agent_user: all.get("agent-user")?.clone(),
             all,
         })
