@@ -4,6 +4,7 @@
 //! - [`Bench`]: the memory and the Redis store under one clock.
 //! - [`TokioClock`]: a store's time that follows tokio's paused one.
 //! - [`Faulty`]: a store that loses requests and replies.
+//! - [`AgentLoad`]: the load of an AI agent on several instances.
 //! - [`Logs`]: what was logged.
 //! - [`policy`], [`ten_years`], [`redis_limiter`], [`eventually`]: what nearly every test needs.
 //!
@@ -28,6 +29,7 @@
     reason = "test support: a failure is a panic"
 )]
 
+mod agent_load;
 mod bench;
 mod clock;
 mod faulty;
@@ -40,6 +42,7 @@ use limiter_core::Error;
 use limiter_core::limit::{Limiter, Period, Policy, Quota};
 use limiter_redis::{RedisConfig, RedisStore};
 
+pub use agent_load::AgentLoad;
 pub use bench::Bench;
 pub use clock::TokioClock;
 pub use faulty::{Fault, Faulty};
