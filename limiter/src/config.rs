@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use limiter_core::limit::{Outage, Period, Policy, Quota};
+use limiter_core::limit::{Calendar, Outage, Period, Policy, Quota};
 use limiter_core::{Error, ErrorKind};
 use serde::Deserialize;
 
@@ -31,7 +31,7 @@ pub struct PolicySet(BTreeMap<String, Policy>);
 struct Spec {
     name: String,
     algorithm: Algorithm,
-    /// The window's limit or the bucket's size.
+    /// The window's limit, the bucket's size, or what may be held at once.
     limit: u64,
     /// Of a token bucket; the limit by default.
     refill: Option<u64>,
@@ -49,8 +49,11 @@ struct Spec {
 #[serde(rename_all = "snake_case")]
 enum Algorithm {
     FixedWindow,
+    CalendarWindow,
     SlidingWindow,
+    SlidingLog,
     TokenBucket,
+    Concurrency,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -72,10 +75,11 @@ enum OutageName {
 }
 
 impl PolicySet {
-    /// Reads a JSON array of policies: `name`, `algorithm` (`fixed_window`, `sliding_window`,
-    /// `token_bucket`), `limit`, `per` (`second`, `minute`, `hour`, `day`, `month` of 30 days) or
-    /// `per_seconds`, and if wanted `refill` (of a token bucket, by default the limit), `scope`,
-    /// `outage` (`deny`, the default, or `allow`), `shadow`, `version`.
+    /// Reads a JSON array of policies: `name`, `algorithm` (`fixed_window`, `calendar_window`,
+    /// `sliding_window`, `sliding_log`, `token_bucket`, `concurrency`), `limit`, `per` (`second`, `minute`,
+    /// `hour`, `day`, `month` of 30 days; for a `calendar_window` the calendar's own, without `second`) or
+    /// `per_seconds` (neither for `concurrency`), and if wanted `refill` (of a token bucket, by default
+    /// the limit), `scope`, `outage` (`deny`, the default, or `allow`), `shadow`, `version`.
     ///
     /// # Errors
     /// `Config` if the text is no such array, a name stands twice, or a policy cannot be built; the
@@ -113,25 +117,25 @@ impl PolicySet {
 
 impl Spec {
     fn build(&self) -> Result<Policy, Error> {
-        let per = match (self.per, self.per_seconds) {
-            (Some(Per::Second), None) => Period::SECOND,
-            (Some(Per::Minute), None) => Period::MINUTE,
-            (Some(Per::Hour), None) => Period::HOUR,
-            (Some(Per::Day), None) => Period::DAY,
-            (Some(Per::Month), None) => Period::MONTH,
-            (None, Some(seconds)) => Period::new(Duration::from_secs(seconds))?,
-            _ => {
-                return Err(config_error("give either per or per_seconds".to_owned()));
-            }
-        };
         if self.refill.is_some() && self.algorithm != Algorithm::TokenBucket {
             return Err(config_error("only a token_bucket has a refill".to_owned()));
         }
+        let limit = self.limit;
         let quota = match self.algorithm {
-            Algorithm::FixedWindow => Quota::fixed_window(self.limit, per)?,
-            Algorithm::SlidingWindow => Quota::sliding_window(self.limit, per)?,
+            Algorithm::FixedWindow => Quota::fixed_window(limit, self.period()?)?,
+            Algorithm::CalendarWindow => Quota::calendar_window(limit, self.calendar()?)?,
+            Algorithm::SlidingWindow => Quota::sliding_window(limit, self.period()?)?,
+            Algorithm::SlidingLog => Quota::sliding_log(limit, self.period()?)?,
             Algorithm::TokenBucket => {
-                Quota::token_bucket(self.limit, self.refill.unwrap_or(self.limit), per)?
+                Quota::token_bucket(limit, self.refill.unwrap_or(limit), self.period()?)?
+            }
+            Algorithm::Concurrency if self.per.is_none() && self.per_seconds.is_none() => {
+                Quota::concurrency(limit)?
+            }
+            Algorithm::Concurrency => {
+                return Err(config_error(
+                    "concurrency has no period: drop per and per_seconds".to_owned(),
+                ));
             }
         };
         let mut policy = Policy::new(&self.name, quota)?
@@ -148,6 +152,30 @@ impl Spec {
         }
         Ok(policy)
     }
+
+    fn period(&self) -> Result<Period, Error> {
+        match (self.per, self.per_seconds) {
+            (Some(Per::Second), None) => Ok(Period::SECOND),
+            (Some(Per::Minute), None) => Ok(Period::MINUTE),
+            (Some(Per::Hour), None) => Ok(Period::HOUR),
+            (Some(Per::Day), None) => Ok(Period::DAY),
+            (Some(Per::Month), None) => Ok(Period::MONTH),
+            (None, Some(seconds)) => Period::new(Duration::from_secs(seconds)),
+            _ => Err(config_error("give either per or per_seconds".to_owned())),
+        }
+    }
+
+    fn calendar(&self) -> Result<Calendar, Error> {
+        match (self.per, self.per_seconds) {
+            (Some(Per::Minute), None) => Ok(Calendar::Minute),
+            (Some(Per::Hour), None) => Ok(Calendar::Hour),
+            (Some(Per::Day), None) => Ok(Calendar::Day),
+            (Some(Per::Month), None) => Ok(Calendar::Month),
+            _ => Err(config_error(
+                "a calendar_window is per minute, hour, day or month".to_owned(),
+            )),
+        }
+    }
 }
 
 fn config_error(message: String) -> Error {
@@ -157,6 +185,34 @@ fn config_error(message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_algorithm_has_its_name() {
+        let set = PolicySet::from_json(
+            r#"[
+                {"name": "a", "algorithm": "fixed_window", "limit": 5, "per": "day"},
+                {"name": "b", "algorithm": "calendar_window", "limit": 5, "per": "month"},
+                {"name": "c", "algorithm": "sliding_window", "limit": 5, "per_seconds": 90},
+                {"name": "d", "algorithm": "sliding_log", "limit": 5, "per": "minute"},
+                {"name": "e", "algorithm": "token_bucket", "limit": 5, "refill": 7, "per": "minute"},
+                {"name": "f", "algorithm": "concurrency", "limit": 5}
+            ]"#,
+        );
+        let quotas: Vec<_> = set
+            .unwrap()
+            .iter()
+            .map(|policy| policy.quota().to_string())
+            .collect();
+        let expected = [
+            "5 per day",
+            "5 per calendar month",
+            "5 per 90 seconds",
+            "5 per minute",
+            "5 at once, 7 per minute",
+            "5 at once",
+        ];
+        assert_eq!(quotas, expected);
+    }
 
     #[test]
     fn every_fault_names_its_policy() {
@@ -173,6 +229,16 @@ mod tests {
             (spec(r#", "outage": "maybe""#), "maybe"),
             (spec(r#", "per_seconds": 5"#), "policy x"),
             ("{}".to_owned(), "cannot be read"),
+            (
+                r#"[{"name": "a", "algorithm": "concurrency", "limit": 1, "per": "day"}]"#
+                    .to_owned(),
+                "policy a: concurrency has no period",
+            ),
+            (
+                r#"[{"name": "a", "algorithm": "calendar_window", "limit": 1, "per": "second"}]"#
+                    .to_owned(),
+                "policy a: a calendar_window is per",
+            ),
             (
                 r#"[{"name": "a", "algorithm": "fixed_window", "limit": 1, "per_seconds": 0}]"#
                     .to_owned(),
