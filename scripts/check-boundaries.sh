@@ -27,7 +27,7 @@ no_dependency ai-cache redis bb8 hyper axum limiter-memory limiter-redis limiter
 # Limits and caches know nothing of each other.
 for pair in "limit cache" "cache limit"; do
     read -r from to <<<"$pair"
-    if grep -rnE "crate::$to\b" "limiter-core/src/$from"; then
+    if grep -rnw "crate::$to" "limiter-core/src/$from"; then
         echo "limiter-core's $from uses its $to" >&2
         fail=1
     fi

@@ -8,7 +8,7 @@ export RUSTFLAGS="${RUSTFLAGS:-} -D warnings"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/features"
 
 # A crate a line: its name and its features.
-crates=$(sed -n 's/^    "\(.*\)",$/\1/p' Cargo.toml | grep -v '^examples/\|^integration-tests$')
+crates=$(sed -n 's/^    "\(.*\)",$/\1/p' Cargo.toml | grep -Ev '^(examples/|integration-tests$)')
 for crate in $crates; do
     features=$(sed -n '/^\[features\]/,/^\[/s/^\([a-z][a-z0-9-]*\) = .*/\1/p' "$crate/Cargo.toml" | grep -v '^default$' || true)
     for feature in "" $features; do
