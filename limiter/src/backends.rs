@@ -67,13 +67,7 @@ impl Builder {
             return self.redis(&env.limits, &env.cache).await;
         }
         #[cfg(not(feature = "redis"))]
-        for name in [
-            "REDIS_URL",
-            "KV_URL",
-            "UPSTASH_REDIS_URL",
-            "UPSTASH_REDIS_REST_URL",
-            "KV_REST_API_URL",
-        ] {
+        for name in REDIS_VARIABLES {
             if std::env::var(name).is_ok_and(|url| !url.trim().is_empty()) {
                 return Err(not_built_in(&format!("{name} names a Redis"), "redis"));
             }
@@ -160,6 +154,18 @@ impl Builder {
     }
 }
 
+/// What names a Redis. `limiter_redis` decides; this is only for a build without it, and a test holds
+/// the two equal.
+#[cfg(any(test, not(feature = "redis")))]
+const REDIS_VARIABLES: [&str; 6] = [
+    "REDIS_URL",
+    "KV_URL",
+    "UPSTASH_REDIS_URL",
+    "UPSTASH_REDIS_REST_URL",
+    "KV_REST_API_URL",
+    "CACHE_REDIS_URL",
+];
+
 #[cfg_attr(
     all(feature = "memory", feature = "redis"),
     expect(dead_code, reason = "every backend is built in")
@@ -175,6 +181,18 @@ fn not_built_in(why: &str, feature: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn a_build_without_redis_knows_what_names_one() {
+        let asked = std::cell::RefCell::new(Vec::new());
+        let none = limiter_redis::RedisEnv::from_lookup(|name| {
+            asked.borrow_mut().push(name.to_owned());
+            None
+        });
+        assert!(none.unwrap().is_none());
+        assert_eq!(asked.into_inner(), REDIS_VARIABLES);
+    }
 
     #[tokio::test]
     async fn a_url_that_cannot_be_used_is_a_config_error_without_the_password() {
