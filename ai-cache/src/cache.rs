@@ -38,6 +38,8 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Cacheable 
 /// - **Clear** wins: an answer that was read or whose computation began before a clear in this
 ///   process does not come back after it. Other processes serve what they hold in L1 for at most
 ///   the L1 time to live ([`CacheConfig::with_l1_ttl`]).
+/// - **Order.** What this process sets, computes and clears under one key reaches the store one after
+///   another; all of it waits while everything is cleared.
 /// - **Unreadable values** are misses: corrupt ones are removed (I-K5), those of another build stay.
 /// - **Logs** name operations and keys, which are digests; never parameters or answers.
 pub struct AiCache<T, S = Shared> {

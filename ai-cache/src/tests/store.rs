@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +32,8 @@ pub(crate) struct TestStore {
     down: AtomicBool,
     reads: AtomicUsize,
     stops: Mutex<HashMap<Stop, Arc<Gate>>>,
+    /// The state of a xorshift generator; 0 is none.
+    jitter: AtomicU64,
 }
 
 /// Where a call waits, and how a test lets it go on.
@@ -71,6 +73,11 @@ impl TestStore {
         });
         self.stops.lock().insert(stop, gate.clone());
         gate
+    }
+
+    /// Makes every call take its time, by chance.
+    pub(super) fn set_jitter(&self, seed: u64) {
+        self.jitter.store(seed, Ordering::SeqCst);
     }
 
     /// How often the store was read.
@@ -125,12 +132,24 @@ impl TestStore {
     }
 
     async fn pass(&self, stop: Stop) {
+        let state = self.jitter.load(Ordering::SeqCst);
+        self.jitter.store(next(state), Ordering::SeqCst);
+        for _ in 0..state % 5 {
+            tokio::task::yield_now().await;
+        }
         let gate = self.stops.lock().remove(&stop);
         if let Some(gate) = gate {
             gate.reached.add_permits(1);
             gate.open.acquire().await.unwrap().forget();
         }
     }
+}
+
+/// Xorshift: 0 stays 0.
+pub(super) fn next(mut state: u64) -> u64 {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^ (state << 17)
 }
 
 #[async_trait]

@@ -1,4 +1,4 @@
-use super::store::{Stop, TestStore};
+use super::store::{Stop, TestStore, next};
 use super::*;
 use crate::Source;
 
@@ -116,6 +116,54 @@ async fn a_write_on_its_way_holds_up_its_key_alone() {
     cache.set("b", text("other")).await.unwrap();
     cache.clear("b").await.unwrap();
     assert_eq!(store.keys(), Vec::<String>::new());
+}
+
+/// Whatever sets, clears, reads and computations meet, when all is quiet this process does not serve
+/// what the store does not have.
+#[tokio::test]
+async fn the_tiers_agree_when_all_is_quiet() {
+    let seeds = match std::env::var("LIMITER_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (1..3_000).collect(),
+    };
+    for seed in seeds {
+        let store = TestStore::new();
+        store.set_jitter(seed);
+        let cache = cache(&store);
+        let mut dice = next(seed * 0x9e37_79b9);
+        let tasks: Vec<_> = (0..6)
+            .map(|_| {
+                dice = next(dice);
+                let (cache, throw) = (cache.clone(), dice);
+                tokio::spawn(async move {
+                    for _ in 0..(throw >> 8) % 10 {
+                        tokio::task::yield_now().await;
+                    }
+                    let value = format!("{throw:x}");
+                    match throw % 8 {
+                        0 | 1 => cache.set("a", value).await.unwrap(),
+                        2 => cache.clear("a").await.unwrap(),
+                        3 => drop(cache.clear_all().await.unwrap()),
+                        4 => drop(cache.get("a").await.unwrap()),
+                        _ => {
+                            let compute = || async move {
+                                tokio::task::yield_now().await;
+                                Ok::<_, &str>(value)
+                            };
+                            cache.get_or_compute("a", compute).await.unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        settle().await;
+        let stored = without_l1(&store).get("a").await.unwrap();
+        let served = cache.get("a").await.unwrap();
+        assert_eq!(served, stored, "repeat with LIMITER_SEED={seed}");
+    }
 }
 
 /// An answer that the store did not take is kept for no longer than L1 keeps anything: another
