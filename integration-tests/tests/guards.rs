@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use integration_tests::{Fault, Faulty, TokioClock, policy};
 use limiter_core::limit::{
-    Acquired, Charge, LeaseStatus, Limiter, OperationId, Outage, Outcome, Period, Policy, Quota,
-    Reserved, wrap::Stack,
+    Acquired, Calendar, Charge, LeaseStatus, Limiter, ModelCallReserved, OperationId, Outage,
+    Outcome, Period, Policy, Quota, Reserved, TokenUsage, Unit, wrap::Stack,
 };
 use limiter_core::{ErrorKind, Key};
 use limiter_memory::{MemoryConfig, MemoryStore};
@@ -88,6 +88,55 @@ async fn a_reservation_is_settled_to_what_was_used() {
     };
     assert_eq!(denied.violated().count(), 1);
     assert_eq!(world.used(&minute, &a).await, 812, "all or nothing");
+}
+
+/// Requests count one, tokens count what the provider reports.
+#[tokio::test(start_paused = true)]
+async fn a_model_call_is_settled_to_what_the_provider_reports() {
+    let world = World::new();
+    let tokens = |quota| policy(quota).with_unit(Unit::Tokens);
+    let limits = [
+        daily(2),
+        tokens(Quota::token_bucket(5_000, 1, Period::DAY)),
+        tokens(Quota::calendar_window(6_000, Calendar::Month)),
+    ];
+    let keys = ["requests", "minute", "month"].map(key);
+    let each: Vec<_> = limits.iter().zip(&keys).collect();
+    let reserve = async |estimate| {
+        world
+            .limiter
+            .reserve_model_call(&each, estimate, MINUTE)
+            .await
+            .unwrap()
+    };
+    let used = async || {
+        let mut all = Vec::new();
+        for (policy, key) in &each {
+            all.push(world.used(policy, key).await);
+        }
+        all
+    };
+    let ModelCallReserved::Held(mut call) = reserve(4_000).await else {
+        panic!("there is room");
+    };
+    assert_eq!(used().await, [1, 4_000, 4_000]);
+    call.started();
+    let usage = TokenUsage {
+        prompt: 700,
+        completion: 500,
+    };
+    assert_eq!(call.settle(usage).await.unwrap().charged, [1, 1_200, 1_200]);
+    assert_eq!(used().await, [1, 1_200, 1_200]);
+
+    let ModelCallReserved::Denied(denied) = reserve(3_801).await else {
+        panic!("the bucket has 3,800");
+    };
+    assert_eq!(denied.violated().count(), 1);
+    let ModelCallReserved::Held(call) = reserve(3_800).await else {
+        panic!("there is room");
+    };
+    call.cancel().await.unwrap();
+    assert_eq!(used().await, [1, 1_200, 1_200]);
 }
 
 /// The client that disconnects must not get back what was spent; the one that never began does.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use limiter_core::limit::{Calendar, Outage, Period, Policy, Quota};
+use limiter_core::limit::{Calendar, Outage, Period, Policy, Quota, Unit};
 use limiter_core::{Error, ErrorKind};
 use serde::Deserialize;
 
@@ -43,6 +43,8 @@ struct Spec {
     #[serde(default)]
     shadow: bool,
     version: Option<u32>,
+    #[serde(default)]
+    unit: UnitName,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -74,12 +76,21 @@ enum OutageName {
     Allow,
 }
 
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum UnitName {
+    #[default]
+    Requests,
+    Tokens,
+}
+
 impl PolicySet {
     /// Reads a JSON array of policies: `name`, `algorithm` (`fixed_window`, `calendar_window`,
     /// `sliding_window`, `sliding_log`, `token_bucket`, `concurrency`), `limit`, `per` (`second`, `minute`,
     /// `hour`, `day`, `month` of 30 days; for a `calendar_window` the calendar's own, without `second`) or
     /// `per_seconds` (neither for `concurrency`), and if wanted `refill` (of a token bucket, by default
-    /// the limit), `scope`, `outage` (`deny`, the default, or `allow`), `shadow`, `version`.
+    /// the limit), `scope`, `outage` (`deny`, the default, or `allow`), `shadow`, `version`,
+    /// `unit` (`requests`, the default, or `tokens`).
     ///
     /// # Errors
     /// `Config` if the text is no such array, a name stands twice, or a policy cannot be built; the
@@ -143,7 +154,11 @@ impl Spec {
                 OutageName::Deny => Outage::Deny,
                 OutageName::Allow => Outage::Allow,
             })
-            .with_shadow(self.shadow);
+            .with_shadow(self.shadow)
+            .with_unit(match self.unit {
+                UnitName::Requests => Unit::Requests,
+                UnitName::Tokens => Unit::Tokens,
+            });
         if let Some(scope) = &self.scope {
             policy = policy.with_scope(scope)?;
         }

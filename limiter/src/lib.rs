@@ -32,6 +32,7 @@ assert_eq!((decision.limit, decision.remaining), (20, 19));
 //!   [`Backends`], a limiter and a cache store.
 //! - What is held and given back: [`Limiter::reserve`] and [`Reservation`], [`Limiter::acquire`] and
 //!   [`Lease`], [`Limiter::charge`] and [`Charged`]. [`LivePolicy`]: quotas that change at run time.
+//! - [`Limiter::reserve_model_call`] and [`ModelCall`]: token budgets of AI models.
 //! - [`AgentLimits`]: the tools of an AI agent, per turn and per session.
 //! - `http`: headers, bodies and a tower layer. `ai_cache`: typed caches. `config`: policies from a
 //!   file. `metrics`: every decision counted.
@@ -67,7 +68,8 @@ pub use limiter_core as core;
 pub use limiter_core::cache::CacheStore;
 pub use limiter_core::limit::{
     Acquired, Calendar, Charge, Charged, Decision, GroupDecision, Lease, LimitStore, Limiter,
-    LivePolicy, OperationId, Outage, Outcome, Period, Policy, Quota, Reservation, Reserved, Source,
+    LivePolicy, ModelCall, ModelCallReserved, OperationId, Outage, Outcome, Period, Policy, Quota,
+    Reservation, Reserved, Source, TokenUsage, Unit,
 };
 pub use limiter_core::{Effect, Error, ErrorKind, Health, IdentitySecret, Key};
 #[cfg(feature = "http")]

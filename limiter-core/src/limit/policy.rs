@@ -30,6 +30,28 @@ struct Inner {
     outage: Outage,
     shadow: bool,
     version: u32,
+    unit: Unit,
+}
+
+/// What a quota counts, for headers and for [`ModelCall`](super::ModelCall).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unit {
+    /// Requests, or whatever else a caller counts. The default.
+    #[default]
+    Requests,
+    /// Tokens of an AI model.
+    Tokens,
+}
+
+impl Unit {
+    /// Lower case, plural: "requests", "tokens".
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+        }
+    }
 }
 
 /// What a check answers when the store cannot.
@@ -57,6 +79,7 @@ impl Policy {
             outage: Outage::default(),
             shadow: false,
             version: 1,
+            unit: Unit::default(),
         })))
     }
 
@@ -94,6 +117,12 @@ impl Policy {
         self.with(|inner| inner.version = version)
     }
 
+    /// The same policy, counting in another unit.
+    #[must_use]
+    pub fn with_unit(self, unit: Unit) -> Self {
+        self.with(|inner| inner.unit = unit)
+    }
+
     /// The name.
     pub fn name(&self) -> &str {
         &self.0.name
@@ -124,6 +153,11 @@ impl Policy {
         self.0.version
     }
 
+    /// What the quota counts.
+    pub fn unit(&self) -> Unit {
+        self.0.unit
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
@@ -139,6 +173,7 @@ impl fmt::Debug for Policy {
             .field("outage", &self.0.outage)
             .field("shadow", &self.0.shadow)
             .field("version", &self.0.version)
+            .field("unit", &self.0.unit)
             .finish()
     }
 }
