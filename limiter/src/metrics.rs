@@ -7,7 +7,7 @@
 //! | `limiter_used_ratio` | histogram, 0 to 1 | `policy`, `scope` |
 //! | `limiter_check_seconds` | histogram | none |
 //!
-//! `outcome` is that of [`Charged`](crate::outcome::Charged). Peeks and resets are not counted.
+//! `outcome` is that of [`Attempt`](crate::outcome::Attempt). What looks, resets or gives back is not counted.
 
 use limiter_core::limit::wrap::{Event, Observer};
 use limiter_core::limit::{Observed, Step};
@@ -57,7 +57,7 @@ impl Metrics {
 
 impl Observer for Metrics {
     fn observe(&self, event: &Event<'_>) {
-        let mut charges = outcome::charges(event).peekable();
+        let mut charges = outcome::attempts(event).peekable();
         if charges.peek().is_none() {
             return;
         }

@@ -1,15 +1,15 @@
-//! What became of each charge of a group, in the words that metrics and audit trails share.
+//! What became of each charge, reservation and lease of a group, in the words that metrics and audit trails share.
 
 use limiter_core::limit::wrap::Event;
-use limiter_core::limit::{Action, Observed, Step, Verdict};
+use limiter_core::limit::{Observed, Step, Verdict};
 
-/// One charge of a group, and what became of it.
+/// One step of a group that takes something (a charge, a reservation, a lease), and what became of it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Charged<'a> {
+pub struct Attempt<'a> {
     /// The counter, the policy and the action.
     pub step: &'a Step<'a>,
-    /// What was to be charged; at least 1.
+    /// What was to be charged, reserved or held; at least 1.
     pub cost: u64,
     /// What the store saw; `None` if none answered.
     pub observed: Option<&'a Observed>,
@@ -18,7 +18,8 @@ pub struct Charged<'a> {
     pub outcome: &'static str,
 }
 
-/// The charges of a group, in its order. Peeks, a charge of 0 among them, and resets are left out.
+/// The charges, reservations and leases of a group, in its order. What looks (a charge of 0 too), resets or
+/// gives back is left out.
 ///
 /// ```
 /// use limiter::core::limit::wrap::{Event, Observer};
@@ -28,13 +29,13 @@ pub struct Charged<'a> {
 ///
 /// impl Observer for Log {
 ///     fn observe(&self, event: &Event<'_>) {
-///         for charged in limiter::outcome::charges(event) {
-///             println!("{} {}", charged.step.policy.name(), charged.outcome);
+///         for attempt in limiter::outcome::attempts(event) {
+///             println!("{} {}", attempt.step.policy.name(), attempt.outcome);
 ///         }
 ///     }
 /// }
 /// ```
-pub fn charges<'a>(event: &'a Event<'a>) -> impl Iterator<Item = Charged<'a>> {
+pub fn attempts<'a>(event: &'a Event<'a>) -> impl Iterator<Item = Attempt<'a>> {
     let steps = event.group.steps();
     let admitted = event.result.is_ok_and(|observed| {
         steps
@@ -43,9 +44,9 @@ pub fn charges<'a>(event: &'a Event<'a>) -> impl Iterator<Item = Charged<'a>> {
             .all(|(step, observed)| step.policy.is_shadow() || observed.verdict == Verdict::Admit)
     });
     steps.iter().enumerate().filter_map(move |(index, step)| {
-        let Action::Charge { cost: cost @ 1.. } = step.action else {
+        if !step.action.takes() {
             return None;
-        };
+        }
         let (observed, outcome) = match event.result {
             Ok(observed) => {
                 let observed = observed.get(index)?;
@@ -53,9 +54,9 @@ pub fn charges<'a>(event: &'a Event<'a>) -> impl Iterator<Item = Charged<'a>> {
             }
             Err(error) => (None, error.kind().as_str()),
         };
-        Some(Charged {
+        Some(Attempt {
             step,
-            cost,
+            cost: step.action.cost(),
             observed,
             outcome,
         })
@@ -90,7 +91,7 @@ mod tests {
     impl Observer for Seen {
         fn observe(&self, event: &Event<'_>) {
             self.0.lock().unwrap().extend(
-                charges(event)
+                attempts(event)
                     .map(|charged| (charged.step.policy.name().to_owned(), charged.outcome)),
             );
         }

@@ -44,7 +44,7 @@ impl Observer for Audit {
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
         });
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for charged in outcome::charges(event) {
+        for charged in outcome::attempts(event) {
             let step = charged.step;
             if entries.len() == LENGTH {
                 entries.pop_front();
