@@ -90,6 +90,11 @@ fn policies() -> [Policy; 3] {
 async fn a_full_table_refuses_new_keys_and_keeps_the_old() {
     for policy in policies() {
         let table = Table::new(ROOM, Overflow::Refuse);
+        let health = table.limiter.health().await;
+        assert!(
+            health.message.contains(&format!("0 of {ROOM} keys;")),
+            "{health:?}"
+        );
         let held = table.flood(&policy).await;
         assert_eq!(
             (held.len(), table.store.len()),
@@ -113,6 +118,8 @@ async fn a_full_table_refuses_new_keys_and_keeps_the_old() {
         let stranger = table.limiter.peek(&policy, &key_of(FLOOD)).await.unwrap();
         assert!(stranger.is_allowed() && stranger.used == 0);
         assert_eq!(table.store.len(), ROOM);
+        let health = table.limiter.health().await;
+        assert!(health.message.contains("nearly full"), "{health:?}");
     }
 }
 

@@ -220,11 +220,19 @@ impl LimitStore for MemoryStore {
     }
 
     async fn health(&self) -> Health {
+        let (held, room) = (self.len(), self.table.capacity());
+        let full = if held * 10 >= room * 9 {
+            "; the table is nearly full, and new keys may be refused"
+        } else {
+            ""
+        };
         Health::new(
             "memory",
             true,
             None,
-            "limits are kept in this process; other instances do not see them",
+            format!(
+                "limits are kept in this process, {held} of {room} keys; other instances do not see them{full}"
+            ),
         )
     }
 }

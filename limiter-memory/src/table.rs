@@ -95,6 +95,11 @@ impl Table {
         self.shard_keys
     }
 
+    /// How many entries all shards may hold.
+    pub(crate) fn capacity(&self) -> usize {
+        self.shard_keys * SHARDS
+    }
+
     /// Entries at present, fresh ones that were not yet swept included.
     pub(crate) fn len(&self) -> usize {
         self.shards
