@@ -8,7 +8,7 @@ use allocation_counter::measure;
 use integration_tests::policy;
 use limiter_core::Key;
 use limiter_core::limit::wrap::Stack;
-use limiter_core::limit::{Decision, Limiter, Period, Policy, Quota};
+use limiter_core::limit::{Calendar, Decision, Limiter, Period, Policy, Quota};
 use limiter_memory::MemoryStore;
 
 /// Runs a check to its end, which in memory is its first step.
@@ -44,6 +44,8 @@ fn a_warm_check_allocates_nothing() {
     for (what, limiter) in limiters {
         for policy in [
             policy(Quota::fixed_window(3, Period::DAY)),
+            policy(Quota::calendar_window(3, Calendar::Month)),
+            policy(Quota::sliding_log(3, Period::DAY)),
             policy(Quota::sliding_window(3, Period::DAY)),
             policy(Quota::token_bucket(3, 1, Period::DAY)),
         ] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::action::Action;
 use super::algorithm::{self, Change, Lease, State};
-use super::group::{Group, MAX_STEPS, Step};
+use super::group::{Group, Step};
 use super::observed::{Mark, Observed};
 use super::record::{ChargeRecord, OperationRecord, Record, RecordKind, Status};
 use crate::clock::{MAX_INTEGER, Timestamp};
@@ -145,13 +145,13 @@ fn apply_new(
     observed: &mut [Observed],
 ) -> Result<bool, Error> {
     let steps = group.steps();
-    let mut plans = [Plan::Nothing; MAX_STEPS];
+    let mut plans: Vec<Plan> = Vec::with_capacity(steps.len());
     let mut admitted = true;
     for (index, step) in steps.iter().enumerate() {
-        plans[index] = match plan(step, index, states, now) {
+        plans.push(match plan(step, index, states, now) {
             Err(_) if step.policy.is_shadow() => Plan::Nothing,
             planned => planned?,
-        };
+        });
         let cost = match step.action {
             Action::Peek { cost: 0 } | Action::Charge { cost: 0 } => 0,
             _ if plans[index].asks() == 0 => 0,

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::action::{Action, OperationId};
 use super::charge::group_decision;
 use super::decision::{Decision, GroupDecision};
-use super::group::{Group, MAX_STEPS, Step};
+use super::group::{Group, Step};
 use super::observed::Observed;
 use super::policy::Policy;
 use super::ready::Queues;
 use super::store::LimitStore;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::health::Health;
 use crate::key::Key;
 
@@ -136,19 +136,9 @@ impl Limiter {
                 Step::new(charge.policy, charge.key, Action::Charge { cost })
             })
             .collect();
-        let mut observed = [Observed::default(); MAX_STEPS];
-        let observed = observed.get_mut(..steps.len()).ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidInput,
-                "limit.check_all",
-                format!(
-                    "a group has {} charges; give at most {MAX_STEPS}",
-                    steps.len()
-                ),
-            )
-        })?;
-        self.apply(&steps, None, observed).await?;
-        Ok(group_decision(&steps, observed))
+        let mut observed = vec![Observed::default(); steps.len()];
+        self.apply(&steps, None, &mut observed).await?;
+        Ok(group_decision(&steps, &observed))
     }
 
     /// What is used, without charging anything. `outcome` says whether a charge of 1 would pass.
@@ -228,6 +218,7 @@ fn report<'a>(policies: impl Iterator<Item = &'a str>, error: &Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::limit::wrap::Stack;
     use crate::limit::{Capabilities, Group, Outage, Outcome, Period, Quota, Source};
 
