@@ -32,6 +32,7 @@
 //!   default.
 
 mod cache;
+mod call;
 mod config;
 mod env;
 mod error;
