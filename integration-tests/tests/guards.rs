@@ -11,7 +11,7 @@ use limiter_core::limit::{
 };
 use limiter_core::{ErrorKind, Key};
 use limiter_memory::{MemoryConfig, MemoryStore};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const TTL: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -356,7 +356,7 @@ async fn a_lease_whose_place_is_taken_is_reported_lost() {
         .held()
         .unwrap();
     world.faults.set(Fault::None);
-    lease.lost().await;
+    timeout(TTL, lease.lost()).await.expect("it is reported");
     assert_eq!(lease.status(), LeaseStatus::Lost);
     assert_eq!(world.used(&policy, &key).await, 1, "the other one's");
     drop(lease);
