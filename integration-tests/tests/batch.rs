@@ -11,8 +11,15 @@ const LIBRARY: &str = concat!(
     include_str!("../../limiter-redis/src/lua/number.lua"),
     include_str!("../../limiter-redis/src/lua/clock.lua"),
     include_str!("../../limiter-redis/src/lua/fixed_window.lua"),
+    include_str!("../../limiter-redis/src/lua/calendar_window.lua"),
     include_str!("../../limiter-redis/src/lua/sliding_window.lua"),
+    include_str!("../../limiter-redis/src/lua/sliding_log.lua"),
     include_str!("../../limiter-redis/src/lua/token_bucket.lua"),
+    include_str!("../../limiter-redis/src/lua/concurrency.lua"),
+    include_str!("../../limiter-redis/src/lua/record.lua"),
+    include_str!("../../limiter-redis/src/lua/cells.lua"),
+    include_str!("../../limiter-redis/src/lua/arguments.lua"),
+    include_str!("../../limiter-redis/src/lua/apply.lua"),
     include_str!("../../limiter-redis/src/lua/main.lua"),
 );
 
@@ -20,20 +27,22 @@ const A: &str = "ratelimit:batch:a";
 const B: &str = "ratelimit:batch:b";
 const LIST: &str = "ratelimit:batch:list";
 
-/// A step on a fixed window of 5 per minute: the key's number, the action's, the cost.
-fn step(key: u32, action: u32, cost: &str) -> String {
-    format!("{key} 0 {action} 1 5 60000 0 0 {cost}")
+/// A step on a fixed window of 5 per minute: the key's number, the action's, and what the action takes.
+fn step(key: u32, action: u32, more: &str) -> String {
+    format!("{key} 0 {action} 1 5 60000 0 0 {more}")
 }
 
-fn call(server: &RedisServer, keys: &[&str], groups: &[Vec<String>]) -> redis::RedisResult<Value> {
+/// A group without an operation id.
+fn group<const N: usize>(steps: [String; N]) -> String {
+    format!("{N} 0 {}", steps.join(" "))
+}
+
+fn call(server: &RedisServer, keys: &[&str], groups: &[String]) -> redis::RedisResult<Value> {
     let mut command = redis::cmd("EVAL");
     command.arg(LIBRARY).arg(keys.len()).arg(keys);
     command.arg("1800000").arg(groups.len());
-    for group in groups {
-        command.arg(group.len());
-        for argument in group.iter().flat_map(|step| step.split(' ')) {
-            command.arg(argument);
-        }
+    for argument in groups.iter().flat_map(|group| group.split(' ')) {
+        command.arg(argument);
     }
     command.query(&mut server.admin())
 }
@@ -49,15 +58,15 @@ fn groups_of_one_call_run_one_after_the_other() {
     server.command::<i64>(&["RPUSH", LIST, "x"]);
     let (charge, peek, reset) = (0, 1, 2);
     let groups = [
-        vec![step(1, charge, "3")],
+        group([step(1, charge, "3")]),
         // The first group left 2.
-        vec![step(1, charge, "3"), step(2, charge, "1")],
+        group([step(1, charge, "3"), step(2, charge, "1")]),
         // A key of another type fails its own group only, and all of that.
-        vec![step(2, charge, "4"), step(3, charge, "1")],
-        vec![step(1, charge, "2"), step(2, charge, "1")],
-        vec![step(1, peek, "1")],
-        vec![step(2, reset, "0")],
-        vec![step(2, charge, "5")],
+        group([step(2, charge, "4"), step(3, charge, "1")]),
+        group([step(1, charge, "2"), step(2, charge, "1")]),
+        group([step(1, peek, "1")]),
+        group([step(2, reset, "")]).trim_end().to_owned(),
+        group([step(2, charge, "5")]),
     ];
     let Value::Array(replies) = call(&server, &[A, B, LIST], &groups).unwrap() else {
         panic!("not an array");
@@ -67,7 +76,7 @@ fn groups_of_one_call_run_one_after_the_other() {
         let numbers = numbers(group);
         assert_eq!(numbers[0], 0);
         numbers[1..]
-            .chunks(4)
+            .chunks(7)
             .map(|step| (step[0], step[1]))
             .collect()
     };
@@ -94,6 +103,40 @@ fn groups_of_one_call_run_one_after_the_other() {
     );
 }
 
+/// A reservation, its settlement and a retry under an operation id, all in one call.
+#[test]
+fn records_are_seen_by_the_groups_after_them() {
+    let server = RedisServer::start();
+    let (record, operation) = ("ratelimit:%reservation:{b}1", "ratelimit:%operation:{b}2");
+    let (reserve, settle, charge) = (4, 5, 0);
+    let fingerprint = "0123456789abcdef0123456789abcdef";
+    let once = |cost| format!("1 3 {fingerprint} 60000000 {}", step(1, charge, cost));
+    let groups = [
+        group([step(1, reserve, "2 4 60000000")]),
+        group([step(1, settle, "2 1")]),
+        group([step(1, settle, "2 1")]),
+        once("2"),
+        once("2"),
+        group([step(1, settle, "2 2")]),
+        once("2").replace("0123456789abcdef ", "0123456789abcdee "),
+    ];
+    let Value::Array(replies) = call(&server, &[A, record, operation], &groups).unwrap() else {
+        panic!("not an array");
+    };
+    let used_and_charged = |group: &Value| {
+        let numbers = numbers(group);
+        (numbers[0], numbers[2], numbers[5])
+    };
+    let answers: Vec<_> = replies[1..6].iter().map(used_and_charged).collect();
+    assert_eq!(
+        answers,
+        [(0, 4, 4), (0, 1, 1), (0, 1, 1), (0, 3, 2), (0, 3, 2)]
+    );
+    assert_eq!(numbers(&replies[6]), [3, 0], "settled to another amount");
+    assert_eq!(numbers(&replies[7]), [4], "another group under the id");
+    assert_eq!(server.command::<String>(&["GET", A]), "3");
+}
+
 /// LESSONS: cost -5 mints credit, `nan` admits for ever. Nothing of such a call is done.
 #[test]
 fn arguments_that_are_no_integers_are_refused() {
@@ -109,17 +152,31 @@ fn arguments_that_are_no_integers_are_refused() {
         "",
         "five",
     ] {
-        let groups = [vec![step(1, 0, "1")], vec![step(1, 0, bad)]];
+        let groups = [group([step(1, 0, "1")]), group([step(1, 0, bad)])];
         let error = call(&server, &[A], &groups).unwrap_err();
         assert_eq!(error.code(), Some("BADARG"), "{bad}: {error}");
         assert!(!server.command::<bool>(&["EXISTS", A]), "{bad}");
     }
-    let beyond = [vec![step(2, 0, "1")]];
+    let beyond = [group([step(2, 0, "1")])];
     assert_eq!(
         call(&server, &[A], &beyond).unwrap_err().code(),
         Some("BADARG")
     );
-    let too_many = vec![vec![step(1, 0, "1")]; 129];
+    // The key of a reservation's record, and a lease's name, are checked as well.
+    for bad in [
+        step(1, 4, "2 1 1000"),
+        step(1, 4, "0 1 1000"),
+        step(1, 10, "1"),
+    ] {
+        let error = call(&server, &[A], &[group([bad])]).unwrap_err();
+        assert_eq!(error.code(), Some("BADARG"), "{error}");
+    }
+    for lease in ["", "a", &"A".repeat(32), &"g".repeat(32), &"a".repeat(33)] {
+        let release = format!("1 0 1 0 9 5 5 0 0 0 {lease}");
+        let error = call(&server, &[A], &[release]).unwrap_err();
+        assert_eq!(error.code(), Some("BADARG"), "{lease}: {error}");
+    }
+    let too_many = vec![group([step(1, 0, "1")]); 129];
     assert_eq!(
         call(&server, &[A], &too_many).unwrap_err().code(),
         Some("BADARG")

@@ -31,7 +31,7 @@
 //! #[async_trait::async_trait]
 //! impl LimitStore for MapStore {
 //!     fn capabilities(&self) -> Capabilities {
-//!         Capabilities::IN_PROCESS
+//!         Capabilities::ALL
 //!     }
 //!     fn try_apply_now(&self, group: &Group<'_>, observed: &mut [Observed]) -> Option<Result<(), Error>> {
 //!         let mut map = self.0.lock().unwrap();

@@ -204,7 +204,7 @@ impl Default for MemoryStore {
 #[async_trait]
 impl LimitStore for MemoryStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::IN_PROCESS
+        Capabilities::ALL
     }
 
     fn try_apply_now(

@@ -95,7 +95,7 @@ impl RedisStore {
 #[async_trait]
 impl LimitStore for RedisStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities::ALL
     }
 
     /// Always needs I/O.

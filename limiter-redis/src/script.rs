@@ -10,8 +10,15 @@ macro_rules! library {
             include_str!("lua/number.lua"),
             include_str!($clock),
             include_str!("lua/fixed_window.lua"),
+            include_str!("lua/calendar_window.lua"),
             include_str!("lua/sliding_window.lua"),
+            include_str!("lua/sliding_log.lua"),
             include_str!("lua/token_bucket.lua"),
+            include_str!("lua/concurrency.lua"),
+            include_str!("lua/record.lua"),
+            include_str!("lua/cells.lua"),
+            include_str!("lua/arguments.lua"),
+            include_str!("lua/apply.lua"),
             include_str!($main),
         )
     };

@@ -10,7 +10,7 @@ use super::group::{Group, Step};
 use super::observed::{Mark, Observed};
 use super::record::{ChargeRecord, OperationRecord, Record, RecordKind, Status};
 use crate::clock::{MAX_INTEGER, Timestamp};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
 /// Where a group keeps something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,20 +112,13 @@ pub fn apply_group(
         });
         return Ok(());
     }
-    if let Some((id, ttl)) = group.operation() {
+    if let Some((_, ttl)) = group.operation() {
         return match operation_record(states, now) {
             Some(record) if record.fingerprint == group.fingerprint() => {
                 replay(group, states, now, record, observed);
                 Ok(())
             }
-            Some(_) => Err(Error::new(
-                ErrorKind::Conflict,
-                "limit.apply",
-                format!(
-                    "operation {} was used for another group; give each its own id",
-                    id.as_str()
-                ),
-            )),
+            Some(_) => Err(group.conflict()),
             None => {
                 if apply_new(group, states, now, observed)? {
                     remember(group, states, now.saturating_add(ttl), observed);
@@ -290,10 +283,10 @@ fn plan(
                 ttl: *ttl,
             },
             Some(record) if record.cost == *estimate => done(record),
-            Some(_) => return Err(conflict(step, "holds another amount")),
+            Some(_) => return Err(step.conflict()),
         },
         Action::Settle { actual, .. } => match record() {
-            None => return Err(gone(step)),
+            None => return Err(step.gone()),
             Some(record) => match record.status {
                 Status::Held => Plan::Adjust {
                     record,
@@ -301,21 +294,18 @@ fn plan(
                     status: Status::Settled { actual: *actual },
                 },
                 Status::Settled { actual: before } if before == *actual => done(record),
-                Status::Settled { .. } => {
-                    return Err(conflict(step, "was settled to another amount"));
-                }
-                _ => return Err(conflict(step, "was cancelled")),
+                _ => return Err(step.conflict()),
             },
         },
         Action::Cancel { .. } => match record() {
-            None => return Err(gone(step)),
+            None => return Err(step.gone()),
             Some(record) => match record.status {
                 Status::Held => Plan::Adjust {
                     record,
                     to: 0,
                     status: Status::Cancelled,
                 },
-                Status::Settled { .. } => return Err(conflict(step, "was settled")),
+                Status::Settled { .. } => return Err(step.conflict()),
                 _ => done(record),
             },
         },
@@ -335,7 +325,7 @@ fn plan(
                     lease: id,
                     ttl: *ttl,
                 },
-                Some(_) => return Err(conflict(step, "holds another amount")),
+                Some(_) => return Err(step.conflict()),
             }
         }
         Action::Renew { lease: id, ttl } => match lease(id.digest()) {
@@ -343,7 +333,7 @@ fn plan(
                 lease: id.digest(),
                 ttl: *ttl,
             },
-            None => return Err(gone(step)),
+            None => return Err(step.gone()),
         },
         Action::Release { lease } => Plan::Release {
             lease: lease.digest(),
@@ -482,33 +472,4 @@ fn replay(
         let state = states.get(Place::Limit(index));
         *observed = algorithm::look(step.policy.quota(), state, now, 0).with_charge(charged, mark);
     }
-}
-
-fn gone(step: &Step<'_>) -> Error {
-    let what = if matches!(step.action, Action::Renew { .. }) {
-        "lease"
-    } else {
-        "reservation"
-    };
-    Error::new(
-        ErrorKind::Expired,
-        "limit.apply",
-        format!(
-            "the {what} {} on {} is gone: it was never made, or it ran out",
-            step.action.id().map_or("", |id| id.as_str()),
-            step.key
-        ),
-    )
-}
-
-fn conflict(step: &Step<'_>, what: &str) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "limit.apply",
-        format!(
-            "{} on {} {what}; give each its own id",
-            step.action.id().map_or("", |id| id.as_str()),
-            step.key
-        ),
-    )
 }

@@ -51,6 +51,40 @@ impl<'a> Step<'a> {
             _ => None,
         }
     }
+
+    /// The error of a step whose reservation or lease is gone. For implementors of stores.
+    pub fn gone(&self) -> Error {
+        let what = match self.action {
+            Action::Renew { .. } => "lease",
+            _ => "reservation",
+        };
+        refused(
+            ErrorKind::Expired,
+            format!(
+                "the {what} {} on {} is gone: it was never made, or it ran out",
+                self.id(),
+                self.key
+            ),
+        )
+    }
+
+    /// The error of a step whose id was used before for something else: another amount, or a reservation
+    /// that was settled or cancelled otherwise. For implementors of stores.
+    pub fn conflict(&self) -> Error {
+        refused(
+            ErrorKind::Conflict,
+            format!(
+                "{} cannot {} {} any more: it was used for another amount, or ended otherwise; give each its own id",
+                self.id(),
+                self.action.as_str(),
+                self.key
+            ),
+        )
+    }
+
+    fn id(&self) -> &str {
+        self.action.id().map_or("", OperationId::as_str)
+    }
 }
 
 /// Steps that are taken together: all of them, or none.
@@ -140,6 +174,15 @@ impl<'a> Group<'a> {
             .min(MAX_INTEGER)
     }
 
+    /// The error of a group whose operation id was used for another one. For implementors of stores.
+    pub fn conflict(&self) -> Error {
+        let id = self.operation.map_or("", |(id, _)| id.as_str());
+        refused(
+            ErrorKind::Conflict,
+            format!("operation {id} was used for another group; give each its own id"),
+        )
+    }
+
     /// What tells this group from another one under the same operation id: the first half of the
     /// SHA-256 over the keys and actions of its steps. Quotas may change between two tries.
     pub fn fingerprint(&self) -> u128 {
@@ -194,6 +237,11 @@ fn check_step(step: &Step<'_>, capabilities: &Capabilities) -> Result<(), Error>
         Action::Settle { actual, .. } if *actual >= LIMIT_BOUND => Err(invalid(format!(
             "a reservation is settled to {actual}; it must be below 2^51"
         ))),
+        Action::Refund { receipt }
+            if receipt.cost() >= LIMIT_BOUND || receipt.mark().number > MAX_INTEGER =>
+        {
+            Err(invalid("a receipt is not of a charge that a store made"))
+        }
         Action::Reserve { ttl, .. } => check_ttl("a reservation lives", *ttl),
         Action::Acquire { ttl, .. } | Action::Renew { ttl, .. } => check_ttl("a lease lives", *ttl),
         _ => Ok(()),
@@ -241,6 +289,10 @@ fn check_ttl(what: &str, ttl: Duration) -> Result<(), Error> {
         )));
     }
     Ok(())
+}
+
+fn refused(kind: ErrorKind, message: String) -> Error {
+    Error::new(kind, "limit.apply", message)
 }
 
 fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -64,7 +64,7 @@ pub struct Capabilities {
 
 impl Capabilities {
     /// What [`apply_group`](super::apply_group) does: all of it.
-    pub const IN_PROCESS: Self = Self {
+    pub const ALL: Self = Self {
         refunds: true,
         reservations: true,
         leases: true,

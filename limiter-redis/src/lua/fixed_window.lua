@@ -1,63 +1,83 @@
 -- Fixed window: a plain count whose key's expiry is the window's end. Mirrors fixed_window.rs.
--- Quota: capacity, longest (the expiry, in ms, with which a window is opened: a key lives through the
--- millisecond of its expiry, so one less than the window). State: count, left (ms), opened, mended.
-local fixed_window = {}
+-- Quota: capacity, window (ms), tolerance (ms). State: count, expires (the window's last millisecond),
+-- kept (the expiry that the key has already).
+local fixed_window = { kind = {} }
 
 function fixed_window.quota(limit, window)
   if limit < 1 or window < 2 then
     return nil
   end
-  return { capacity = limit, longest = window - 1 }
+  return { capacity = limit, window = window, tolerance = math.floor((window - 1) / 2) }
 end
 
-function fixed_window.parse(raw, key)
+function fixed_window.kind.parse(raw, key, now)
   local count = integer(raw)
-  return count and { count = count, left = clock.ttl(key) }
+  if not count then
+    return nil
+  end
+  local left = clock.ttl(key)
+  -- A counter that never expires ends with a window that is opened now.
+  local expires = left < 0 and MAX_INTEGER or math.floor(now / 1000) + left
+  return { count = count, expires = expires, kept = expires }
 end
 
-function fixed_window.settle(state, quota)
+function fixed_window.kind.over(state, now)
+  return math.floor(now / 1000) > state.expires
+end
+
+function fixed_window.kind.save(key, state, now)
+  if state.expires == state.kept then
+    clock.keep(key, state.count)
+  else
+    clock.put(key, state.count, state.expires - math.floor(now / 1000))
+  end
+end
+
+-- The same count in a window that ends with `expires`, if it ended later.
+local function window_until(state, expires)
   if not state then
-    return { count = 0, left = quota.longest, opened = true }
+    return { count = 0, expires = expires }
   end
-  local left = state.left
-  -- A counter that never expires, or one that a longer window opened.
-  local mended = left < 0 or left > quota.longest
-  if mended then
-    left = quota.longest
-  end
-  return {
-    count = state.count,
-    left = left,
-    opened = state.opened,
-    mended = mended or state.mended,
-  }
+  return { count = state.count, expires = math.min(state.expires, expires), kept = state.kept }
 end
 
-function fixed_window.used(state)
-  return state.count
+function fixed_window.view(stored, quota, now)
+  return window_until(stored, math.floor(now / 1000) + quota.window - 1)
+end
+
+function fixed_window.mends(stored, view)
+  return view.expires < stored.expires
+end
+
+function fixed_window.used(view)
+  return view.count
 end
 
 -- The millisecond of the expiry belongs to the window.
-function fixed_window.wait(state, quota, _, cost)
-  if state.count + cost <= quota.capacity then
+function fixed_window.wait(_, view, quota, now, cost)
+  if view.count + cost <= quota.capacity then
     return 0
   end
-  return (state.left + 1) * 1000
+  return (view.expires + 1 - math.floor(now / 1000)) * 1000
 end
 
-function fixed_window.charge(state, _, cost)
-  return {
-    count = state.count + cost,
-    left = state.left,
-    opened = state.opened,
-    mended = state.mended,
-  }
-end
-
-function fixed_window.save(key, state)
-  if state.opened or state.mended then
-    clock.put(key, state.count, state.left)
-  else
-    clock.keep(key, state.count)
+function fixed_window.write(_, view, quota, now, change)
+  local does, amount = change.does, 0
+  if does == 'charge' then
+    view.count = view.count + change.amount
+    return view, change.amount, now, view.expires
+  elseif does ~= 'keep' and math.abs(change.number - view.expires) <= quota.tolerance then
+    if does == 'give_back' then
+      amount = math.min(change.amount, view.count)
+      view.count = view.count - amount
+    elseif does == 'overrun' then
+      amount = math.min(change.amount, math.max(0, COUNT_BOUND - view.count))
+      view.count = view.count + amount
+    end
   end
+  return view, amount
+end
+
+function fixed_window.counts_until(_, _, number)
+  return moment((number + 1) * 1000)
 end

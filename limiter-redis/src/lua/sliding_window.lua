@@ -1,17 +1,18 @@
 -- Sliding window counter. Mirrors sliding_window.rs.
 -- Quota: capacity, window (us), unit (us), length (units). State: window, start (us), previous, current.
-local sliding_window = {}
-
-local LIMIT_BOUND = 2251799813685248 -- 2^51
+local sliding_window = { kind = {} }
 
 function sliding_window.quota(limit, window, unit)
   if math.min(limit, window, unit) < 1 or window % unit ~= 0 then
     return nil
   end
-  return { capacity = limit, window = window, unit = unit, length = window / unit }
+  local length = window / unit
+  -- The largest count whose product with the length is exact.
+  local most = math.min(math.floor(MAX_INTEGER / length), LIMIT_BOUND)
+  return { capacity = limit, window = window, unit = unit, length = length, most = most }
 end
 
-function sliding_window.parse(raw)
+function sliding_window.kind.parse(raw)
   local window, start, previous, current = string.match(raw, '^s:(%d+):(%d+):(%d+):(%d+)$')
   window, start = integer(window), integer(start)
   previous, current = integer(previous), integer(current)
@@ -21,39 +22,51 @@ function sliding_window.parse(raw)
   return { window = window, start = start, previous = previous, current = current }
 end
 
-function sliding_window.settle(state, quota, now)
+local function windows_over_at(state)
+  return state.start + (state.current > 0 and 2 or 1) * state.window
+end
+
+function sliding_window.kind.over(state, now)
+  return now >= windows_over_at(state)
+end
+
+function sliding_window.kind.save(key, state, now, floor)
+  local text = string.format(
+    's:%.0f:%.0f:%.0f:%.0f', state.window, state.start, state.previous, state.current
+  )
+  clock.put(key, text, time_to_live(floor, windows_over_at(state), now))
+end
+
+function sliding_window.view(stored, quota, now)
   local window = quota.window
   local start = now - now % window
-  local fresh = { window = window, start = start, previous = 0, current = 0 }
-  if not state then
-    return fresh
+  if not stored then
+    return { window = window, start = start, previous = 0, current = 0 }
   end
-  -- A clock that stepped back stays in the stored window.
-  local windows = math.floor(math.max(0, now - state.start) / state.window)
-  if windows > 1 then
-    return fresh
-  end
-  local previous, current = state.previous, state.current
+  -- A clock that stepped back stays in the stored window. (After two, the state is over.)
+  local windows = math.floor(math.max(0, now - stored.start) / stored.window)
+  local previous, current = stored.previous, stored.current
   if windows == 1 then
     previous, current = current, 0
   end
-  if state.window == window then
-    start = math.max(start, state.start)
+  if stored.window == window then
+    start = math.max(start, stored.start)
   end
-  local most = math.min(math.floor(MAX_INTEGER / quota.length), LIMIT_BOUND)
-  previous, current = math.min(previous, most), math.min(current, most)
   return {
     window = window,
     start = start,
-    previous = previous,
-    current = current,
-    mended = window ~= state.window and previous + current > 0,
+    previous = math.min(previous, quota.most),
+    current = math.min(current, quota.most),
   }
 end
 
-function sliding_window.used(state, quota, now)
-  local elapsed = math.floor(math.max(0, now - state.start) / quota.unit)
-  return math.floor(state.previous * (quota.length - elapsed) / quota.length) + state.current
+function sliding_window.mends(stored, view)
+  return view.window ~= stored.window and view.previous + view.current > 0
+end
+
+function sliding_window.used(view, quota, now)
+  local elapsed = math.floor(math.max(0, now - view.start) / quota.unit)
+  return math.floor(view.previous * (quota.length - elapsed) / quota.length) + view.current
 end
 
 -- The first moment in the window from `start` at which `previous` weighs at most `allowed`.
@@ -62,34 +75,46 @@ local function lightens_at(quota, start, previous, allowed)
   return start + (quota.length - left) * quota.unit
 end
 
-function sliding_window.wait(state, quota, now, cost)
-  if sliding_window.used(state, quota, now) + cost <= quota.capacity then
+function sliding_window.wait(_, view, quota, now, cost)
+  if sliding_window.used(view, quota, now) + cost <= quota.capacity then
     return 0
   end
   local at
-  if state.current + cost <= quota.capacity then
-    local allowed = quota.capacity - state.current - cost
-    at = lightens_at(quota, state.start, state.previous, allowed)
+  if view.current + cost <= quota.capacity then
+    local allowed = quota.capacity - view.current - cost
+    at = lightens_at(quota, view.start, view.previous, allowed)
   else
-    at = lightens_at(quota, state.start + quota.window, state.current, quota.capacity - cost)
+    at = lightens_at(quota, view.start + quota.window, view.current, quota.capacity - cost)
   end
   return at - now
 end
 
-function sliding_window.charge(state, _, cost)
-  return {
-    window = state.window,
-    start = state.start,
-    previous = state.previous,
-    current = state.current + cost,
-  }
+function sliding_window.write(_, view, quota, now, change)
+  local does, amount = change.does, change.amount
+  if does == 'charge' then
+    view.current = view.current + amount
+    return view, amount, now, view.start
+  elseif does == 'keep' then
+    return view, 0
+  end
+  local count
+  if change.number >= view.start then
+    count = 'current'
+  elseif change.number >= view.start - view.window then
+    count = 'previous'
+  else
+    return view, 0
+  end
+  if does == 'give_back' then
+    amount = math.min(amount, view[count])
+    view[count] = view[count] - amount
+  else
+    amount = math.min(amount, quota.most - view[count])
+    view[count] = view[count] + amount
+  end
+  return view, amount
 end
 
-function sliding_window.save(key, state, _, now, floor)
-  local text = string.format(
-    's:%.0f:%.0f:%.0f:%.0f', state.window, state.start, state.previous, state.current
-  )
-  local windows = state.current > 0 and 2 or 1
-  local over = state.start + windows * state.window - now
-  clock.put(key, text, math.max(floor, div_ceil(over, 1000)))
+function sliding_window.counts_until(quota, _, number)
+  return moment(number + 2 * quota.window)
 end

@@ -1,7 +1,7 @@
 -- Token bucket, exact in integers. Mirrors token_bucket.rs.
 -- Quota: capacity, gain and token (fractions), unit (us), full.
 -- State: token, debt (fractions), at, full_at (us).
-local token_bucket = {}
+local token_bucket = { kind = {} }
 
 function token_bucket.quota(capacity, gain, token, unit)
   if math.min(capacity, gain, token, unit) < 1 then
@@ -10,7 +10,7 @@ function token_bucket.quota(capacity, gain, token, unit)
   return { capacity = capacity, gain = gain, token = token, unit = unit, full = capacity * token }
 end
 
-function token_bucket.parse(raw)
+function token_bucket.kind.parse(raw)
   local token, debt, at, full_at = string.match(raw, '^b:(%d+):(%d+):(%d+):(%d+)$')
   token, debt, at, full_at = integer(token), integer(debt), integer(at), integer(full_at)
   if not (token and debt and at and full_at) or token == 0 then
@@ -19,8 +19,25 @@ function token_bucket.parse(raw)
   return { token = token, debt = debt, at = at, full_at = full_at }
 end
 
-local function state_of(quota, debt, at)
-  local full_at = at + div_ceil(debt, quota.gain) * quota.unit
+-- Paid off under the quota that wrote it: the key may have expired, so it says nothing now.
+function token_bucket.kind.over(state, now)
+  return now >= state.full_at
+end
+
+function token_bucket.kind.save(key, state, now, floor)
+  local text = string.format(
+    'b:%.0f:%.0f:%.0f:%.0f', state.token, state.debt, state.at, state.full_at
+  )
+  clock.put(key, text, time_to_live(floor, state.full_at, now))
+end
+
+-- Units in which `debt` is paid off. At most twice `full`, so that no sum passes 2^53.
+local function units_until_paid(quota, debt)
+  return div_ceil(debt, quota.gain)
+end
+
+local function bucket(quota, debt, at)
+  local full_at = at + units_until_paid(quota, debt) * quota.unit
   return { token = quota.token, debt = debt, at = at, full_at = full_at }
 end
 
@@ -49,46 +66,68 @@ local function rescale(debt, from, to)
   return math.floor(debt / from) * to + quotient + (rest > 0 and 1 or 0)
 end
 
-function token_bucket.settle(state, quota, now)
+-- What `units` leave of a debt.
+local function paid(quota, debt, units)
+  if units >= units_until_paid(quota, debt) then
+    return 0
+  end
+  return debt - units * quota.gain
+end
+
+function token_bucket.view(stored, quota, now)
   local boundary = now - now % quota.unit
-  -- Paid off under the quota that wrote it: the key may have expired, so it says nothing now.
-  if not state or now >= state.full_at then
-    return state_of(quota, 0, boundary)
+  if not stored then
+    return bucket(quota, 0, boundary)
   end
-  local debt = math.min(rescale(state.debt, state.token, quota.token), 2 * quota.full)
-  local since = div_ceil(state.at, quota.unit) * quota.unit
+  local debt = math.min(rescale(stored.debt, stored.token, quota.token), 2 * quota.full)
+  local since = div_ceil(stored.at, quota.unit) * quota.unit
   local units = math.floor(math.max(0, boundary - since) / quota.unit)
-  if units >= div_ceil(debt, quota.gain) then
-    debt = 0
-  else
-    debt = debt - units * quota.gain
-  end
-  local settled = state_of(quota, debt, boundary)
-  -- Another quota, or a clock that stepped back: what is reported holds only if it is kept.
-  settled.mended = debt > 0 and settled.full_at ~= state.full_at
-  return settled
+  return bucket(quota, paid(quota, debt, units), boundary)
 end
 
-function token_bucket.used(state, quota)
-  return div_ceil(state.debt, quota.token)
+-- Another quota, or a clock that stepped back: what is reported holds only if it is kept.
+function token_bucket.mends(stored, view)
+  return view.debt > 0 and view.full_at ~= stored.full_at
 end
 
-function token_bucket.wait(state, quota, now, cost)
+function token_bucket.used(view, quota)
+  return div_ceil(view.debt, quota.token)
+end
+
+function token_bucket.wait(_, view, quota, now, cost)
   -- In this order no sum passes 2^53.
-  local over = cost * quota.token - quota.full + state.debt
+  local over = cost * quota.token - quota.full + view.debt
   if over <= 0 then
     return 0
   end
-  return state.at + div_ceil(over, quota.gain) * quota.unit - now
+  return view.at + units_until_paid(quota, over) * quota.unit - now
 end
 
-function token_bucket.charge(state, quota, cost)
-  return state_of(quota, state.debt + cost * quota.token, state.at)
+-- The whole tokens of debt that a mark stands for.
+local function marked_debt(quota, number)
+  return math.min(number, 2 * quota.capacity) * quota.token
 end
 
-function token_bucket.save(key, state, _, now, floor)
-  local text = string.format(
-    'b:%.0f:%.0f:%.0f:%.0f', state.token, state.debt, state.at, state.full_at
-  )
-  clock.put(key, text, math.max(floor, div_ceil(state.full_at - now, 1000)))
+function token_bucket.write(_, view, quota, _, change)
+  local does, debt = change.does, view.debt
+  if does == 'charge' then
+    local state = bucket(quota, debt + change.amount * quota.token, view.at)
+    return state, change.amount, state.at, math.floor(state.debt / quota.token)
+  elseif does == 'give_back' then
+    -- What has flowed in already must not be there twice.
+    local units = math.floor(math.max(0, view.at - change.at) / quota.unit)
+    local owed = paid(quota, marked_debt(quota, change.number), units)
+    local given = math.min(math.min(change.amount, quota.capacity) * quota.token, owed, debt)
+    return bucket(quota, debt - given, view.at), div_ceil(given, quota.token)
+  elseif does == 'overrun' then
+    -- As much debt again as the bucket holds, and no more.
+    local room = math.floor(math.max(0, 2 * quota.full - debt) / quota.token)
+    local taken = math.min(change.amount, room)
+    return bucket(quota, debt + taken * quota.token, view.at), taken
+  end
+  return view, 0
+end
+
+function token_bucket.counts_until(quota, at, number)
+  return moment(at + units_until_paid(quota, marked_debt(quota, number)) * quota.unit)
 end

@@ -123,12 +123,16 @@ impl Algorithm for CalendarWindow {
         self.limit
     }
 
+    fn is_over(&self, stored: &FixedWindowState, now: Timestamp) -> bool {
+        stored.is_over(now)
+    }
+
     fn view(&self, stored: Option<&FixedWindowState>, now: Timestamp) -> FixedWindowState {
         let millis = now.as_millis();
         match stored {
             // One that ends in the next unit was opened there, before the clock stepped back, and stands.
             // One that ends later was opened under a longer quota.
-            Some(state) if !state.is_over(now) => {
+            Some(state) => {
                 let next = self.calendar.end(self.calendar.end(millis)) - 1;
                 if state.expires() <= next {
                     *state
@@ -136,7 +140,7 @@ impl Algorithm for CalendarWindow {
                     state.until(self.expires(millis))
                 }
             }
-            _ => FixedWindowState::opened(self.expires(millis)),
+            None => FixedWindowState::opened(self.expires(millis)),
         }
     }
 

@@ -71,6 +71,10 @@ impl Algorithm for Concurrency {
         self.limit
     }
 
+    fn is_over(&self, stored: &Self::State, now: Timestamp) -> bool {
+        stored.is_over(now)
+    }
+
     fn view(&self, stored: Option<&Self::State>, now: Timestamp) -> u64 {
         stored.map_or(0, |state| state.live(now).map(|lease| lease.cost).sum())
     }

@@ -130,13 +130,17 @@ impl Algorithm for FixedWindow {
         self.limit
     }
 
+    fn is_over(&self, stored: &FixedWindowState, now: Timestamp) -> bool {
+        stored.is_over(now)
+    }
+
     fn view(&self, stored: Option<&FixedWindowState>, now: Timestamp) -> FixedWindowState {
         // A window that a longer quota opened, or that a clock that stepped back makes longer than
         // a whole one, ends with the shorter.
         let end = now.as_millis() + self.window_millis() - 1;
         match stored {
-            Some(state) if !state.is_over(now) => state.until(end),
-            _ => FixedWindowState::opened(end),
+            Some(state) => state.until(end),
+            None => FixedWindowState::opened(end),
         }
     }
 

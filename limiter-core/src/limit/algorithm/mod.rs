@@ -42,7 +42,10 @@ trait Algorithm {
 
     fn capacity(&self) -> u64;
 
-    /// Idempotent.
+    /// Whether the state says no more than a missing one, and is taken for none.
+    fn is_over(&self, stored: &Self::State, now: Timestamp) -> bool;
+
+    /// Idempotent. The stored state is not over.
     fn view(&self, stored: Option<&Self::State>, now: Timestamp) -> Self::View;
 
     /// Whether a charge, even one that is denied, keeps the view as the state: the stored one means
@@ -123,23 +126,55 @@ pub(super) struct Changed {
     pub(super) mark: Mark,
 }
 
-/// Runs `$body` with a quota's numbers and the matching part of a state, owned or borrowed. A state of
-/// another algorithm is none.
+impl Changed {
+    fn without_effect(state: Option<State>) -> Self {
+        Self {
+            state,
+            amount: 0,
+            mark: Mark::default(),
+        }
+    }
+}
+
+/// Runs `$body` with a quota's numbers and the matching part of a state, owned or borrowed. What does not
+/// count is not `$stored` but `$rest`: a state of another algorithm, and one that is over, which a store
+/// may have dropped by now.
 macro_rules! dispatch {
-    ($quota:expr, $state:expr, |$q:ident, $s:ident, $wrap:ident| $body:expr) => {
+    ($quota:expr, $state:expr, $now:expr, |$q:ident, $stored:ident, $rest:ident, $wrap:ident| $body:expr) => {
         match $quota {
-            Quota::FixedWindow($q) => dispatch!($state, FixedWindow, $s, $wrap, $body),
-            Quota::CalendarWindow($q) => dispatch!($state, FixedWindow, $s, $wrap, $body),
-            Quota::SlidingWindow($q) => dispatch!($state, SlidingWindow, $s, $wrap, $body),
-            Quota::SlidingLog($q) => dispatch!($state, SlidingLog, $s, $wrap, $body),
-            Quota::TokenBucket($q) => dispatch!($state, TokenBucket, $s, $wrap, $body),
-            Quota::Concurrency($q) => dispatch!($state, Concurrency, $s, $wrap, $body),
+            Quota::FixedWindow($q) => {
+                dispatch!($state, $now, FixedWindow, $q, $stored, $rest, $wrap, $body)
+            }
+            Quota::CalendarWindow($q) => {
+                dispatch!($state, $now, FixedWindow, $q, $stored, $rest, $wrap, $body)
+            }
+            Quota::SlidingWindow($q) => {
+                dispatch!(
+                    $state,
+                    $now,
+                    SlidingWindow,
+                    $q,
+                    $stored,
+                    $rest,
+                    $wrap,
+                    $body
+                )
+            }
+            Quota::SlidingLog($q) => {
+                dispatch!($state, $now, SlidingLog, $q, $stored, $rest, $wrap, $body)
+            }
+            Quota::TokenBucket($q) => {
+                dispatch!($state, $now, TokenBucket, $q, $stored, $rest, $wrap, $body)
+            }
+            Quota::Concurrency($q) => {
+                dispatch!($state, $now, Concurrency, $q, $stored, $rest, $wrap, $body)
+            }
         }
     };
-    ($state:expr, $variant:ident, $s:ident, $wrap:ident, $body:expr) => {{
-        let $s = match $state {
-            Some(State::$variant(state)) => Some(state),
-            _ => None,
+    ($state:expr, $now:expr, $variant:ident, $q:ident, $stored:ident, $rest:ident, $wrap:ident, $body:expr) => {{
+        let ($stored, $rest) = match $state {
+            Some(State::$variant(state)) if !$q.is_over(&state, $now) => (Some(state), None),
+            other => (None, other),
         };
         let $wrap = State::$variant;
         $body
@@ -148,7 +183,7 @@ macro_rules! dispatch {
 
 /// Whether `cost` would be admitted now, and what is used. A cost of 0 always is.
 pub fn look(quota: &Quota, state: Option<&State>, now: Timestamp, cost: u64) -> Observed {
-    dispatch!(quota, state, |quota, stored, _wrap| {
+    dispatch!(quota, state, now, |quota, stored, _rest, _wrap| {
         let view = quota.view(stored, now);
         observe(quota, stored, &view, now, cost)
     })
@@ -162,24 +197,18 @@ pub fn charge(
     now: Timestamp,
     cost: u64,
 ) -> (Option<State>, Observed) {
-    dispatch!(quota, state, |quota, stored, wrap| {
+    dispatch!(quota, state, now, |quota, stored, rest, wrap| {
         let view = quota.view(stored.as_ref(), now);
         let mut observed = observe(quota, stored.as_ref(), &view, now, cost);
-        if cost == 0 {
-            return (stored.map(wrap), observed);
+        let mends = stored
+            .as_ref()
+            .is_some_and(|stored| quota.mends(stored, &view));
+        if cost == 0 || !(observed.is_admitted() || mends) {
+            return (stored.map(wrap).or(rest), observed);
         }
         if !observed.is_admitted() {
-            let mends = stored
-                .as_ref()
-                .is_some_and(|stored| quota.mends(stored, &view));
-            return (
-                if mends {
-                    Some(wrap(quota.write(stored, view, now, Change::Keep).state))
-                } else {
-                    stored.map(wrap)
-                },
-                observed,
-            );
+            let state = quota.write(stored, view, now, Change::Keep).state;
+            return (Some(wrap(state)), observed);
         }
         let written = quota.write(stored, view, now, Change::Charge(cost));
         let view = quota.view(Some(&written.state), now);
@@ -199,27 +228,29 @@ pub(super) fn change(
     now: Timestamp,
     change: Change,
 ) -> Changed {
-    dispatch!(quota, state, |quota, stored, wrap| {
+    dispatch!(quota, state, now, |quota, stored, rest, wrap| {
+        let takes = matches!(
+            change,
+            Change::Charge(_) | Change::Overrun(..) | Change::Acquire(_)
+        );
         let view = quota.view(stored.as_ref(), now);
-        let nothing = Mark::default();
-        let (state, amount, mark) = match (change, stored) {
+        let wanted = match &stored {
             // Only what takes something creates a state.
-            (
-                Change::Keep | Change::GiveBack(..) | Change::Renew(..) | Change::Release(_),
-                None,
-            ) => (None, 0, nothing),
-            (Change::Keep, Some(stored)) if !quota.mends(&stored, &view) => {
-                (Some(stored), 0, nothing)
-            }
-            (change, stored) => {
-                let written = quota.write(stored, view, now, change);
-                (Some(written.state), written.amount, written.mark)
-            }
+            None => takes,
+            Some(stored) => change != Change::Keep || quota.mends(stored, &view),
         };
+        if !wanted {
+            return Changed::without_effect(stored.map(wrap).or(rest));
+        }
+        let existed = stored.is_some();
+        let written = quota.write(stored, view, now, change);
+        if !existed && written.amount == 0 {
+            return Changed::without_effect(rest);
+        }
         Changed {
-            state: state.map(wrap),
-            amount,
-            mark,
+            state: Some(wrap(written.state)),
+            amount: written.amount,
+            mark: written.mark,
         }
     })
 }

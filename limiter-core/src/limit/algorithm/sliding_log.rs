@@ -92,6 +92,10 @@ impl Algorithm for SlidingLog {
         self.limit
     }
 
+    fn is_over(&self, stored: &Self::State, now: Timestamp) -> bool {
+        stored.is_over(now)
+    }
+
     fn view(&self, stored: Option<&Self::State>, now: Timestamp) -> View {
         let fresh = View {
             now: now.as_micros(),

@@ -114,6 +114,10 @@ impl Algorithm for SlidingWindow {
         self.limit
     }
 
+    fn is_over(&self, stored: &SlidingWindowState, now: Timestamp) -> bool {
+        stored.is_over(now)
+    }
+
     fn view(&self, stored: Option<&SlidingWindowState>, now: Timestamp) -> SlidingWindowState {
         let window = self.window.as_micros();
         let start = now.as_micros() - now.as_micros() % window;

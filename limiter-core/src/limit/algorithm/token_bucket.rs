@@ -147,9 +147,13 @@ impl Algorithm for TokenBucket {
         self.capacity
     }
 
+    fn is_over(&self, stored: &TokenBucketState, now: Timestamp) -> bool {
+        stored.is_full(now)
+    }
+
     fn view(&self, stored: Option<&TokenBucketState>, now: Timestamp) -> TokenBucketState {
         let boundary = now.as_micros() - now.as_micros() % self.unit;
-        let Some(state) = stored.filter(|state| !state.is_full(now)) else {
+        let Some(state) = stored else {
             return self.state(0, boundary);
         };
         // A quota with other fractions: the debt is rounded up, so that a change grants nothing.

@@ -1,0 +1,82 @@
+-- The arguments of a call, each checked. See main.lua for their order.
+local CHARGE, PEEK, RESET, REFUND, RESERVE, SETTLE, CANCEL, ACQUIRE, RENEW, RELEASE =
+  0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+
+local algorithms = {
+  fixed_window,
+  sliding_window,
+  token_bucket,
+  sliding_log,
+  concurrency,
+  calendar_window,
+}
+
+local next_argument = 0
+
+local function refuse(what)
+  fail({ err = 'BADARG argument ' .. next_argument .. ' is no ' .. what })
+end
+
+local function argument(read_as, what)
+  next_argument = next_argument + 1
+  return read_as(ARGV[next_argument]) or refuse(what)
+end
+
+local function number_argument()
+  return argument(integer, 'integer in 0..2^53-1')
+end
+
+local function digest_argument()
+  return argument(digest, 'digest of 32 hexadecimal digits')
+end
+
+local function key_argument()
+  local key = number_argument()
+  return KEYS[key] and key or refuse('key')
+end
+
+-- Now and a time to live.
+local function expiry_argument()
+  return moment(now + number_argument())
+end
+
+local function read_step()
+  local step = { cell = cell_of(key_argument()), shadow = number_argument() == 1 }
+  local action = number_argument()
+  step.algorithm = algorithms[number_argument()] or refuse('algorithm')
+  local a, b, c, d = number_argument(), number_argument(), number_argument(), number_argument()
+  step.quota = step.algorithm.quota(a, b, c, d) or refuse('quota with numbers in their ranges')
+  if action == REFUND or action == RESERVE or action == SETTLE or action == CANCEL then
+    step.record = cell_of(key_argument())
+  elseif action == ACQUIRE or action == RENEW or action == RELEASE then
+    step.lease = digest_argument()
+  elseif action > PEEK and action ~= RESET then
+    refuse('action')
+  end
+  if action ~= RESET and action < SETTLE or action == ACQUIRE then
+    step.cost = number_argument()
+  end
+  if action == REFUND then
+    step.at, step.number = number_argument(), number_argument()
+  elseif action == SETTLE then
+    step.actual = number_argument()
+  elseif action == RESERVE or action == ACQUIRE or action == RENEW then
+    step.expires = expiry_argument()
+  end
+  -- A charge of nothing only looks.
+  step.action = action == CHARGE and step.cost == 0 and PEEK or action
+  return step
+end
+
+local function read_group()
+  local count, operation = number_argument(), number_argument()
+  local group = {}
+  if operation > 0 then
+    group.operation = cell_of(KEYS[operation] and operation or refuse('key'))
+    group.fingerprint, group.expires = digest_argument(), expiry_argument()
+  end
+  for index = 1, count do
+    group[index] = read_step()
+  end
+  return group
+end

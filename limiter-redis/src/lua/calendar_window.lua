@@ -1,0 +1,55 @@
+-- Calendar window: a fixed window that ends with the minute, hour, day or month of UTC. Mirrors
+-- calendar_window.rs. Quota: capacity, length (ms; nil for a month), tolerance (ms).
+local calendar_window = {
+  kind = fixed_window.kind,
+  mends = fixed_window.mends,
+  used = fixed_window.used,
+  wait = fixed_window.wait,
+  write = fixed_window.write,
+  counts_until = fixed_window.counts_until,
+}
+
+local DAY = 86400000
+local MONTH = 4
+local LENGTHS = { 60000, 3600000, DAY }
+
+function calendar_window.quota(limit, unit)
+  if limit < 1 or not (LENGTHS[unit] or unit == MONTH) then
+    return nil
+  end
+  return { capacity = limit, length = LENGTHS[unit], tolerance = 20000 }
+end
+
+-- The first day of the next month; days are counted from the epoch, years from March. Source: see
+-- calendar_window.rs.
+local function end_of_month(day)
+  local floor = math.floor
+  day = day + 719468
+  local era, of_era = floor(day / 146097), day % 146097
+  local year = floor(
+    (of_era - floor(of_era / 1460) + floor(of_era / 36524) - floor(of_era / 146096)) / 365
+  )
+  local of_year = of_era - (365 * year + floor(year / 4) - floor(year / 100))
+  local month = floor((5 * of_year + 2) / 153) + 1
+  year, month = year + floor(month / 12), month % 12
+  local first = 365 * year + floor(year / 4) - floor(year / 100) + floor(year / 400)
+  return era * 146097 + first + floor((153 * month + 2) / 5) - 719468
+end
+
+-- The first millisecond after the unit that holds `millis`.
+local function unit_end(quota, millis)
+  if not quota.length then
+    return end_of_month(math.floor(millis / DAY)) * DAY
+  end
+  return (math.floor(millis / quota.length) + 1) * quota.length
+end
+
+function calendar_window.view(stored, quota, now)
+  local millis = math.floor(now / 1000)
+  local unit = unit_end(quota, millis)
+  -- One that ends in the next unit was opened there, before the clock stepped back, and stands.
+  if stored and stored.expires <= unit_end(quota, unit) - 1 then
+    return window_until(stored, stored.expires)
+  end
+  return window_until(stored, math.max(unit - 1, millis + 1))
+end
