@@ -4,6 +4,7 @@ use std::slice;
 use std::time::Duration;
 
 use limiter_core::ErrorKind;
+use limiter_core::clock::Timestamp;
 use limiter_core::limit::{Decision, GroupDecision, Outcome, Quota};
 
 /// How long a client waits when the limiter could not answer: there is nothing to compute it from,
@@ -12,14 +13,42 @@ const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
 
 /// What is told to a client: made from a `&Decision` or a `&GroupDecision`. A decision is a group of
 /// one.
+///
+/// The times in a decision count from when it was made. Where work lies between the decision and the
+/// response, say when that was ([`decided_at`](Self::decided_at)): the model's seconds are then not
+/// added to what the client is told to wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
     outcome: Outcome,
     decisions: &'a [Decision],
     binding: Option<&'a Decision>,
+    decided: Option<Timestamp>,
+    age: Duration,
 }
 
 impl<'a> Answer<'a> {
+    /// When the decision was made, by the clock that tells when the response is written (a
+    /// [`Responder`](crate::Responder)'s [`now`](crate::Responder::now)). The moment of writing by
+    /// default.
+    ///
+    /// Spans (`Retry-After`, a `t`, OpenAI's resets) then shrink by what has passed since, to no less
+    /// than zero, or what their header allows; a reset in epoch seconds stays where it was.
+    #[must_use]
+    pub fn decided_at(self, decided: Timestamp) -> Self {
+        Self {
+            decided: Some(decided),
+            ..self
+        }
+    }
+
+    /// The same answer as it reads at `now`.
+    pub(crate) fn seen_at(self, now: Timestamp) -> Self {
+        let age = self
+            .decided
+            .map_or(Duration::ZERO, |decided| now.saturating_since(decided));
+        Self { age, ..self }
+    }
+
     pub(crate) fn outcome(&self) -> Outcome {
         self.outcome
     }
@@ -43,17 +72,45 @@ impl<'a> Answer<'a> {
 
     /// How long the client should wait; `None` where waiting is not needed or does not help.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        match self.outcome {
-            Outcome::Denied { retry_after } => Some(retry_after),
-            Outcome::Unavailable { kind } if is_passing(kind) => Some(UNAVAILABLE_RETRY),
-            _ => None,
-        }
+        self.wait(self.outcome)
     }
 
     /// [`retry_after`](Self::retry_after) in whole seconds, rounded up: never 0, which invites a
     /// client to ask again at once.
     pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
         self.retry_after().map(|wait| seconds(wait).max(1))
+    }
+
+    /// [`retry_after`](Self::retry_after) for one of the decisions.
+    pub(crate) fn wait_of(&self, decision: &Decision) -> Option<Duration> {
+        self.wait(decision.outcome)
+    }
+
+    /// How long until everything that the decision's policy grants is free.
+    pub(crate) fn reset_after(&self, decision: &Decision) -> Duration {
+        let reset_after = decision.reset_after.saturating_sub(self.age);
+        // A limiter that could not answer knows no reset; the client may come back then.
+        reset_after.max(self.wait_of(decision).unwrap_or_default())
+    }
+
+    /// The moment of [`reset_after`](Self::reset_after), which does not move while a response is made.
+    pub(crate) fn reset_at(&self, decision: &Decision, now: Timestamp) -> Timestamp {
+        match (self.decided, decision.outcome) {
+            (None, _) | (_, Outcome::Unavailable { .. }) => after(now, self.reset_after(decision)),
+            (Some(decided), Outcome::Denied { retry_after }) => {
+                after(decided, decision.reset_after.max(retry_after))
+            }
+            (Some(decided), _) => after(decided, decision.reset_after),
+        }
+    }
+
+    fn wait(&self, outcome: Outcome) -> Option<Duration> {
+        match outcome {
+            Outcome::Denied { retry_after } => Some(retry_after.saturating_sub(self.age)),
+            // No computed moment, so it counts from when it is said.
+            Outcome::Unavailable { kind } if is_passing(kind) => Some(UNAVAILABLE_RETRY),
+            _ => None,
+        }
     }
 }
 
@@ -63,6 +120,8 @@ impl<'a> From<&'a Decision> for Answer<'a> {
             outcome: decision.outcome,
             decisions: slice::from_ref(decision),
             binding: (!decision.policy.is_shadow()).then_some(decision),
+            decided: None,
+            age: Duration::ZERO,
         }
     }
 }
@@ -73,6 +132,8 @@ impl<'a> From<&'a GroupDecision> for Answer<'a> {
             outcome: group.outcome,
             decisions: &group.decisions,
             binding: group.binding(),
+            decided: None,
+            age: Duration::ZERO,
         }
     }
 }
@@ -86,6 +147,16 @@ fn is_passing(kind: ErrorKind) -> bool {
 pub(crate) fn seconds(duration: Duration) -> u64 {
     let more = u64::from(duration.subsec_nanos() > 0);
     duration.as_secs().saturating_add(more)
+}
+
+/// Whole milliseconds, rounded up.
+pub(crate) fn millis(duration: Duration) -> u128 {
+    duration.as_nanos().div_ceil(1_000_000)
+}
+
+/// `start` plus `by`, rounded up to a microsecond.
+fn after(start: Timestamp, by: Duration) -> Timestamp {
+    start.saturating_add(by.saturating_add(Duration::from_nanos(999)))
 }
 
 /// The seconds in which a quota's capacity comes back, rounded up, so at least 1: the window, or for

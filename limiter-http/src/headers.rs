@@ -1,21 +1,17 @@
 //! Decisions as response headers.
 
-use std::fmt::{self, Write as _};
+mod ietf;
+mod openai;
 
 use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use limiter_core::clock::Timestamp;
-use limiter_core::limit::Decision;
 
-use crate::answer::{Answer, seconds, window_seconds};
+pub use self::ietf::IetfDraft;
+use crate::answer::{Answer, seconds};
 
 const X_LIMIT: &str = "x-ratelimit-limit";
 const X_REMAINING: &str = "x-ratelimit-remaining";
 const X_RESET: &str = "x-ratelimit-reset";
-const RATELIMIT: &str = "ratelimit";
-const RATELIMIT_POLICY: &str = "ratelimit-policy";
-
-/// The largest integer of a structured field (RFC 9651, section 3.3.1). Limits may be larger.
-const SF_MAX: u64 = 999_999_999_999_999;
 
 /// Which headers say how much is left.
 ///
@@ -23,11 +19,15 @@ const SF_MAX: u64 = 999_999_999_999_999;
 ///   binds ([`GroupDecision::binding`](limiter_core::limit::GroupDecision::binding)): its limit, what
 ///   is left of it, and when all of it is free again.
 /// - `RateLimit-Policy` and `RateLimit` are the IETF draft's, see [`IetfDraft`].
+/// - `x-ratelimit-limit-requests`, `x-ratelimit-limit-tokens` and the rest of OpenAI's are off by
+///   default, see [`openai`](Self::openai).
 /// - `Retry-After` is added to denials, and to refusals because the store is away (1 s): whole
 ///   seconds (RFC 9110, section 10.2.3), rounded up, at least 1.
 ///
-/// Shadow policies are left out. The default is `X-RateLimit-*` with a reset in epoch seconds, and
-/// the latest draft.
+/// Each family is switched on its own, and all of them may stand in one response. A response with
+/// `Retry-After` has the three `X-RateLimit-*` even if they are off otherwise: a client that was
+/// refused shall find them whatever else it reads. Shadow policies are left out. The default is
+/// `X-RateLimit-*` with a reset in epoch seconds, and the latest draft.
 ///
 /// ```
 /// use limiter_core::clock::Timestamp;
@@ -54,6 +54,7 @@ pub struct HeaderStyle {
     legacy: bool,
     reset: ResetFormat,
     ietf: Option<IetfDraft>,
+    openai: bool,
 }
 
 /// What `X-RateLimit-Reset` counts, in whole seconds, rounded up.
@@ -70,37 +71,19 @@ pub enum ResetFormat {
     Delta,
 }
 
-/// A version of draft-ietf-httpapi-ratelimit-headers. Its syntax changed from draft to draft, and
-/// clients of an older one cannot read a newer one.
-///
-/// In all of them the window is the time in which the whole capacity comes back, in whole seconds,
-/// rounded up: the drafts know nothing shorter than a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum IetfDraft {
-    /// Draft 07: `RateLimit: limit=100, remaining=50, reset=5` of the policy that binds, and
-    /// `RateLimit-Policy: 100;w=60` of all. That draft forbids two policies of one quota; the one
-    /// with the longer window is listed.
-    V07,
-    /// Drafts 08 to 10: `RateLimit: "name";r=50;t=5` and `RateLimit-Policy: "name";q=100;w=60`, each
-    /// a list of every enforced policy. On a denial only the policies that denied have a `t`, which
-    /// is their own time to wait: the draft wants no `t` later than `Retry-After`.
-    #[default]
-    V10,
-}
-
 impl Default for HeaderStyle {
     fn default() -> Self {
         Self {
             legacy: true,
             reset: ResetFormat::default(),
             ietf: Some(IetfDraft::default()),
+            openai: false,
         }
     }
 }
 
 impl HeaderStyle {
-    /// Whether to write `X-RateLimit-*`. On by default.
+    /// Whether to write `X-RateLimit-*` where nothing was refused. On by default.
     #[must_use]
     pub fn legacy(self, legacy: bool) -> Self {
         Self { legacy, ..self }
@@ -121,8 +104,43 @@ impl HeaderStyle {
         }
     }
 
+    /// Whether to write the headers that OpenAI's API has, for clients made for it. Off by default.
+    ///
+    /// For each [`Unit`](limiter_core::limit::Unit) that an enforced policy counts,
+    /// `x-ratelimit-limit-UNIT`, `x-ratelimit-remaining-UNIT` and `x-ratelimit-reset-UNIT`, UNIT being
+    /// `requests` or `tokens`. Of several policies of one unit the one that binds is shown: the worst
+    /// that denied, else the one with the smallest share left. A reset is the span until all of it is
+    /// free again, as Go prints one (`17ms`, `1.5s`, `6m0s`, `1h2m3s`), rounded up to a millisecond.
+    ///
+    /// Where there is a `Retry-After` there is also `retry-after-ms`, the same wait in whole
+    /// milliseconds, rounded up, at least 1: OpenAI's SDKs prefer it.
+    ///
+    /// ```
+    /// use limiter_core::clock::Timestamp;
+    /// use limiter_core::limit::{Decision, Observed, Period, Policy, Quota, Source, Unit, Verdict};
+    /// use limiter_http::HeaderStyle;
+    /// use std::time::Duration;
+    ///
+    /// let tokens = Policy::new("tokens", Quota::fixed_window(150_000, Period::HOUR)?)?
+    ///     .with_unit(Unit::Tokens);
+    /// let observed = Observed::new(Verdict::Admit, 16, Duration::from_secs(360), Source::Store);
+    /// let decision = Decision::new(&tokens, &observed);
+    ///
+    /// let mut headers = http::HeaderMap::new();
+    /// HeaderStyle::default().openai(true).write(&decision, Timestamp::default(), &mut headers);
+    /// assert_eq!(headers["x-ratelimit-limit-tokens"], "150000");
+    /// assert_eq!(headers["x-ratelimit-remaining-tokens"], "149984");
+    /// assert_eq!(headers["x-ratelimit-reset-tokens"], "6m0s");
+    /// # Ok::<(), limiter_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn openai(self, openai: bool) -> Self {
+        Self { openai, ..self }
+    }
+
     /// Writes the headers of a `&Decision` or a `&GroupDecision`, in place of those of the same
-    /// names. `now` is what an epoch reset counts from.
+    /// names. `now` is when they are written, and when the decision was made unless
+    /// [`Answer::decided_at`] says otherwise.
     ///
     /// Nothing is written where nothing is known: every policy is a shadow, or the check failed for
     /// another reason than an outage.
@@ -132,129 +150,41 @@ impl HeaderStyle {
         now: Timestamp,
         headers: &mut HeaderMap,
     ) {
-        let answer = answer.into();
+        let answer = answer.into().seen_at(now);
         let Some(binding) = answer.binding().filter(|_| !answer.is_failure()) else {
             return;
         };
-        if let Some(seconds) = answer.retry_after_seconds() {
+        let retry_after = answer.retry_after_seconds();
+        if let Some(seconds) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.legacy {
+        if self.legacy || retry_after.is_some() {
+            let reset = match self.reset {
+                ResetFormat::Epoch => {
+                    let at = answer.reset_at(binding, now);
+                    at.as_micros().div_ceil(1_000_000)
+                }
+                ResetFormat::Delta => seconds(answer.reset_after(binding)),
+            };
             headers.insert(X_LIMIT, HeaderValue::from(binding.limit));
             headers.insert(X_REMAINING, HeaderValue::from(binding.remaining));
-            headers.insert(X_RESET, HeaderValue::from(self.reset_of(binding, now)));
+            headers.insert(X_RESET, HeaderValue::from(reset));
         }
-        let (policies, limits) = match self.ietf {
-            Some(IetfDraft::V07) => (policies_v07(&answer), limit_v07(binding)),
-            Some(IetfDraft::V10) => (policies_v10(&answer), limits_v10(&answer)),
-            None => return,
-        };
-        for (name, text) in [(RATELIMIT_POLICY, policies), (RATELIMIT, limits)] {
-            // Always a value: digits, punctuation, and names that `Policy` checked.
-            if let Ok(value) = HeaderValue::try_from(text) {
-                headers.insert(name, value);
-            }
+        if let Some(draft) = self.ietf {
+            ietf::write(draft, &answer, binding, headers);
         }
-    }
-
-    fn reset_of(&self, decision: &Decision, now: Timestamp) -> u64 {
-        // A limiter that could not answer knows no reset; the client may come back then.
-        let wait = Answer::from(decision).retry_after().unwrap_or_default();
-        let reset_after = decision.reset_after.max(wait);
-        match self.reset {
-            ResetFormat::Epoch => now
-                .saturating_add(reset_after)
-                .as_micros()
-                .div_ceil(1_000_000),
-            ResetFormat::Delta => seconds(reset_after),
+        if self.openai {
+            openai::write(&answer, headers);
         }
     }
 }
 
 /// Whether a response already speaks of a limit.
 pub(crate) fn has_limit_headers(headers: &HeaderMap) -> bool {
-    [X_LIMIT, RATELIMIT, RATELIMIT_POLICY]
-        .iter()
-        .any(|name| headers.contains_key(*name))
-}
-
-/// `10;w=1, 50;w=60`.
-fn policies_v07(answer: &Answer<'_>) -> String {
-    let mut policies: Vec<(u64, u64)> = Vec::new();
-    for decision in answer.enforced() {
-        let quota = sf(decision.limit);
-        // That version has no quota without a window.
-        let Some(window) = window_seconds(decision.policy.quota()).map(sf) else {
-            continue;
-        };
-        match policies.iter_mut().find(|(listed, _)| *listed == quota) {
-            Some((_, longest)) => *longest = window.max(*longest),
-            None => policies.push((quota, window)),
-        }
-    }
-    list(policies, |text, (quota, window)| {
-        write!(text, "{quota};w={window}")
-    })
-}
-
-/// `limit=100, remaining=50, reset=5`.
-fn limit_v07(binding: &Decision) -> String {
-    format!(
-        "limit={}, remaining={}, reset={}",
-        sf(binding.limit),
-        sf(binding.remaining),
-        sf(more_after(binding))
-    )
-}
-
-/// `"burst";q=10;w=1, "daily";q=1000;w=86400`.
-fn policies_v10(answer: &Answer<'_>) -> String {
-    list(answer.enforced(), |text, decision| {
-        let name = decision.policy.name();
-        write!(text, "\"{name}\";q={}", sf(decision.limit))?;
-        match window_seconds(decision.policy.quota()) {
-            Some(window) => write!(text, ";w={}", sf(window)),
-            None => text.write_str(";qu=\"concurrent-requests\""),
-        }
-    })
-}
-
-/// `"burst";r=0;t=1, "daily";r=50`.
-fn limits_v10(answer: &Answer<'_>) -> String {
-    list(answer.enforced(), |text, decision| {
-        let name = decision.policy.name();
-        write!(text, "\"{name}\";r={}", sf(decision.remaining))?;
-        if answer.retry_after().is_none() || !decision.is_allowed() {
-            write!(text, ";t={}", sf(more_after(decision)))?;
-        }
-        Ok(())
-    })
-}
-
-/// Seconds until this policy has what was asked for, or else until all of it is free.
-fn more_after(decision: &Decision) -> u64 {
-    Answer::from(decision)
-        .retry_after_seconds()
-        .unwrap_or_else(|| seconds(decision.reset_after))
-}
-
-fn sf(integer: u64) -> u64 {
-    integer.min(SF_MAX)
-}
-
-fn list<T>(
-    items: impl IntoIterator<Item = T>,
-    item: impl Fn(&mut String, T) -> fmt::Result,
-) -> String {
-    let mut text = String::new();
-    for next in items {
-        if !text.is_empty() {
-            text.push_str(", ");
-        }
-        // Writing to a String cannot fail.
-        let _ = item(&mut text, next);
-    }
-    text
+    [X_LIMIT, ietf::RATELIMIT, ietf::RATELIMIT_POLICY]
+        .into_iter()
+        .chain(openai::LIMITS)
+        .any(|name| headers.contains_key(name))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! - [`RateLimitLayer`] checks limits before a service runs: in axum, plain hyper, or any tower stack.
 //! - [`Responder`] turns a `&Decision` or a `&GroupDecision` into headers and responses, for handlers
 //!   that check limits themselves. The layer answers through one too, so every 429 looks the same.
-//! - [`HeaderStyle`] says which headers: `X-RateLimit-*`, the IETF draft's, `Retry-After`.
+//! - [`HeaderStyle`] says which headers: `X-RateLimit-*`, the IETF draft's, OpenAI's, `Retry-After`.
 //! - [`problem`] has the bodies: `application/problem+json`.
 //! - [`ClientAddress`] finds the client behind trusted proxies.
 //!

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{HeaderName, Response};
-use limiter_core::clock::{Clock, SystemClock};
+use limiter_core::clock::{Clock, SystemClock, Timestamp};
 
 use crate::answer::Answer;
 use crate::headers::{HeaderStyle, has_limit_headers};
@@ -66,7 +66,8 @@ impl Responder {
         }
     }
 
-    /// Where an `X-RateLimit-Reset` in epoch seconds counts from. The machine's clock by default.
+    /// What tells when a decision was made and when its headers are written, and where an
+    /// `X-RateLimit-Reset` in epoch seconds counts from. The machine's clock by default.
     #[must_use]
     pub fn clock(self, clock: impl Clock + 'static) -> Self {
         Self {
@@ -75,8 +76,33 @@ impl Responder {
         }
     }
 
+    /// Now, by the responder's clock: what [`Answer::decided_at`] takes.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Writes the headers of an answer, unless those of another one are there already: a limit
     /// checked closer to the work is the more specific one, and mixing two would be wrong for both.
+    ///
+    /// A handler that works between its check and its response says when it checked:
+    ///
+    /// ```
+    /// # use limiter_core::{Key, limit::{Limiter, Policy}};
+    /// # use limiter_http::{Answer, Responder};
+    /// # async fn ask_the_model() -> http::Response<String> { http::Response::default() }
+    /// # async fn handler(limiter: Limiter, policy: Policy, key: Key, responder: Responder)
+    /// #     -> http::Response<String> {
+    /// let decision = limiter.check(&policy, &key).await;
+    /// let decided = responder.now();
+    /// if let Some(refusal) = responder.refusal(&decision, "coverLetter") {
+    ///     return refusal;
+    /// }
+    /// let mut response = ask_the_model().await;
+    /// let answer = Answer::from(&decision).decided_at(decided);
+    /// responder.write_headers(answer, response.headers_mut());
+    /// # response
+    /// # }
+    /// ```
     pub fn write_headers<'a>(&self, answer: impl Into<Answer<'a>>, headers: &mut HeaderMap) {
         if !has_limit_headers(headers) {
             self.headers.write(answer, self.clock.now(), headers);
@@ -92,7 +118,7 @@ impl Responder {
         answer: impl Into<Answer<'a>>,
         asked: impl Into<Asked<'a>>,
     ) -> Option<Response<B>> {
-        let answer = answer.into();
+        let answer = answer.into().seen_at(self.now());
         let problem = Problem::new(answer, asked.into(), self.unavailable)?;
         let mut response = respond(&problem);
         self.write_headers(answer, response.headers_mut());
@@ -105,7 +131,8 @@ impl Responder {
         answer: impl Into<Answer<'a>>,
         asked: impl Into<Asked<'a>>,
     ) -> Option<Problem<'a>> {
-        Problem::new(answer.into(), asked.into(), self.unavailable)
+        let answer = answer.into().seen_at(self.now());
+        Problem::new(answer, asked.into(), self.unavailable)
     }
 }
 

@@ -58,11 +58,13 @@ where
                 ControlFlow::Break(refusal) => return Ok(refusal.map(ResBody::from)),
                 ControlFlow::Continue(group) => group,
             };
+            let responder = &settings.responder;
+            // The inner service may take seconds, which are not the limit's.
+            let decided = responder.now();
             let mut response = inner.call(Request::from_parts(parts, body)).await?;
             if let Some(group) = &group {
-                settings
-                    .responder
-                    .write_headers(group, response.headers_mut());
+                let answer = Answer::from(group).decided_at(decided);
+                responder.write_headers(answer, response.headers_mut());
             }
             Ok(response)
         })

@@ -92,14 +92,16 @@ pub(crate) async fn run(
 
     let policy = operation.policy(&app).map_err(internal)?;
     let decision = app.limiter.check(policy, &operation.key(user)).await;
+    let decided = app.responder.now();
     if let Some(refusal) = app.responder.refusal(&decision, operation.name()) {
         return Ok(refusal);
     }
     let mut response = answer(&app, operation, user, parameters)
         .await
         .unwrap_or_else(IntoResponse::into_response);
-    app.responder
-        .write_headers(&decision, response.headers_mut());
+    // The model's seconds are not the limit's.
+    let limit = limiter::http::Answer::from(&decision).decided_at(decided);
+    app.responder.write_headers(limit, response.headers_mut());
     Ok(response)
 }
 

@@ -1,12 +1,13 @@
 use std::time::Duration;
 
-use limiter_core::limit::{GroupDecision, Observed, Period, Policy, Quota, Source, Verdict};
+use limiter_core::limit::{
+    Decision, GroupDecision, Observed, Period, Policy, Quota, Source, Unit, Verdict,
+};
 use limiter_core::{Error, ErrorKind};
-use proptest::collection::vec;
-use proptest::prelude::*;
-use sfv::{BareItem, Dictionary, Item, List, ListEntry, Parser};
 
 use super::*;
+
+mod structured_fields;
 
 /// 2023-11-14T22:13:20Z.
 const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -237,129 +238,105 @@ fn integers_stay_within_structured_fields() {
     );
 }
 
-fn policy() -> impl Strategy<Value = Policy> {
-    let quota = (
-        any::<bool>(),
-        1u64..1 << 50,
-        1u64..1 << 20,
-        1u64..100_000_000,
-    )
-        .prop_filter_map("a quota that exists", |(bucket, limit, refill, millis)| {
-            let period = Period::new(Duration::from_millis(millis)).ok()?;
-            if bucket {
-                Quota::token_bucket(limit >> 30 | 1, refill, period).ok()
-            } else {
-                Quota::fixed_window(limit, period).ok()
-            }
-        });
-    ("[A-Za-z0-9_.\\-]{1,64}", quota, any::<bool>())
-        .prop_map(|(name, quota, shadow)| Policy::new(&name, quota).unwrap().with_shadow(shadow))
+#[test]
+fn a_unit_other_than_requests_is_named() {
+    let tokens = hourly("tokens", 100_000).with_unit(Unit::Tokens);
+    let group = GroupDecision::new(vec![
+        allowed(&hourly("letters", 20), 5, secs(90)),
+        allowed(&tokens, 40_000, secs(90)),
+    ]);
+    let headers = written(&HeaderStyle::default(), &group);
+    assert_eq!(
+        text(&headers, "ratelimit-policy"),
+        Some(r#""letters";q=20;w=3600, "tokens";q=100000;qu="tokens";w=3600"#)
+    );
+    assert_eq!(
+        text(&headers, "ratelimit"),
+        Some(r#""letters";r=15;t=90, "tokens";r=60000;t=90"#)
+    );
 }
 
-fn decision() -> impl Strategy<Value = Decision> {
-    let micros = || (0u64..1 << 52).prop_map(Duration::from_micros);
-    let verdict = prop_oneof![
-        Just(Verdict::Admit),
-        Just(Verdict::Never),
-        micros().prop_map(|retry_after| Verdict::Deny { retry_after }),
+#[test]
+fn a_refusal_has_the_four_headers_whatever_the_style() {
+    // A3.
+    let policy = hourly("letters", 20);
+    let refusals = [
+        denied(&policy, 20, secs(2_520), secs(2_520)),
+        unavailable(&policy, ErrorKind::Timeout),
     ];
-    (policy(), verdict, any::<u64>(), micros()).prop_map(|(policy, verdict, used, reset)| {
-        Decision::new(&policy, &Observed::new(verdict, used, reset, Source::Store))
-    })
-}
-
-fn integer(item: &BareItem) -> u64 {
-    let BareItem::Integer(integer) = item else {
-        panic!("{item:?} is no integer");
-    };
-    u64::try_from(i64::from(*integer)).unwrap()
-}
-
-fn param(item: &Item, name: &str) -> Option<u64> {
-    item.params.get(name).map(integer)
-}
-
-fn items(headers: &HeaderMap, name: &str) -> Vec<Item> {
-    let list: List = Parser::new(headers.get(name).unwrap().as_bytes())
-        .parse()
-        .unwrap();
-    list.into_iter()
-        .map(|entry| match entry {
-            ListEntry::Item(item) => item,
-            ListEntry::InnerList(list) => panic!("{list:?} is no item"),
-        })
-        .collect()
-}
-
-proptest! {
-    /// An independent parser of RFC 9651 reads what draft 10 wants, whatever the decisions are.
-    #[test]
-    fn draft_10_is_a_structured_field(decisions in vec(decision(), 1..6)) {
-        let group = GroupDecision::new(decisions);
-        let headers = written(&HeaderStyle::default(), &group);
-        let enforced: Vec<_> =
-            group.decisions.iter().filter(|decision| decision.shadow.is_none()).collect();
-        prop_assert_eq!(headers.is_empty(), enforced.is_empty());
-        if enforced.is_empty() {
-            return Ok(());
-        }
-        let policies = items(&headers, "ratelimit-policy");
-        let limits = items(&headers, "ratelimit");
-        prop_assert_eq!(policies.len(), enforced.len());
-        prop_assert_eq!(limits.len(), enforced.len());
-        let retry_after: Option<u64> =
-            text(&headers, "retry-after").map(|text| text.parse().unwrap());
-        prop_assert!(retry_after != Some(0));
-        for ((policy, limit), decision) in policies.iter().zip(&limits).zip(enforced) {
-            let name = BareItem::String(decision.policy.name().to_owned().try_into().unwrap());
-            prop_assert_eq!(&policy.bare_item, &name);
-            prop_assert_eq!(&limit.bare_item, &name);
-            prop_assert_eq!(param(policy, "q"), Some(decision.limit.min(999_999_999_999_999)));
-            prop_assert!(param(policy, "w").unwrap() > 0);
-            prop_assert!(param(limit, "r") <= param(policy, "q"));
-            if let (Some(retry_after), Some(t)) = (retry_after, param(limit, "t")) {
-                prop_assert!(t <= retry_after);
+    for refusal in &refusals {
+        for ietf in [None, Some(IetfDraft::V07), Some(IetfDraft::V10)] {
+            for openai in [false, true] {
+                let style = HeaderStyle::default()
+                    .legacy(false)
+                    .ietf(ietf)
+                    .openai(openai);
+                let headers = written(&style, refusal);
+                for name in [RETRY_AFTER.as_str(), X_LIMIT, X_REMAINING, X_RESET] {
+                    assert!(headers.contains_key(name), "{style:?}: {name}");
+                }
             }
         }
     }
+}
 
-    /// The same for draft 07, whose `RateLimit` is a dictionary.
-    #[test]
-    fn draft_07_is_a_structured_field(decisions in vec(decision(), 1..6)) {
-        let group = GroupDecision::new(decisions);
-        let style = HeaderStyle::default().ietf(IetfDraft::V07);
-        let headers = written(&style, &group);
-        let Some(binding) = group.binding() else {
-            prop_assert!(headers.is_empty());
-            return Ok(());
-        };
-        let limits: Dictionary =
-            Parser::new(headers["ratelimit"].as_bytes()).parse().unwrap();
-        let value = |name: &str| match &limits[name] {
-            ListEntry::Item(item) => integer(&item.bare_item),
-            other => panic!("{other:?} is no item"),
-        };
-        prop_assert_eq!(limits.len(), 3);
-        prop_assert_eq!(value("limit"), binding.limit.min(999_999_999_999_999));
-        prop_assert!(value("remaining") <= value("limit"));
-        if let Some(retry_after) = text(&headers, "retry-after") {
-            prop_assert_eq!(value("reset").to_string(), retry_after);
-        }
-        let mut quotas: Vec<u64> = Vec::new();
-        for policy in items(&headers, "ratelimit-policy") {
-            prop_assert!(param(&policy, "w").unwrap() > 0);
-            let quota = integer(&policy.bare_item);
-            prop_assert!(!quotas.contains(&quota), "a quota stands twice");
-            quotas.push(quota);
-        }
-    }
+#[test]
+fn all_families_stand_side_by_side() {
+    let decision = denied(&hourly("letters", 20), 20, secs(2_520), secs(2_520));
+    let headers = written(&HeaderStyle::default().openai(true), &decision);
+    assert_eq!(text(&headers, "x-ratelimit-limit"), Some("20"));
+    assert_eq!(text(&headers, "ratelimit"), Some(r#""letters";r=0;t=2520"#));
+    assert_eq!(text(&headers, "x-ratelimit-limit-requests"), Some("20"));
+    assert_eq!(text(&headers, "x-ratelimit-reset-requests"), Some("42m0s"));
+    assert_eq!(text(&headers, "retry-after-ms"), Some("2520000"));
+    assert_eq!(headers.len(), 10);
+}
 
-    /// A decision is a group of one.
-    #[test]
-    fn one_decision_and_a_group_of_it_have_the_same_headers(decision in decision()) {
-        for style in [HeaderStyle::default(), HeaderStyle::default().ietf(IetfDraft::V07)] {
-            let group = GroupDecision::new(vec![decision.clone()]);
-            prop_assert_eq!(written(&style, &decision), written(&style, &group));
-        }
+#[test]
+fn spans_count_from_the_decision_and_moments_stay() {
+    let policy = hourly("letters", 20);
+    let style = HeaderStyle::default().openai(true);
+    let late = |style: &HeaderStyle, decision: &Decision, elapsed: Duration| {
+        let mut headers = HeaderMap::new();
+        let answer = Answer::from(decision).decided_at(NOW);
+        style.write(answer, NOW.saturating_add(elapsed), &mut headers);
+        headers
+    };
+    let passed = allowed(&policy, 5, secs(90));
+    for (elapsed, t, span) in [
+        (0, 90, "1m30s"),
+        (3, 87, "1m27s"),
+        (90, 0, "0s"),
+        (95, 0, "0s"),
+    ] {
+        let headers = late(&style, &passed, secs(elapsed));
+        assert_eq!(text(&headers, "x-ratelimit-reset"), Some("1700000090"));
+        let limit = format!(r#""letters";r=15;t={t}"#);
+        assert_eq!(text(&headers, "ratelimit"), Some(&*limit));
+        assert_eq!(text(&headers, "x-ratelimit-reset-requests"), Some(span));
+        let delta = late(
+            &style.clone().reset(ResetFormat::Delta),
+            &passed,
+            secs(elapsed),
+        );
+        assert_eq!(text(&delta, "x-ratelimit-reset"), Some(&*t.to_string()));
     }
+    let refused = denied(&policy, 20, secs(60), secs(90));
+    let headers = late(&style, &refused, secs(3));
+    assert_eq!(text(&headers, "retry-after"), Some("57"));
+    assert_eq!(text(&headers, "retry-after-ms"), Some("57000"));
+    assert_eq!(text(&headers, "x-ratelimit-reset"), Some("1700000090"));
+    assert_eq!(text(&headers, "ratelimit"), Some(r#""letters";r=0;t=57"#));
+
+    // Nothing was computed in an outage, so the second counts from when it is said.
+    let away = unavailable(&policy, ErrorKind::Timeout);
+    let headers = late(&style, &away, secs(3));
+    assert_eq!(text(&headers, "retry-after"), Some("1"));
+    assert_eq!(text(&headers, "x-ratelimit-reset"), Some("1700000004"));
+
+    // A clock that stepped back adds nothing.
+    let mut headers = HeaderMap::new();
+    let answer = Answer::from(&passed).decided_at(NOW.saturating_add(secs(5)));
+    style.write(answer, NOW, &mut headers);
+    assert_eq!(text(&headers, "ratelimit"), Some(r#""letters";r=15;t=90"#));
 }

@@ -6,6 +6,7 @@
     reason = "helpers of tests stand outside the test functions that clippy.toml exempts"
 )]
 
+mod latency;
 mod layer;
 mod support;
 #[cfg(feature = "axum")]

@@ -1,0 +1,91 @@
+//! The headers that OpenAI's API has about limits.
+//!
+//! Their names and the form of their spans are those of "Rate limits in headers" in OpenAI's guide;
+//! `retry-after-ms` is what its Python and TypeScript SDKs read before `Retry-After`.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderValue};
+use limiter_core::limit::{Decision, GroupDecision, Unit};
+
+use crate::answer::{Answer, millis};
+
+const RETRY_AFTER_MS: &str = "retry-after-ms";
+
+/// A unit and the names of its limit, of what is left and of the reset.
+struct Names(Unit, &'static str, &'static str, &'static str);
+
+const UNITS: [Names; 2] = [
+    Names(
+        Unit::Requests,
+        LIMITS[0],
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+    ),
+    Names(
+        Unit::Tokens,
+        LIMITS[1],
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-tokens",
+    ),
+];
+
+pub(super) const LIMITS: [&str; 2] = ["x-ratelimit-limit-requests", "x-ratelimit-limit-tokens"];
+
+pub(super) fn write(answer: &Answer<'_>, headers: &mut HeaderMap) {
+    if let Some(wait) = answer.retry_after() {
+        // Beyond what a client can wait for anyway.
+        let wait = u64::try_from(millis(wait).max(1)).unwrap_or(u64::MAX);
+        headers.insert(RETRY_AFTER_MS, HeaderValue::from(wait));
+    }
+    for Names(unit, limit, remaining, reset) in UNITS {
+        let Some(binding) = binding(answer, unit) else {
+            continue;
+        };
+        headers.insert(limit, HeaderValue::from(binding.limit));
+        headers.insert(remaining, HeaderValue::from(binding.remaining));
+        // Always a value: digits, letters and a point.
+        if let Ok(span) = HeaderValue::try_from(span(answer.reset_after(&binding))) {
+            headers.insert(reset, span);
+        }
+    }
+}
+
+/// What binds most among the policies of one unit.
+fn binding(answer: &Answer<'_>, unit: Unit) -> Option<Decision> {
+    let of_unit = answer
+        .enforced()
+        .filter(|decision| decision.policy.unit() == unit);
+    GroupDecision::new(of_unit.cloned().collect())
+        .binding()
+        .cloned()
+}
+
+/// A span as Go's `time.Duration` prints it, in whole milliseconds, rounded up: `0s`, `17ms`, `1.5s`,
+/// `6m0s`, `1h2m3s`.
+fn span(duration: Duration) -> String {
+    let millis = millis(duration);
+    if (1..1_000).contains(&millis) {
+        return format!("{millis}ms");
+    }
+    let (seconds, fraction) = (millis / 1_000, millis % 1_000);
+    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = match (hours, minutes) {
+        (0, 0) => Ok(()),
+        (0, _) => write!(text, "{minutes}m"),
+        _ => write!(text, "{hours}h{minutes}m"),
+    };
+    let _ = write!(text, "{seconds}");
+    if fraction > 0 {
+        let digits = format!(".{fraction:03}");
+        text.push_str(digits.trim_end_matches('0'));
+    }
+    text.push('s');
+    text
+}
+
+#[cfg(test)]
+mod tests;
