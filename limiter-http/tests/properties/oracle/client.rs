@@ -1,0 +1,156 @@
+//! Whose address counts, worked out again from the definition: all addresses as 128 bits, IPv4 ones
+//! in their mapped form.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use http::header::{HeaderMap, HeaderValue};
+use limiter_http::ClientAddress;
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const MOST_ENTRIES: usize = 32;
+
+/// A network as it is written into a setting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Network {
+    pub(crate) address: IpAddr,
+    /// Reduced to the address's number of bits.
+    pub(crate) prefix: u8,
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix())
+    }
+}
+
+impl Network {
+    fn prefix(&self) -> u8 {
+        let bits = if self.address.is_ipv4() { 32 } else { 128 };
+        self.prefix % (bits + 1)
+    }
+
+    /// The prefix over 128 bits.
+    fn length(&self) -> u32 {
+        u32::from(self.prefix()) + if self.address.is_ipv4() { 96 } else { 0 }
+    }
+
+    fn is_of_ipv4(&self) -> bool {
+        is_ipv4(wide(self.address)) && self.length() >= 96
+    }
+
+    /// A network of all clients is refused.
+    fn is_everything(&self) -> bool {
+        self.length() == if self.is_of_ipv4() { 96 } else { 0 }
+    }
+
+    fn contains(&self, address: u128) -> bool {
+        let shift = 128 - self.length();
+        let differing = (address ^ wide(self.address)).checked_shr(shift);
+        self.is_of_ipv4() == is_ipv4(address) && differing.unwrap_or(0) == 0
+    }
+}
+
+/// Resolves the client of a request with these `X-Forwarded-For` lines from `peer` and judges the
+/// answer. A line that no header can hold is left out.
+pub(crate) fn check(trusted: &[Network], peer: IpAddr, lines: &[Vec<u8>]) {
+    let setting = ClientAddress::default().trusted_proxies(trusted.iter().map(Network::to_string));
+    if trusted.iter().any(Network::is_everything) {
+        assert!(setting.is_err(), "{trusted:?} trusts everybody");
+        return;
+    }
+    let setting = setting.unwrap();
+    let lines: Vec<_> = lines
+        .iter()
+        .filter_map(|line| HeaderValue::from_bytes(line).ok())
+        .collect();
+    let mut headers = HeaderMap::new();
+    for line in &lines {
+        headers.append(X_FORWARDED_FOR, line.clone());
+    }
+    let client = setting.resolve(peer, &headers).to_string();
+
+    let trusts = |address: u128| trusted.iter().any(|network| network.contains(address));
+    let (expected, ended) = expected(trusts, wide(peer), &lines);
+    assert_eq!(
+        client,
+        shown(expected),
+        "{peer} with {lines:?}, trusting {trusted:?}"
+    );
+
+    // What stands to the left of where the search ended is anybody's to write.
+    if ended {
+        let mut forged = HeaderMap::new();
+        forged.append(X_FORWARDED_FOR, HeaderValue::from_static("198.51.100.66"));
+        for line in &lines {
+            forged.append(X_FORWARDED_FOR, line.clone());
+        }
+        assert_eq!(setting.resolve(peer, &forged).to_string(), client);
+    }
+    // Only the header that proxies are known to append to is read.
+    headers.insert("forwarded", HeaderValue::from_static("for=198.51.100.66"));
+    headers.insert("x-real-ip", HeaderValue::from_static("198.51.100.66"));
+    assert_eq!(setting.resolve(peer, &headers).to_string(), client);
+}
+
+/// The client, and whether the search ended before the entries did.
+fn expected(trusts: impl Fn(u128) -> bool, peer: u128, lines: &[HeaderValue]) -> (u128, bool) {
+    let chain = lines
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b',');
+    let mut entries: Vec<&[u8]> = chain.split(|byte| *byte == b',').collect();
+    if lines.is_empty() {
+        entries.clear();
+    }
+    let mut client = peer;
+    let mut read = 0;
+    while trusts(client) {
+        if read == MOST_ENTRIES {
+            return (client, true);
+        }
+        let Some(entry) = entries.pop() else {
+            return (client, false);
+        };
+        read += 1;
+        match address(entry) {
+            Some(address) => client = address,
+            None => return (client, true),
+        }
+    }
+    (client, true)
+}
+
+fn address(entry: &[u8]) -> Option<u128> {
+    let text = String::from_utf8(entry.to_vec()).ok()?;
+    let text = text.trim();
+    let bare = text.parse::<IpAddr>().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let in_brackets = || {
+        let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+        inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+    };
+    bare.or_else(with_port).or_else(in_brackets).map(wide)
+}
+
+fn wide(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)) | 0xffff << 32,
+        IpAddr::V6(address) => u128::from(address),
+    }
+}
+
+fn is_ipv4(wide: u128) -> bool {
+    wide >> 32 == 0xffff
+}
+
+/// The segment of a key: an IPv4 address, or the first address of a /64.
+fn shown(wide: u128) -> String {
+    if is_ipv4(wide) {
+        let octets = wide.to_be_bytes();
+        return Ipv4Addr::new(octets[12], octets[13], octets[14], octets[15]).to_string();
+    }
+    let network = wide & !u128::from(u64::MAX);
+    format!("{}/64", Ipv6Addr::from(network))
+}
