@@ -15,7 +15,7 @@ use limiter_core::limit::{
     Capabilities, Group, LimitStore, Limiter, MapStates, Observed, Period, Policy, Quota,
     apply_group,
 };
-use limiter_core::{Error, ErrorKind, Health, Key};
+use limiter_core::{Error, ErrorKind, Health};
 use limiter_http::Responder;
 use serde_json::Value;
 use tokio::net::TcpStream;
