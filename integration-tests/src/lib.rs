@@ -6,6 +6,7 @@
 //! - [`Faulty`]: a store that loses requests and replies.
 //! - [`AgentLoad`]: the load of an AI agent on several instances.
 //! - [`Logs`]: what was logged.
+//! - [`model`]: each limit from its definition, to compare stores with.
 //! - [`policy`], [`ten_years`], [`redis_limiter`], [`eventually`]: what nearly every test needs.
 //!
 //! ```
@@ -34,6 +35,7 @@ mod bench;
 mod clock;
 mod faulty;
 mod logs;
+pub mod model;
 mod server;
 
 use std::time::{Duration, Instant};

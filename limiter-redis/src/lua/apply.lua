@@ -40,7 +40,10 @@ local function change(step, wanted)
     return 0, 0, 0
   end
   local state, amount, at, number = algorithm.write(stored, view, quota, now, wanted)
-  if stored or amount > 0 then
+  -- What moves nothing writes nothing: it must not open a window, nor tell whether Redis still held what
+  -- is over.
+  local adjusts = does == 'give_back' or does == 'overrun'
+  if amount > 0 or (stored and not adjusts) then
     keep_in(step.cell, algorithm.kind, state)
   end
   return amount, at or 0, number or 0

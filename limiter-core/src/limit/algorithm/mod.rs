@@ -233,6 +233,7 @@ pub(super) fn change(
             change,
             Change::Charge(_) | Change::Overrun(..) | Change::Acquire(_)
         );
+        let adjusts = matches!(change, Change::GiveBack(..) | Change::Overrun(..));
         let view = quota.view(stored.as_ref(), now);
         let wanted = match &stored {
             // Only what takes something creates a state.
@@ -242,10 +243,13 @@ pub(super) fn change(
         if !wanted {
             return Changed::without_effect(stored.map(wrap).or(rest));
         }
+        // What moves nothing writes nothing: it must not open a window, nor tell whether a store still
+        // held what is over.
+        let before = stored.clone().filter(|_| adjusts);
         let existed = stored.is_some();
         let written = quota.write(stored, view, now, change);
-        if !existed && written.amount == 0 {
-            return Changed::without_effect(rest);
+        if written.amount == 0 && (adjusts || !existed) {
+            return Changed::without_effect(before.map(wrap).or(rest));
         }
         Changed {
             state: Some(wrap(written.state)),

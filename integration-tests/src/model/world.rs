@@ -1,0 +1,382 @@
+//! Groups over the limits of several keys, with what is remembered of reservations, refunds and
+//! operations.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use limiter_core::ErrorKind;
+use limiter_core::clock::{MAX_INTEGER, Timestamp};
+use limiter_core::limit::{Action, Group, OPERATION_TTL, Step, Verdict};
+
+use super::concurrency::Lease;
+use super::{Definition, Serial, definition, wait};
+
+/// Every key's limit, and the records.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    limits: HashMap<String, Box<dyn Definition>>,
+    records: HashMap<Name, Record>,
+    operations: HashMap<(String, String), Operation>,
+    /// The charges that receipts stand for.
+    receipts: HashMap<String, Serial>,
+    serial: Serial,
+    /// What the last group charged: which step, and under which name.
+    charges: Vec<(usize, Serial)>,
+}
+
+/// What is remembered, of which key, and under which id.
+type Name = (&'static str, String, String);
+
+/// What a step is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether it could be admitted.
+    pub verdict: Verdict,
+    /// How much is taken.
+    pub used: u64,
+    /// How long until all of it is free.
+    pub reset_after: Duration,
+    /// What stands charged for the step.
+    pub charged: u64,
+}
+
+/// What a group is answered: for each step, or that it is refused.
+pub type Answer = Result<Vec<Seen>, ErrorKind>;
+
+#[derive(Clone, Debug)]
+struct Record {
+    fate: Fate,
+    cost: u64,
+    stands: u64,
+    serial: Serial,
+    until: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Held,
+    Settled(u64),
+    GivenBack,
+}
+
+#[derive(Clone, Debug)]
+struct Operation {
+    /// The steps' keys and actions.
+    steps: Vec<String>,
+    charged: Vec<u64>,
+    until: u64,
+}
+
+/// What a step comes to, before anything is changed.
+#[derive(Clone, Copy, Debug)]
+enum Plan {
+    Nothing,
+    /// As before, with what stands.
+    Repeat(u64),
+    Ask(u64),
+    Reset,
+    Renew(u64),
+    Release,
+    Become(Fate, u64),
+}
+
+impl World {
+    /// Applies a group; all of it or nothing.
+    pub fn apply(&mut self, group: &Group<'_>, now: Timestamp) -> Answer {
+        let at = now.as_micros();
+        self.charges.clear();
+        for step in group.steps() {
+            let limit = self.limits.entry(step.key.to_string());
+            limit.or_insert_with(|| definition(step.policy.quota()));
+        }
+        let Some((id, ttl)) = group.operation() else {
+            return self.steps(group, at).map(|(seen, _)| seen);
+        };
+        let name = (group.steps()[0].key.to_string(), id.as_str().to_owned());
+        let steps: Vec<String> = group.steps().iter().map(description).collect();
+        if let Some(known) = self.operations.get(&name)
+            && at < known.until
+        {
+            if known.steps != steps {
+                return Err(ErrorKind::Conflict);
+            }
+            let steps = group.steps().iter().zip(&known.charged);
+            return Ok(steps
+                .map(|(step, charged)| Seen {
+                    charged: *charged,
+                    ..self.see(step, at, 0)
+                })
+                .collect());
+        }
+        let (seen, admitted) = self.steps(group, at)?;
+        if admitted {
+            let charged = seen.iter().map(|seen| seen.charged).collect();
+            let until = now.saturating_add(ttl).as_micros();
+            let operation = Operation {
+                steps,
+                charged,
+                until,
+            };
+            self.operations.insert(name, operation);
+        }
+        Ok(seen)
+    }
+
+    /// What the last group charged: which steps, and the names of their charges.
+    pub fn charges(&self) -> &[(usize, Serial)] {
+        &self.charges
+    }
+
+    /// Lets a receipt stand for a charge.
+    pub fn issue(&mut self, receipt: &str, serial: Serial) {
+        self.receipts.insert(receipt.to_owned(), serial);
+    }
+
+    /// The answers, and whether the group was admitted.
+    fn steps(&mut self, group: &Group<'_>, now: u64) -> Result<(Vec<Seen>, bool), ErrorKind> {
+        let steps = group.steps();
+        let mut plans = Vec::new();
+        for step in steps {
+            plans.push(match self.plan(step, now) {
+                // A shadow step's error counts for nothing.
+                Err(_) if step.policy.is_shadow() => Plan::Nothing,
+                plan => plan?,
+            });
+        }
+        // What the steps of one key ask for adds up.
+        let asks = |index: usize| match plans[index] {
+            Plan::Ask(cost) => cost,
+            _ => 0,
+        };
+        let mut seen: Vec<Seen> = (0..steps.len())
+            .map(|index| {
+                let before = (0..index).filter(|before| {
+                    steps[*before].key == steps[index].key && steps[*before].action.takes()
+                });
+                let total: u128 = before.map(|before| u128::from(asks(before))).sum();
+                let total = match asks(index) {
+                    0 => 0,
+                    own => total + u128::from(own),
+                };
+                let total = u64::try_from(total).unwrap_or(u64::MAX).min(MAX_INTEGER);
+                self.see(&steps[index], now, total)
+            })
+            .collect();
+        let admitted = steps
+            .iter()
+            .zip(&seen)
+            .all(|(step, seen)| step.policy.is_shadow() || seen.verdict == Verdict::Admit);
+        for (index, step) in steps.iter().enumerate() {
+            let own = seen[index].verdict == Verdict::Admit;
+            if step.action.takes() && matches!(plans[index], Plan::Ask(_)) && !(admitted && own) {
+                self.limit(step).denied(now);
+            } else if admitted {
+                let before = self.serial;
+                seen[index].charged = self.act(step, plans[index], now);
+                if self.serial > before {
+                    self.charges.push((index, self.serial));
+                }
+            }
+            if !matches!(
+                step.action,
+                Action::Peek { .. } | Action::Charge { cost: 0 }
+            ) {
+                let after = self.see(step, now, 0);
+                seen[index].used = after.used;
+                seen[index].reset_after = after.reset_after;
+            }
+        }
+        Ok((seen, admitted))
+    }
+
+    fn limit(&mut self, step: &Step<'_>) -> &mut dyn Definition {
+        let limit = self.limits.get_mut(step.key.as_str());
+        limit.expect("made at the group's begin").as_mut()
+    }
+
+    /// What would be answered to `cost`.
+    fn see(&self, step: &Step<'_>, now: u64, cost: u64) -> Seen {
+        let limit = self.limits[step.key.as_str()].as_ref();
+        let verdict = if cost == 0 {
+            Verdict::Admit
+        } else if cost > limit.capacity() {
+            Verdict::Never
+        } else {
+            match wait(limit, now, cost) {
+                Duration::ZERO => Verdict::Admit,
+                retry_after => Verdict::Deny { retry_after },
+            }
+        };
+        Seen {
+            verdict,
+            used: limit.used(now),
+            reset_after: wait(limit, now, limit.capacity()),
+            charged: 0,
+        }
+    }
+
+    fn plan(&mut self, step: &Step<'_>, now: u64) -> Result<Plan, ErrorKind> {
+        let record = record_name(step).and_then(|name| self.records.get(&name));
+        let record = record.filter(|record| now < record.until).cloned();
+        let repeat = |record: &Record| Plan::Repeat(record.stands);
+        Ok(match &step.action {
+            Action::Charge { cost } | Action::Peek { cost } => Plan::Ask(*cost),
+            Action::Reset => Plan::Reset,
+            Action::Refund { .. } => match record {
+                Some(record) => repeat(&record),
+                None => Plan::Become(Fate::GivenBack, 0),
+            },
+            Action::Reserve { estimate, .. } => match record {
+                None => Plan::Ask(*estimate),
+                Some(record) if record.cost == *estimate => repeat(&record),
+                Some(_) => return Err(ErrorKind::Conflict),
+            },
+            Action::Settle { actual, .. } => match record.ok_or(ErrorKind::Expired)? {
+                Record {
+                    fate: Fate::Held, ..
+                } => Plan::Become(Fate::Settled(*actual), *actual),
+                record if record.fate == Fate::Settled(*actual) => repeat(&record),
+                _ => return Err(ErrorKind::Conflict),
+            },
+            Action::Cancel { .. } => match record.ok_or(ErrorKind::Expired)? {
+                Record {
+                    fate: Fate::Held, ..
+                } => Plan::Become(Fate::GivenBack, 0),
+                record if record.fate == Fate::GivenBack => repeat(&record),
+                _ => return Err(ErrorKind::Conflict),
+            },
+            Action::Acquire { lease, cost, .. } => match self.lease(step, now, lease.as_str()) {
+                None => Plan::Ask(*cost),
+                Some(held) if held == *cost => Plan::Renew(held),
+                Some(_) => return Err(ErrorKind::Conflict),
+            },
+            Action::Renew { lease, .. } => {
+                let held = self.lease(step, now, lease.as_str());
+                Plan::Renew(held.ok_or(ErrorKind::Expired)?)
+            }
+            Action::Release { .. } => Plan::Release,
+            other => unreachable!("no model of {other:?}"),
+        })
+    }
+
+    /// How much a lease holds.
+    fn lease(&mut self, step: &Step<'_>, now: u64, id: &str) -> Option<u64> {
+        let leases = self.limit(step).leases()?;
+        leases.find(now, id).map(|lease| lease.cost)
+    }
+
+    /// Does what was planned; what stands charged then.
+    fn act(&mut self, step: &Step<'_>, plan: Plan, now: u64) -> u64 {
+        let until = |ttl: &Duration| Timestamp::from_micros(now).saturating_add(*ttl).as_micros();
+        match (plan, &step.action) {
+            (Plan::Repeat(stands), _) => stands,
+            (Plan::Ask(cost @ 1..), Action::Charge { .. }) => self.charge(step, now, cost),
+            (Plan::Ask(cost), Action::Reserve { ttl, .. }) => {
+                self.charge(step, now, cost);
+                let record = Record {
+                    fate: Fate::Held,
+                    cost,
+                    stands: cost,
+                    serial: self.serial,
+                    until: until(ttl),
+                };
+                self.records
+                    .extend(record_name(step).map(|name| (name, record)));
+                cost
+            }
+            (Plan::Ask(cost), Action::Acquire { lease, ttl, .. }) => {
+                let (id, until) = (lease.as_str().to_owned(), until(ttl));
+                if let Some(leases) = self.limit(step).leases() {
+                    leases.acquire(now, Lease { id, cost, until });
+                }
+                cost
+            }
+            (
+                Plan::Renew(held),
+                Action::Acquire { lease, ttl, .. } | Action::Renew { lease, ttl },
+            ) => {
+                let until = until(ttl);
+                if let Some(leases) = self.limit(step).leases() {
+                    leases.renew(now, lease.as_str(), until);
+                }
+                held
+            }
+            (Plan::Release, Action::Release { lease }) => {
+                if let Some(leases) = self.limit(step).leases() {
+                    leases.release(now, lease.as_str());
+                }
+                0
+            }
+            (Plan::Reset, _) => {
+                let fresh = definition(step.policy.quota());
+                self.limits.insert(step.key.to_string(), fresh);
+                0
+            }
+            (Plan::Become(fate, to), _) => self.become_(step, now, fate, to),
+            _ => 0,
+        }
+    }
+
+    fn charge(&mut self, step: &Step<'_>, now: u64, cost: u64) -> u64 {
+        self.serial += 1;
+        let serial = self.serial;
+        self.limit(step).charge(now, serial, cost);
+        cost
+    }
+
+    /// A charge that stands comes to another amount.
+    fn become_(&mut self, step: &Step<'_>, now: u64, fate: Fate, to: u64) -> u64 {
+        let Some(name) = record_name(step) else {
+            return 0;
+        };
+        let mut record = match (&step.action, self.records.remove(&name)) {
+            // A refund's record is made by it, and remembered for as long as the charge may count.
+            (Action::Refund { receipt }, _) => {
+                let serial = self.receipts[receipt.id().as_str()];
+                let least = Timestamp::from_micros(now).saturating_add(OPERATION_TTL);
+                let counts_until = self.limit(step).counts_until(serial);
+                Record {
+                    fate,
+                    cost: receipt.cost(),
+                    stands: receipt.cost(),
+                    serial,
+                    until: counts_until.max(least.as_micros()),
+                }
+            }
+            (_, Some(record)) => record,
+            _ => return 0,
+        };
+        let (serial, stands) = (record.serial, record.stands);
+        record.stands = if to < stands {
+            stands - self.limit(step).give_back(now, serial, stands - to)
+        } else if to > stands {
+            stands + self.limit(step).overrun(now, serial, to - stands)
+        } else {
+            stands
+        };
+        record.fate = fate;
+        let stands = record.stands;
+        self.records.insert(name, record);
+        stands
+    }
+}
+
+fn record_name(step: &Step<'_>) -> Option<Name> {
+    let kind = match step.action {
+        Action::Refund { .. } => "refund",
+        Action::Reserve { .. } | Action::Settle { .. } | Action::Cancel { .. } => "reservation",
+        _ => return None,
+    };
+    let id = step.action.id()?.as_str().to_owned();
+    Some((kind, step.key.to_string(), id))
+}
+
+/// What tells one step from another: how long something is held may differ between two tries.
+fn description(step: &Step<'_>) -> String {
+    let amount = match step.action {
+        Action::Settle { actual, .. } => actual,
+        ref other => other.cost(),
+    };
+    let id = step.action.id().map(|id| id.as_str());
+    format!("{} {} {amount} {id:?}", step.key, step.action.as_str())
+}
