@@ -82,6 +82,9 @@ enum Plan {
 
 impl World {
     /// Applies a group; all of it or nothing.
+    ///
+    /// # Errors
+    /// As [`apply_group`](limiter_core::limit::apply_group).
     pub fn apply(&mut self, group: &Group<'_>, now: Timestamp) -> Answer {
         let at = now.as_micros();
         self.charges.clear();
