@@ -13,6 +13,9 @@ use tokio::sync::Mutex;
 
 use crate::server::RedisServer;
 
+/// How many instances share the Redis server.
+const INSTANCES: usize = 4;
+
 /// Two stores and the clock that both read. Redis is reached through several instances in turn.
 #[derive(Debug)]
 pub struct Bench {
@@ -37,7 +40,7 @@ impl Bench {
         let instance = || RedisStore::with_virtual_clock(&server.virtual_config()).unwrap();
         let bench = Self {
             memory: MemoryStore::with_config(&config),
-            instances: vec![instance(), instance()],
+            instances: (0..INSTANCES).map(|_| instance()).collect(),
             next: AtomicUsize::new(0),
             clock,
             redis_clock: Mutex::new(redis_clock),

@@ -7,6 +7,7 @@
 //! - [`AgentLoad`]: the load of an AI agent on several instances.
 //! - [`Logs`]: what was logged.
 //! - [`model`]: each limit from its definition, to compare stores with.
+//! - [`random`]: what property tests draw.
 //! - [`policy`], [`ten_years`], [`redis_limiter`], [`eventually`]: what nearly every test needs.
 //!
 //! ```
@@ -36,6 +37,7 @@ mod clock;
 mod faulty;
 mod logs;
 pub mod model;
+pub mod random;
 mod server;
 
 use std::time::{Duration, Instant};

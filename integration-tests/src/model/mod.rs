@@ -122,7 +122,8 @@ fn wait(limit: &dyn Definition, now: u64, cost: u64) -> Duration {
 /// The finest of a microsecond, a millisecond and a second that divides `length` (microseconds) and for
 /// which the largest number of the arithmetic, `largest(length in units)`, stays below 2^53.
 fn unit(length: u64, largest: impl Fn(u128) -> u128) -> u64 {
-    let fits = |unit: &u64| length.is_multiple_of(*unit) && largest(u128::from(length / unit)) < 1 << 53;
+    let fits =
+        |unit: &u64| length.is_multiple_of(*unit) && largest(u128::from(length / unit)) < 1 << 53;
     let units = [1, 1_000, 1_000_000];
     units.into_iter().find(fits).expect("a valid quota has one")
 }

@@ -63,18 +63,29 @@ impl Windows {
         self.windows.last().filter(|window| millis < window.end)
     }
 
-    /// The window that the charge's receipt names, if it goes on. It is known by its end, so one whose
-    /// end a clock that stepped back has moved by half a window or more is another one.
+    /// The window that a charge is counted in now.
+    fn current(&mut self, now: u64) -> &mut Window {
+        self.look(now);
+        let millis = now / 1_000;
+        if self.live(millis).is_none() {
+            let end = self.end(millis);
+            let charges = Vec::new();
+            self.windows.push(Window { end, charges });
+        }
+        self.windows.last_mut().expect("opened above")
+    }
+
+    /// The window that the charge's receipt names, if it goes on. It is known by its end: one whose end a
+    /// clock that stepped back has moved by half a window or more is another one, and one that would be
+    /// opened now with such an end is the same.
     fn named(&mut self, now: u64, serial: Serial) -> Option<&mut Window> {
         let tolerance = match self.kind {
             Kind::Fixed(length) => (length - 1) / 2,
             Kind::Calendar(_) => 20_000,
         };
-        self.look(now);
         let told = *self.told.get(&serial)?;
-        let window = self.windows.last_mut()?;
-        let goes_on = now / 1_000 < window.end && told.abs_diff(window.end) <= tolerance;
-        goes_on.then_some(window)
+        let window = self.current(now);
+        (told.abs_diff(window.end) <= tolerance).then_some(window)
     }
 }
 
@@ -119,17 +130,10 @@ impl Definition for Windows {
     }
 
     fn charge(&mut self, now: u64, serial: Serial, cost: u64) {
-        self.look(now);
-        let millis = now / 1_000;
-        if self.live(millis).is_none() {
-            let end = self.end(millis);
-            let charges = Vec::new();
-            self.windows.push(Window { end, charges });
-        }
-        if let Some(window) = self.windows.last_mut() {
-            window.charges.push((serial, cost));
-            self.told.insert(serial, window.end);
-        }
+        let window = self.current(now);
+        window.charges.push((serial, cost));
+        let end = window.end;
+        self.told.insert(serial, end);
     }
 
     fn give_back(&mut self, now: u64, serial: Serial, amount: u64) -> u64 {

@@ -4,6 +4,7 @@
 //!
 //! `LIMITER_SEED` repeats a run; the seed is printed.
 #![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+#![expect(clippy::print_stdout, reason = "how much was compared")]
 
 mod events;
 mod quotas;

@@ -4,12 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::marker::PhantomData;
 
-use integration_tests::Bench;
 use integration_tests::model::Seen;
+use integration_tests::{Bench, random};
 use limiter_core::Key;
-use limiter_core::clock::{Clock as _, SystemClock};
 use limiter_core::limit::{Capabilities, LimitStore, Observed, OperationId, Receipt, Verdict};
-use proptest::test_runner::{Config, RngSeed, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use tokio::runtime::Runtime;
 
@@ -125,11 +123,7 @@ fn seen(observed: &Observed) -> Seen {
 
 /// Runs so many histories of 20 to 60 steps.
 pub(crate) fn run<S: Subject>(histories: u32) {
-    let seed = std::env::var("LIMITER_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| SystemClock.now().as_micros());
-    println!("LIMITER_SEED={seed}");
+    let config = random::config(histories);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -144,24 +138,12 @@ pub(crate) fn run<S: Subject>(histories: u32) {
         denied: 0,
         refused: 0,
     }));
-    let config = Config {
-        cases: histories,
-        rng_seed: RngSeed::Fixed(seed),
-        failure_persistence: None,
-        max_local_rejects: 1_000_000,
-        max_shrink_iters: 1_000,
-        ..Config::default()
-    };
-    let mut runner = TestRunner::new(config.clone());
     let histories = Machine::<S>::sequential_strategy(20..=60);
-    let result = runner.run(&histories, |(state, events, seen)| {
+    random::check(&config, &histories, |(state, events, seen)| {
         Stores::<S>::test_sequential(config.clone(), state, events, seen);
         Ok(())
     });
     let kit = KIT.take().unwrap();
-    if let Err(error) = result {
-        panic!("LIMITER_SEED={seed}\n{error}");
-    }
     println!(
         "{}: {} histories, {} steps, {} calls, {} with a denial, {} refused",
         S::NAME,
