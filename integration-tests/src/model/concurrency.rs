@@ -44,8 +44,11 @@ impl Leases {
     }
 
     pub(super) fn release(&mut self, now: u64, id: &str) {
-        self.forget(now);
-        self.leases.retain(|lease| lease.id != id);
+        // Where nothing is held there is nothing to change.
+        if self.used(now) > 0 {
+            self.forget(now);
+            self.leases.retain(|lease| lease.id != id);
+        }
     }
 
     /// What has run out when the leases change is gone, whatever the clock does next.

@@ -118,7 +118,7 @@ impl State {
         };
         let steps = steps(&call, &self.policies, &self.keys, &self.marks);
         // Misuse is refused before any store sees it.
-        Group::new(&steps, &Capabilities::IN_PROCESS).ok()?;
+        Group::new(&steps, &Capabilities::ALL).ok()?;
         Some(call)
     }
 
@@ -185,7 +185,7 @@ pub(crate) fn with_group<T>(
     call: &Call,
     then: impl FnOnce(Group<'_>) -> T,
 ) -> T {
-    let all = Capabilities::IN_PROCESS;
+    let all = Capabilities::ALL;
     let group = Group::new(steps, &all).unwrap();
     then(match &call.1 {
         Some(id) => group.with_operation(id, OPERATION_TTL, &all).unwrap(),

@@ -84,7 +84,7 @@ impl<S: Subject> StateMachineTest for Stores<S> {
                 ("Redis", &redis, &mut stores.redis),
             ];
             for (name, store, receipts) in sides {
-                if store.capabilities() != Capabilities::IN_PROCESS {
+                if store.capabilities() != Capabilities::ALL {
                     continue;
                 }
                 let mut observed = vec![Observed::default(); call.0.len()];

@@ -245,7 +245,7 @@ pub(super) fn change(
         }
         // What moves nothing writes nothing: it must not open a window, nor tell whether a store still
         // held what is over.
-        let before = stored.clone().filter(|_| adjusts);
+        let before = if adjusts { stored.clone() } else { None };
         let existed = stored.is_some();
         let written = quota.write(stored, view, now, change);
         if written.amount == 0 && (adjusts || !existed) {
