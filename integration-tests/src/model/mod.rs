@@ -21,6 +21,7 @@ use sliding_log::SlidingLog;
 use token_bucket::TokenBucket;
 use windows::Windows;
 
+pub use windows::unit_end as calendar_end;
 pub use world::{Answer, Seen, World};
 
 /// Names a charge of the model.

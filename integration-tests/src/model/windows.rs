@@ -174,7 +174,7 @@ impl Definition for Windows {
 }
 
 /// The first millisecond after the unit that holds `millis`, by the calendar of the `time` crate.
-pub(super) fn unit_end(calendar: Calendar, millis: u64) -> u64 {
+pub fn unit_end(calendar: Calendar, millis: u64) -> u64 {
     let now = OffsetDateTime::from_unix_timestamp((millis / 1_000).cast_signed()).unwrap();
     let (date, hour, minute) = (now.date(), now.hour(), now.minute());
     let start = |date: Date, hour, minute| date.with_time(Time::from_hms(hour, minute, 0).unwrap());
