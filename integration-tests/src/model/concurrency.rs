@@ -44,11 +44,11 @@ impl Leases {
     }
 
     pub(super) fn release(&mut self, now: u64, id: &str) {
-        // Where nothing is held there is nothing to change.
-        if self.used(now) > 0 {
-            self.forget(now);
-            self.leases.retain(|lease| lease.id != id);
+        if self.used(now) == 0 {
+            return;
         }
+        self.forget(now);
+        self.leases.retain(|lease| lease.id != id);
     }
 
     /// What has run out when the leases change is gone, whatever the clock does next.

@@ -150,6 +150,7 @@ impl Definition for Windows {
         }
         if left == amount {
             *self = before;
+            self.look(now);
         }
         amount - left
     }
@@ -163,6 +164,7 @@ impl Definition for Windows {
             }
             None => {
                 *self = before;
+                self.look(now);
                 0
             }
         }

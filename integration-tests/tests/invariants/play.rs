@@ -8,8 +8,7 @@ use std::time::Duration;
 use integration_tests::{Bench, random};
 use limiter_core::clock::Timestamp;
 use limiter_core::limit::{
-    Action, Capabilities, Group, LimitStore, Observed, OperationId, Policy, Quota, Receipt, Step,
-    Verdict,
+    Action, Group, LimitStore, Observed, OperationId, Policy, Quota, Receipt, Step, Verdict,
 };
 use limiter_core::{Error, Key};
 use proptest::prelude::*;
@@ -106,11 +105,10 @@ impl Table {
             next: AtomicUsize::new(0),
         };
         let redis = (0..4).map(|_| -> Arc<dyn LimitStore> { Arc::new(bench.redis().clone()) });
-        let mut sides = vec![
+        let sides = vec![
             side("memory", vec![memory; 4]),
             side("redis", redis.collect()),
         ];
-        sides.retain(|side| side.store().capabilities() == Capabilities::IN_PROCESS);
         Self {
             bench,
             sides,
