@@ -9,6 +9,7 @@ use limiter_core::conformance::LimitHarness;
 use limiter_core::limit::LimitStore;
 use limiter_memory::{MemoryConfig, MemoryStore};
 use limiter_redis::RedisStore;
+use redis::AsyncConnectionConfig;
 use tokio::sync::Mutex;
 
 use crate::server::RedisServer;
@@ -36,7 +37,11 @@ impl Bench {
         let clock = ManualClock::at(Timestamp::from_micros(1_795_219_200_123_456));
         let config = MemoryConfig::default().with_clock(clock.clone());
         let client = redis::Client::open(server.admin_url()).unwrap();
-        let redis_clock = client.get_multiplexed_async_connection().await.unwrap();
+        // A busy machine may take longer than the library's half second.
+        let patient =
+            AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
+        let connection = client.get_multiplexed_async_connection_with_config(&patient);
+        let redis_clock = connection.await.unwrap();
         let instance = || RedisStore::with_virtual_clock(&server.virtual_config()).unwrap();
         let bench = Self {
             memory: MemoryStore::with_config(&config),
