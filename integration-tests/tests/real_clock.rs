@@ -153,3 +153,16 @@ async fn a_token_bucket_refills_by_several() {
     let by = Bystander::new(policy(Quota::token_bucket(3, 1, tenth)));
     by.waits(3, Duration::from_millis(300), MICRO).await;
 }
+
+/// The oldest of three charges leaves.
+#[tokio::test]
+async fn a_sliding_log_forgets_one() {
+    let by = Bystander::new(policy(Quota::sliding_log(3, window())));
+    by.waits(1, WINDOW, MICRO).await;
+}
+
+#[tokio::test]
+async fn a_sliding_log_forgets_all() {
+    let by = Bystander::new(policy(Quota::sliding_log(3, window())));
+    by.waits(3, WINDOW, MICRO).await;
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use integration_tests::{RedisServer, policy, redis_limiter, ten_years};
 use limiter_core::limit::wrap::Stack;
-use limiter_core::limit::{Charge, Limiter, Outage, Outcome, Period, Policy, Quota};
+use limiter_core::limit::{Calendar, Charge, Limiter, Outage, Outcome, Period, Policy, Quota};
 use limiter_core::{Effect, ErrorKind, Key};
 use limiter_redis::RedisStore;
 
@@ -16,11 +16,13 @@ fn hourly() -> Policy {
     policy(Quota::fixed_window(LIMIT, Period::HOUR))
 }
 
-fn policies() -> [Policy; 3] {
+fn policies() -> [Policy; 5] {
     [
         hourly(),
         policy(Quota::sliding_window(LIMIT, ten_years())),
         policy(Quota::token_bucket(LIMIT, 1, Period::DAY)),
+        policy(Quota::sliding_log(LIMIT, ten_years())),
+        policy(Quota::calendar_window(LIMIT, Calendar::Month)),
     ]
 }
 
@@ -171,6 +173,17 @@ async fn an_unreadable_value_is_a_fresh_state() {
         "s:60000000:nan:0:0",
         "s:-1:1:1:1",
         "s:1:1:1:1:1",
+        "l:1:2:3",
+        "l:1:2:3:4",
+        "l:0:0:0:0;",
+        "l:60000000:nan:0:0;",
+        "l:60000000:1:1:9007199254740992;",
+        "l:60000000:1:9007199254740991:1;1:1:1",
+        "l:60000000:1:9007199254740991:1;1:-1:1;",
+        "c:",
+        "c:00000000000000000000000000000000:1:9007199254740991;",
+        "r:0:1:0:1:1:1:9007199254740991",
+        "o:00000000000000000000000000000000:9007199254740991;1:1:1;",
     ];
     for policy in policies() {
         for value in values {
@@ -193,7 +206,7 @@ async fn an_unreadable_value_is_a_fresh_state() {
 async fn an_absurd_count_denies_within_the_policy_s_time() {
     let server = RedisServer::start();
     let limiter = redis_limiter(&server.config());
-    let [fixed, sliding, bucket] = policies();
+    let [fixed, sliding, bucket, log, calendar] = policies();
     let time: (u64, u64) = server.command(&["TIME"]);
     let now = time.0 * 1_000_000 + time.1;
     let window = ten_years().as_micros();
@@ -205,6 +218,14 @@ async fn an_absurd_count_denies_within_the_policy_s_time() {
             format!("s:{window}:{}:{most}:{most}", now - now % window),
         ),
         (bucket, format!("b:1:{most}:{now}:{most}")),
+        (
+            log.clone(),
+            format!("l:{window}:{most}:{now}:{most};{now}:{most}:{most};"),
+        ),
+        // A sum whose entries cannot be read counts until the log is over.
+        (log.clone(), format!("l:{window}:1:{now}:5;")),
+        (log, format!("l:{window}:1:{now}:5;::;1:;")),
+        (calendar, most.to_string()),
     ];
     for (policy, value) in cases {
         server.command::<()>(&["SET", key().as_str(), &value]);
