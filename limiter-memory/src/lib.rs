@@ -24,6 +24,7 @@
 mod cache;
 mod config;
 mod limit;
+mod sync;
 mod table;
 
 pub use cache::MemoryCache;

@@ -9,10 +9,13 @@ use limiter_core::limit::{
     Action, Capabilities, Group, LimitStore, Observed, Place, Source, States, Step, apply_group,
 };
 use limiter_core::{Error, ErrorKind, Health};
-use parking_lot::MutexGuard;
 
 use crate::config::{MemoryConfig, Overflow};
+use crate::sync::MutexGuard;
 use crate::table::{Fingerprint, Shard, Table};
+
+#[cfg(all(test, shuttle))]
+mod interleavings;
 
 /// A bounded table of counters in this process. Clones share it.
 ///

@@ -11,8 +11,9 @@ use hashbrown::HashTable;
 use limiter_core::clock::Timestamp;
 use limiter_core::limit::Policy;
 use limiter_core::limit::algorithm::State;
-use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip128::SipHasher13;
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// Many small shards: a shard that grows stalls its callers, the less the smaller it is.
 const SHARDS: usize = 256;
@@ -62,6 +63,11 @@ impl Fingerprint {
 impl Table {
     pub(crate) fn new(keys: usize) -> Self {
         let random = RandomState::new();
+        Self::with_hash_keys(keys, random.hash_one(0), random.hash_one(1))
+    }
+
+    /// A table whose keys always fall into the same shards.
+    pub(crate) fn with_hash_keys(keys: usize, first: u64, second: u64) -> Self {
         let shard = || {
             Mutex::new(Shard {
                 entries: HashTable::new(),
@@ -71,7 +77,7 @@ impl Table {
         };
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
-            hasher: SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1)),
+            hasher: SipHasher13::new_with_keys(first, second),
             shard_keys: keys.div_ceil(SHARDS),
         }
     }
