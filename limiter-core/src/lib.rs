@@ -70,6 +70,9 @@ mod error;
 mod health;
 mod key;
 pub mod limit;
+mod sync;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Effect, Error, ErrorKind};
 pub use health::Health;

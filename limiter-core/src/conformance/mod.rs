@@ -33,6 +33,8 @@
 
 mod cache;
 mod group;
+#[cfg(test)]
+mod itself;
 mod lease;
 mod once;
 mod reserve;

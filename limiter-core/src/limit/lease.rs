@@ -1,11 +1,11 @@
 //! Concurrency leases that renew themselves while their guard lives.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::action::{Action, OperationId};
 use super::charge::group_decision;
@@ -17,6 +17,10 @@ use super::observed::Observed;
 use super::policy::Policy;
 use crate::error::{Effect, Error, ErrorKind};
 use crate::key::Key;
+use crate::sync::{AbortHandle, sleep, spawn};
+
+#[cfg(all(test, shuttle))]
+mod interleavings;
 
 /// The answer to [`Limiter::acquire`].
 #[derive(Debug)]
@@ -68,6 +72,8 @@ struct Holder {
     id: OperationId,
     parts: Vec<Part>,
     ttl: Duration,
+    /// Set before the release is sent: a renewal that is under way then takes nothing again.
+    released: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -132,6 +138,7 @@ impl Limiter {
                 })
                 .collect(),
             ttl,
+            released: AtomicBool::new(false),
         });
         if holder.parts.is_empty() {
             return Err(Error::new(
@@ -156,7 +163,7 @@ impl Limiter {
             return Ok(Acquired::Denied(decision));
         }
         let (report, status) = watch::channel(LeaseStatus::Held);
-        let renewal = tokio::spawn(renew(holder.clone(), report, asked)).abort_handle();
+        let renewal = spawn(renew(holder.clone(), report, asked)).abort_handle();
         Ok(Acquired::Held(Lease {
             holder: Some(holder),
             renewal,
@@ -196,6 +203,7 @@ impl Lease {
         let Some(holder) = self.holder.take() else {
             return Ok(());
         };
+        holder.released.store(true, Ordering::SeqCst);
         let until = Instant::now() + holder.ttl;
         deliver(holder.limiter.store(), holder.releases(), until)
             .await
@@ -236,8 +244,20 @@ impl Holder {
     }
 
     fn release_detached(&self) {
+        self.released.store(true, Ordering::SeqCst);
         let until = Instant::now() + self.ttl;
         deliver_detached(self.limiter.store(), self.releases(), until);
+    }
+
+    /// Takes every part again; whether all are held.
+    async fn take_again(self: &Arc<Self>) -> Result<bool, Error> {
+        // The release may come, or have come, before what is taken here: then it is given back here.
+        let mut taken = Taken(Some(self.clone()));
+        let result = self.hold(true).await;
+        if !self.released.load(Ordering::SeqCst) {
+            taken.0 = None;
+        }
+        result
     }
 
     /// Renews every part, or takes every part again; whether all are held.
@@ -277,11 +297,14 @@ async fn renew(holder: Arc<Holder>, report: watch::Sender<LeaseStatus>, mut held
         let asked = Instant::now();
         let mut result = holder.hold(false).await;
         if matches!(&result, Err(error) if error.kind() == ErrorKind::Expired) {
+            if holder.released.load(Ordering::SeqCst) {
+                return;
+            }
             tracing::info!(
                 policy = holder.parts[0].policy.name(),
                 "a lease was gone and is taken again"
             );
-            result = holder.hold(true).await;
+            result = holder.take_again().await;
         }
         let status = match result {
             Ok(true) => {

@@ -1,26 +1,41 @@
 //! Waiting until a charge is admitted, in the order of arrival.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 
 use super::decision::{Decision, Outcome};
 use super::limiter::Limiter;
 use super::policy::Policy;
 use crate::error::Error;
 use crate::key::Key;
+use crate::sync::{Mutex, sleep, timeout_at};
 
-/// A queue for each key that somebody waits for. The lock is fair: first come, first served.
+#[cfg(all(test, shuttle))]
+mod interleavings;
+
+/// A queue for each key that somebody waits for.
 #[derive(Debug, Default)]
-pub(super) struct Queues(Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>);
+pub(super) struct Queues(Mutex<HashMap<Key, Queue>>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// How many have a place in it. Counted under the map's lock, because the count of `turn` goes down
+    /// after it: two who leave at once would each leave the queue to the other.
+    places: usize,
+    /// A fair lock: first come, first served.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
 
 impl Queues {
     fn join(self: &Arc<Self>, key: &Key) -> Place {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queues.entry(key.clone()).or_default();
+        queue.places += 1;
         Place {
-            queue: queues.entry(key.clone()).or_default().clone(),
+            turn: queue.turn.clone(),
             key: key.clone(),
             queues: self.clone(),
         }
@@ -31,15 +46,17 @@ impl Queues {
 struct Place {
     queues: Arc<Queues>,
     key: Key,
-    queue: Arc<tokio::sync::Mutex<()>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut queues = self.queues.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map's and this one; nobody joins while the map is locked.
-        if Arc::strong_count(&self.queue) == 2 {
-            queues.remove(&self.key);
+        if let Some(queue) = queues.get_mut(&self.key) {
+            queue.places -= 1;
+            if queue.places == 0 {
+                queues.remove(&self.key);
+            }
         }
     }
 }
@@ -64,7 +81,7 @@ impl Limiter {
     ) -> Result<Decision, Error> {
         let end = Instant::now() + longest;
         let place = self.queues().join(key);
-        let Ok(_turn) = timeout_at(end, place.queue.lock()).await else {
+        let Ok(_turn) = timeout_at(end, place.turn.lock()).await else {
             return self.still_denied(policy, key, cost).await;
         };
         loop {

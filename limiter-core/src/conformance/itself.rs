@@ -1,0 +1,26 @@
+//! The suite over the simplest store, so that this crate's tests alone hold its algorithms to it.
+
+use super::*;
+use crate::limit::Capabilities;
+use crate::testing::MapStore;
+
+#[async_trait]
+impl LimitHarness for MapStore {
+    fn store(&self) -> Arc<dyn LimitStore> {
+        Arc::new(self.clone())
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+}
+
+#[tokio::test]
+async fn a_map_conforms() {
+    limits(&MapStore::new(Capabilities::IN_PROCESS)).await;
+}
+
+#[tokio::test]
+async fn a_store_that_lacks_everything_conforms() {
+    limits(&MapStore::new(Capabilities::default())).await;
+}
