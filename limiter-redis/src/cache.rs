@@ -11,7 +11,7 @@ use redis::{FromRedisValue, RedisError, Script, Value};
 
 use crate::config::RedisConfig;
 use crate::limit::ping;
-use crate::pool::{Pool, Probe, Request};
+use crate::pool::{Pool, Probe, ProbeKeys, Request};
 use crate::script;
 
 /// How many keys one step of a clear removes.
@@ -38,10 +38,11 @@ impl RedisCache {
     /// # Errors
     /// `Config` if the settings cannot be used.
     pub fn new(config: &RedisConfig) -> Result<Self, Error> {
+        config.check_single("caches need a single server: set CACHE_REDIS_URL")?;
         let key = format!("{}cache:%probe", config.prefix);
         let probe = Probe {
             script: script::cache_set(),
-            keys: vec![key.clone(), format!("{key}:%index")],
+            keys: ProbeKeys::These(vec![key.clone(), format!("{key}:%index")]),
             arguments: ["probe", "1000", "cache:%probe"]
                 .map(str::to_owned)
                 .to_vec(),

@@ -8,6 +8,8 @@ use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCerti
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use crate::cluster::{Address, ClusterUrl, CrossSlot};
+
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(1);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(3_600);
 
@@ -24,7 +26,11 @@ const LONGEST_DEADLINE: Duration = Duration::from_secs(3_600);
 /// ```
 #[derive(Clone)]
 pub struct RedisConfig {
+    /// How to connect: to the server, or to the first node that a cluster's URL names.
     pub(crate) connection: ConnectionInfo,
+    /// The nodes that a cluster's URL names; none for a single server.
+    pub(crate) seeds: Vec<Address>,
+    pub(crate) cross_slot: CrossSlot,
     pub(crate) prefix: String,
     pub(crate) pool_size: u32,
     pub(crate) check_deadline: Duration,
@@ -36,7 +42,8 @@ pub struct RedisConfig {
 
 impl RedisConfig {
     /// Settings for a URL: `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, or
-    /// `redis+unix:///path`.
+    /// `redis+unix:///path`; for a cluster `redis+cluster://[user:password@]host[:port][,host[:port]...]`
+    /// or `rediss+cluster://`, with some of its nodes and, if wanted, `?cross_slot=compensate`.
     ///
     /// Defaults: no key prefix, 8 connections a pool, a deadline of 100 ms for a check and 500 ms for
     /// a cache call, 2 s to warm up, calls above 100 ms logged as slow, limit states kept at least
@@ -50,6 +57,22 @@ impl RedisConfig {
 
     /// As [`new`](Self::new); `name` says in errors where the URL came from.
     pub(crate) fn named(name: &str, url: &str) -> Result<Self, Error> {
+        let Some(cluster) = ClusterUrl::parse(name, url)? else {
+            return Self::of_server(name, url);
+        };
+        let nodes = cluster.nodes.iter().map(|url| Self::of_server(name, url));
+        let nodes = nodes.collect::<Result<Vec<Self>, Error>>()?;
+        let seeds = nodes.iter().filter_map(Self::address).collect();
+        let first = nodes.into_iter().next();
+        let first = first.ok_or_else(|| config_error(format!("{name} names no host")))?;
+        Ok(Self {
+            seeds,
+            cross_slot: cluster.cross_slot,
+            ..first
+        })
+    }
+
+    fn of_server(name: &str, url: &str) -> Result<Self, Error> {
         let connection = url.into_connection_info().map_err(|error| {
             // The library's message names the part at fault, never its value; behind the dash stands
             // its own kind of error.
@@ -66,6 +89,8 @@ impl RedisConfig {
         }
         Ok(Self {
             connection,
+            seeds: Vec::new(),
+            cross_slot: CrossSlot::default(),
             prefix: String::new(),
             pool_size: 8,
             check_deadline: Duration::from_millis(100),
@@ -137,6 +162,12 @@ impl RedisConfig {
         }
     }
 
+    /// What becomes of a group whose keys stand in several slots of a cluster. By default it is refused.
+    #[must_use]
+    pub fn with_cross_slot(self, cross_slot: CrossSlot) -> Self {
+        Self { cross_slot, ..self }
+    }
+
     /// Trusts the certificates in `pem` instead of the system's: for a private CA.
     ///
     /// # Errors
@@ -169,9 +200,66 @@ impl RedisConfig {
         })
     }
 
-    /// The host and port, or the socket's path: what logs name (D2).
+    /// The host and port, or the socket's path, or the hosts that a cluster's URL names: what logs name
+    /// (D2).
     pub fn host(&self) -> String {
-        self.connection.addr().to_string()
+        if self.seeds.is_empty() {
+            return self.connection.addr().to_string();
+        }
+        let seeds: Vec<String> = self.seeds.iter().map(ToString::to_string).collect();
+        seeds.join(",")
+    }
+
+    /// Whether the URL names a cluster: [`ClusterStore`](crate::ClusterStore) is then the store.
+    pub fn is_cluster(&self) -> bool {
+        !self.seeds.is_empty()
+    }
+
+    /// See [`with_cross_slot`](Self::with_cross_slot).
+    pub fn cross_slot(&self) -> CrossSlot {
+        self.cross_slot
+    }
+
+    /// The node's host and port; `None` for a socket.
+    pub(crate) fn address(&self) -> Option<Address> {
+        let (host, port) = match self.connection.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                (host.clone(), *port)
+            }
+            _ => return None,
+        };
+        Some(Address { host, port })
+    }
+
+    /// The settings for one node of the cluster: the same user, rights and deadlines at its address.
+    pub(crate) fn at(&self, node: &Address) -> Self {
+        let (host, port) = (node.host.clone(), node.port);
+        let address = match self.connection.addr() {
+            ConnectionAddr::TcpTls {
+                insecure,
+                tls_params,
+                ..
+            } => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        Self {
+            connection: self.connection.clone().set_addr(address),
+            seeds: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// Refuses a cluster for what works with one server only.
+    pub(crate) fn check_single(&self, advice: &str) -> Result<(), Error> {
+        if self.is_cluster() {
+            return Err(config_error(format!("the URL names a cluster; {advice}")));
+        }
+        Ok(())
     }
 
     /// Whether the connection is encrypted.
@@ -186,6 +274,8 @@ impl fmt::Debug for RedisConfig {
             .field("host", &self.host())
             .field("tls", &self.uses_tls())
             .field("db", &self.connection.redis_settings().db())
+            .field("cluster", &self.is_cluster())
+            .field("cross_slot", &self.cross_slot)
             .field("prefix", &self.prefix)
             .field("pool_size", &self.pool_size)
             .field("check_deadline", &self.check_deadline)

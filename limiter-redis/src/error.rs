@@ -21,6 +21,16 @@ fn inner(error: &RedisError) -> Option<RedisError> {
     errors.first().map(|(_, error)| error.clone().into())
 }
 
+/// What kind of error the server itself sent, if it was the server, and the error without a pipeline
+/// around it.
+pub(crate) fn server_error(error: &RedisError) -> Option<(ServerErrorKind, RedisError)> {
+    let error = inner(error).unwrap_or_else(|| error.clone());
+    match error.kind() {
+        RedisKind::Server(kind) => Some((kind, error)),
+        _ => None,
+    }
+}
+
 /// Whether the connection must not be used again.
 pub(crate) fn breaks(error: &RedisError) -> bool {
     let inner = inner(error);
@@ -79,7 +89,7 @@ fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
         RedisKind::Server(Server::Moved | Server::Ask) => (
             ErrorKind::Unsupported,
             Effect::No,
-            "; it is a node of a Redis Cluster, and this store speaks to one server",
+            "; it is a node of a Redis Cluster: use a redis+cluster:// URL",
         ),
         _ => match error.code() {
             Some("WRONGTYPE") => (

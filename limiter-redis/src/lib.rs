@@ -33,6 +33,7 @@
 
 mod cache;
 mod call;
+mod cluster;
 mod config;
 mod env;
 mod error;
@@ -41,6 +42,7 @@ mod pool;
 mod script;
 
 pub use cache::RedisCache;
+pub use cluster::{ClusterStore, CrossSlot};
 pub use config::RedisConfig;
 pub use env::RedisEnv;
 pub use limit::RedisStore;

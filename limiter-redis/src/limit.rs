@@ -10,7 +10,7 @@ use redis::{Script, Value};
 
 use crate::call::{self, Call, OPERATION};
 use crate::config::RedisConfig;
-use crate::pool::{Pool, Probe, Request};
+use crate::pool::{Pool, Probe, ProbeKeys, Request};
 use crate::script;
 
 /// Counters in one Redis server, shared by every instance that uses it. Clones share the pool.
@@ -47,9 +47,10 @@ impl RedisStore {
     }
 
     fn with_script(config: &RedisConfig, apply: Script) -> Result<Self, Error> {
+        config.check_single("limits over it are ClusterStore's")?;
         let probe = Probe {
             script: script::probe(),
-            keys: vec![format!("{}ratelimit:%probe", config.prefix)],
+            keys: ProbeKeys::These(vec![format!("{}ratelimit:%probe", config.prefix)]),
             arguments: Vec::new(),
         };
         Ok(Self {
@@ -73,21 +74,7 @@ impl RedisStore {
         self.pool
             .call_within(self.warm_up, "limit.warm_up", Request::Load(&self.apply))
             .await?;
-        let mut info = redis::cmd("INFO");
-        info.arg("memory");
-        let memory = self
-            .pool
-            .call("limit.warm_up", Request::Command(&info))
-            .await;
-        if let Ok(Some(policy)) = memory.map(|reply| eviction_policy(&reply))
-            && policy != "noeviction"
-        {
-            tracing::error!(
-                policy,
-                host = self.pool.host(),
-                "this Redis evicts keys when it is full, counters too: set maxmemory-policy noeviction, and give caches a Redis of their own with CACHE_REDIS_URL"
-            );
-        }
+        warn_if_it_evicts(&self.pool).await;
         Ok(())
     }
 }
@@ -123,6 +110,22 @@ impl LimitStore for RedisStore {
 
     async fn health(&self) -> Health {
         ping(&self.pool, "limits are shared through").await
+    }
+}
+
+/// Logs an error if the server evicts keys. A server that does not tell is not asked again.
+pub(crate) async fn warn_if_it_evicts(pool: &Pool) {
+    let mut info = redis::cmd("INFO");
+    info.arg("memory");
+    let memory = pool.call("limit.warm_up", Request::Command(&info)).await;
+    if let Ok(Some(policy)) = memory.map(|reply| eviction_policy(&reply))
+        && policy != "noeviction"
+    {
+        tracing::error!(
+            policy,
+            host = pool.host(),
+            "this Redis evicts keys when it is full, counters too: set maxmemory-policy noeviction, and give caches a Redis of their own with CACHE_REDIS_URL"
+        );
     }
 }
 

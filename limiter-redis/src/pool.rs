@@ -9,12 +9,12 @@ use bb8::ManageConnection;
 use bb8_redis::RedisConnectionManager;
 use limiter_core::{Effect, Error, ErrorKind};
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, Script, ScriptInvocation, Value};
+use redis::{Cmd, Pipeline, RedisError, Script, ScriptInvocation, ServerErrorKind, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::RedisConfig;
-use crate::error::{breaks, from_redis};
+use crate::error::{breaks, from_redis, server_error};
 
 /// How often a connection in use is asked for its role again.
 const ROLE_PERIOD: Duration = Duration::from_secs(30);
@@ -48,16 +48,25 @@ pub(crate) enum Request<'a> {
     /// By its hash; loaded and sent again if the server does not know it, which is safe because it
     /// did not run.
     Script(&'a ScriptInvocation<'a>),
+    /// The same, to a node that is getting the keys' slot.
+    Asking(&'a ScriptInvocation<'a>),
     /// Only loads it.
     Load(&'a Script),
 }
 
-/// A script to run, and a key to run it on, when a connection is made.
+/// A script to run, and keys to run it on, when a connection is made.
 #[derive(Clone)]
 pub(crate) struct Probe {
     pub(crate) script: Script,
-    pub(crate) keys: Vec<String>,
+    pub(crate) keys: ProbeKeys,
     pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Clone)]
+pub(crate) enum ProbeKeys {
+    These(Vec<String>),
+    /// One that stands on this node of a cluster now, if there is one.
+    OfNode(Arc<dyn Fn() -> Option<String> + Send + Sync>),
 }
 
 impl Pool {
@@ -215,6 +224,20 @@ impl Request<'_> {
             Self::Command(command) => command.query_async(io).await,
             Self::Pipeline(pipeline) => pipeline.query_async(io).await,
             Self::Script(script) => script.invoke_async(io).await,
+            Self::Asking(script) => {
+                // In one write on one connection: the server forgets the first at the next command.
+                let mut pipeline = redis::pipe();
+                pipeline.cmd("ASKING").ignore().invoke_script(script);
+                let sent: Result<(Value,), RedisError> = pipeline.query_async(io).await;
+                let sent = match sent {
+                    Err(error) if is_unknown_script(&error) => {
+                        script.load_async(io).await?;
+                        pipeline.query_async(io).await
+                    }
+                    sent => sent,
+                };
+                sent.map(|(reply,)| reply)
+            }
             Self::Load(script) => script.load_async(io).await.map(|_| Value::Okay),
         }
     }
@@ -298,14 +321,7 @@ impl Manager {
         let mut io = self.inner.connect().await?;
         io.set_response_timeout(self.response_timeout);
         check_role(&mut io).await?;
-        let mut probe = self.probe.script.prepare_invoke();
-        for key in &self.probe.keys {
-            probe.key(key);
-        }
-        for argument in &self.probe.arguments {
-            probe.arg(argument);
-        }
-        probe.invoke_async::<()>(&mut io).await?;
+        self.try_rights(&mut io).await?;
         Ok(Connection {
             io,
             generation,
@@ -314,6 +330,42 @@ impl Manager {
             role_checked: Instant::now(),
         })
     }
+
+    /// Runs the probe. A key that has just moved to another node of a cluster tells nothing, and the
+    /// connection is as good as the last one.
+    async fn try_rights(&self, io: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        let mut probe = self.probe.script.prepare_invoke();
+        match &self.probe.keys {
+            ProbeKeys::These(keys) => {
+                for key in keys {
+                    probe.key(key);
+                }
+            }
+            ProbeKeys::OfNode(key) => {
+                // Needed while a slot moves, which is late to find out.
+                redis::cmd("ASKING").exec_async(io).await?;
+                match key() {
+                    Some(key) => probe.key(key),
+                    None => return Ok(()),
+                };
+            }
+        }
+        for argument in &self.probe.arguments {
+            probe.arg(argument);
+        }
+        let Err(error) = probe.invoke_async::<()>(io).await else {
+            return Ok(());
+        };
+        use ServerErrorKind::{Ask, ClusterDown, Moved, TryAgain};
+        match (&self.probe.keys, server_error(&error)) {
+            (ProbeKeys::OfNode(_), Some((Ask | ClusterDown | Moved | TryAgain, _))) => Ok(()),
+            _ => Err(error),
+        }
+    }
+}
+
+fn is_unknown_script(error: &RedisError) -> bool {
+    matches!(server_error(error), Some((ServerErrorKind::NoScript, _)))
 }
 
 /// Refuses a replica: it answers reads and fails every charge.

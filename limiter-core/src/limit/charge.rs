@@ -21,6 +21,30 @@ pub struct Charged {
 }
 
 impl Charged {
+    /// What a store observed of an admitted group of charges. For stores that make one group of several;
+    /// users call [`Limiter::charge`]. `id` names the group: under it each charge is given back once.
+    pub fn of(
+        store: Arc<dyn LimitStore>,
+        id: &OperationId,
+        steps: &[Step<'_>],
+        observed: &[Observed],
+    ) -> Self {
+        let parts = steps.iter().zip(observed).enumerate();
+        let charged = parts.filter(|(_, (_, observed))| observed.charged > 0);
+        let gives = charged.map(|(index, (step, observed))| {
+            let id = OperationId::new(format!("{}#{index}", id.as_str()));
+            Give {
+                policy: step.policy.clone(),
+                key: step.key.clone(),
+                what: What::Refund(Receipt::new(id, observed.mark, observed.charged)),
+            }
+        });
+        Self {
+            store,
+            gives: gives.collect(),
+        }
+    }
+
     /// Gives the charges back, as far as they still count: a window that has ended, an entry that has
     /// left its log and a debt that was paid off have nothing to give. Applies once: again, and from a
     /// clone, it does nothing. One that an outage keeps from being delivered is retried in the
@@ -112,21 +136,7 @@ impl Limiter {
                 &random
             }
         };
-        let parts = steps.iter().zip(&observed).enumerate();
-        let gives = parts.filter(|(_, (_, observed))| observed.charged > 0).map(
-            |(index, (step, observed))| {
-                let id = OperationId::new(format!("{}#{index}", id.as_str()));
-                Give {
-                    policy: step.policy.clone(),
-                    key: step.key.clone(),
-                    what: What::Refund(Receipt::new(id, observed.mark, observed.charged)),
-                }
-            },
-        );
-        let charged = Charged {
-            store: self.store().clone(),
-            gives: gives.collect(),
-        };
+        let charged = Charged::of(self.store().clone(), id, &steps, &observed);
         Ok((decision, Some(charged)))
     }
 }

@@ -1,0 +1,249 @@
+//! Groups over several slots: charged slot by slot, and given back if one of them denies. The rules and
+//! the bound are in the documentation of [`ClusterStore`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use limiter_core::limit::{
+    Action, Charged, Group, LimitStore, Observed, OperationId, Source, Step, Verdict,
+};
+use limiter_core::{Effect, Error, ErrorKind};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+
+use super::store::ClusterStore;
+use crate::call::OPERATION;
+
+/// What a step has where its master could not be looked at: nobody knows whether it would deny too.
+const UNSEEN: Observed = Observed::new(Verdict::Admit, 0, Duration::ZERO, Source::Outage);
+
+/// The steps of one slot.
+struct Part<'a> {
+    slot: u16,
+    steps: Vec<Step<'a>>,
+    /// Where each of them stands in the group.
+    places: Vec<usize>,
+}
+
+/// Applies a group whose keys stand in several slots.
+pub(super) async fn apply(
+    store: &ClusterStore,
+    group: &Group<'_>,
+    observed: &mut [Observed],
+    end: Instant,
+) -> Result<(), Error> {
+    check(group)?;
+    let parts = split(store, group);
+    if group.steps().iter().any(|step| step.action.takes()) {
+        charge(store, &parts, observed, end).await
+    } else {
+        each(store, &parts, observed, end).await
+    }
+}
+
+/// Refuses what cannot be undone.
+fn check(group: &Group<'_>) -> Result<(), Error> {
+    let refused = |what: &str| {
+        let message = format!(
+            "{what} over several slots of the cluster cannot be undone; give the keys one hash tag"
+        );
+        Err(Error::new(ErrorKind::Unsupported, OPERATION, message))
+    };
+    if group.operation().is_some() {
+        return refused("an operation id");
+    }
+    let taking = group.steps().iter().any(|step| step.action.takes());
+    for step in group.steps() {
+        match step.action {
+            Action::Charge { .. } | Action::Peek { .. } => {}
+            Action::Reserve { .. } | Action::Acquire { .. } => {
+                return refused(&format!("to {}", step.action.as_str()));
+            }
+            _ if taking => {
+                return refused(&format!(
+                    "a charge together with a {}",
+                    step.action.as_str()
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The parts, in the order in which their slots first appear.
+fn split<'a>(store: &ClusterStore, group: &Group<'a>) -> Vec<Part<'a>> {
+    let mut parts: Vec<Part<'a>> = Vec::new();
+    for (place, step) in group.steps().iter().enumerate() {
+        let slot = store.slot(step.key);
+        let index = match parts.iter().position(|part| part.slot == slot) {
+            Some(index) => index,
+            None => {
+                parts.push(Part {
+                    slot,
+                    steps: Vec::new(),
+                    places: Vec::new(),
+                });
+                parts.len() - 1
+            }
+        };
+        parts[index].steps.push(step.clone());
+        parts[index].places.push(place);
+    }
+    parts
+}
+
+/// Charges slot by slot; all or, in the end, nothing.
+async fn charge(
+    store: &ClusterStore,
+    parts: &[Part<'_>],
+    observed: &mut [Observed],
+    end: Instant,
+) -> Result<(), Error> {
+    let mut taken = Taken(Vec::new());
+    for (index, part) in parts.iter().enumerate() {
+        let seen = match part.apply(store, &part.steps, end).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                let given_back = taken.give_back(end).await;
+                return Err(if given_back {
+                    error
+                } else {
+                    error.with_effect(Effect::Unknown)
+                });
+            }
+        };
+        part.report(&seen, observed);
+        if !part.admits(&seen) {
+            taken.give_back(end).await;
+            let others = parts
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != index);
+            let looks = others.map(async |(_, part)| (part, part.look(store, end).await));
+            for (part, seen) in join_all(looks).await {
+                part.report(&seen, observed);
+            }
+            return Ok(());
+        }
+        taken.add(store, part, &seen);
+    }
+    taken.keep();
+    Ok(())
+}
+
+/// Applies to each slot what is never denied, or only looks.
+async fn each(
+    store: &ClusterStore,
+    parts: &[Part<'_>],
+    observed: &mut [Observed],
+    end: Instant,
+) -> Result<(), Error> {
+    let applied = parts
+        .iter()
+        .map(async |part| (part, part.apply(store, &part.steps, end).await));
+    let mut failed = None;
+    let mut done = false;
+    for (part, result) in join_all(applied).await {
+        match result {
+            Ok(seen) => {
+                done = true;
+                part.report(&seen, observed);
+            }
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match failed {
+        Some(error) if done => Err(error.with_effect(Effect::Unknown)),
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+impl Part<'_> {
+    async fn apply(
+        &self,
+        store: &ClusterStore,
+        steps: &[Step<'_>],
+        end: Instant,
+    ) -> Result<Vec<Observed>, Error> {
+        let group = Group::new(steps, &store.capabilities())?;
+        let mut seen = vec![Observed::default(); steps.len()];
+        let call = store.call(&group)?;
+        store
+            .apply_in(self.slot, &call, &group, &mut seen, end)
+            .await?;
+        Ok(seen)
+    }
+
+    /// What the part would be told now.
+    async fn look(&self, store: &ClusterStore, end: Instant) -> Vec<Observed> {
+        let peeks: Vec<Step<'_>> = self
+            .steps
+            .iter()
+            .map(|step| {
+                let cost = step.action.cost();
+                Step::new(step.policy, step.key, Action::Peek { cost })
+            })
+            .collect();
+        match self.apply(store, &peeks, end).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::warn!(%error, "a denied group may have violated more policies than it names");
+                vec![UNSEEN; self.steps.len()]
+            }
+        }
+    }
+
+    fn admits(&self, seen: &[Observed]) -> bool {
+        let mut steps = self.steps.iter().zip(seen);
+        steps.all(|(step, seen)| step.policy.is_shadow() || seen.is_admitted())
+    }
+
+    fn report(&self, seen: &[Observed], observed: &mut [Observed]) {
+        for (place, seen) in self.places.iter().zip(seen) {
+            observed[*place] = *seen;
+        }
+    }
+}
+
+/// What was charged so far. Dropped, it is given back in the background.
+struct Taken(Vec<Charged>);
+
+impl Taken {
+    fn add(&mut self, store: &ClusterStore, part: &Part<'_>, seen: &[Observed]) {
+        let store: Arc<dyn LimitStore> = Arc::new(store.clone());
+        let id = OperationId::random();
+        self.0.push(Charged::of(store, &id, &part.steps, seen));
+    }
+
+    /// Whether all of it is given back by `end`; what is not goes on in the background.
+    async fn give_back(&mut self, end: Instant) -> bool {
+        let refunds = self
+            .0
+            .iter()
+            .map(|charged| timeout_at(end, charged.refund()));
+        let refunded = join_all(refunds).await;
+        self.keep();
+        refunded.iter().all(|refund| matches!(refund, Ok(Ok(()))))
+    }
+
+    fn keep(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        for charged in self.0.drain(..) {
+            runtime.spawn(async move {
+                // Tried again until it is done, and logged if it cannot be.
+                let _ = charged.refund().await;
+            });
+        }
+    }
+}

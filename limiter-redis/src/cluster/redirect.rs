@@ -1,0 +1,172 @@
+//! One call, sent to where its slot is. What a node has refused before it ran is sent again, within one
+//! deadline; nothing else is, once its bytes may have left.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use limiter_core::{Effect, Error, ErrorKind};
+use redis::{RedisError, ScriptInvocation, ServerErrorKind, Value};
+use tokio::time::{Instant, sleep};
+
+use super::map::Address;
+use super::nodes::Nodes;
+use crate::error::server_error;
+use crate::pool::Request;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// How many redirects in a row are followed without a pause: more are nodes that disagree.
+const HASTY: u32 = 4;
+
+/// Where to send the call.
+enum Target {
+    /// Who has the slot by the map.
+    Owner,
+    /// Who has it by what another node said.
+    Named(Address),
+    /// Who is getting it.
+    Asking(Address),
+}
+
+/// Why a node refused the call before it ran.
+enum Refusal {
+    Moved(Address),
+    Ask(Address),
+    /// The keys of the call are on two nodes while their slot moves.
+    TryAgain,
+    /// The node cannot serve for now, or is a replica, or has just forgotten the script.
+    NotNow,
+}
+
+impl Refusal {
+    /// `None` if the call may have run, or cannot be helped by sending it again.
+    fn of(error: &Error, asked: &Address) -> Option<Self> {
+        let error = error.source()?.downcast_ref::<RedisError>()?;
+        let (kind, error) = server_error(error)?;
+        let named = || Address::parse(error.redirect_node()?.0, asked);
+        match kind {
+            ServerErrorKind::Moved => named().map(Self::Moved),
+            ServerErrorKind::Ask => named().map(Self::Ask),
+            ServerErrorKind::TryAgain => Some(Self::TryAgain),
+            ServerErrorKind::ClusterDown
+            | ServerErrorKind::BusyLoading
+            | ServerErrorKind::ReadOnly
+            | ServerErrorKind::NoScript => Some(Self::NotNow),
+            _ => None,
+        }
+    }
+}
+
+/// Calls a script whose keys stand in `slot`, until `end`.
+pub(super) async fn call(
+    nodes: &Arc<Nodes>,
+    slot: u16,
+    script: &ScriptInvocation<'_>,
+    operation: &'static str,
+    end: Instant,
+) -> Result<Value, Error> {
+    let mut target = Target::Owner;
+    let mut pause = FIRST_PAUSE;
+    let mut redirects = 0;
+    let mut last: Option<Error> = None;
+    loop {
+        let (address, asking) = match &target {
+            Target::Named(address) => (address.clone(), false),
+            Target::Asking(address) => (address.clone(), true),
+            Target::Owner => match nodes.map(operation, end).await?.owner(slot) {
+                Some(owner) => (owner.clone(), false),
+                None => {
+                    let message = format!("no master of the Redis Cluster has slot {slot}");
+                    last = Some(Error::new(ErrorKind::Server, operation, message));
+                    nodes.refresh_soon(None);
+                    pause_until(&mut pause, end, nodes, operation, &mut last).await?;
+                    continue;
+                }
+            },
+        };
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(late(nodes, operation, last));
+        }
+        let request = if asking {
+            Request::Asking(script)
+        } else {
+            Request::Script(script)
+        };
+        let pool = nodes.pool(&address)?;
+        let error = match pool.call_within(left, operation, request).await {
+            Ok(reply) => return Ok(reply),
+            Err(error) => error,
+        };
+        let refusal = Refusal::of(&error, &address);
+        let wait;
+        (target, wait) = match refusal {
+            Some(Refusal::Moved(named)) => {
+                nodes.refresh_soon(Some(named.clone()));
+                redirects += 1;
+                (Target::Named(named), redirects > HASTY)
+            }
+            Some(Refusal::Ask(named)) => {
+                redirects += 1;
+                (Target::Asking(named), redirects > HASTY)
+            }
+            Some(Refusal::TryAgain) => (Target::Owner, true),
+            Some(Refusal::NotNow) => {
+                nodes.refresh_soon(None);
+                (Target::Owner, true)
+            }
+            None => {
+                // A node that is gone and took nothing: another may have its slots by now.
+                let gone = error.kind() == ErrorKind::Connection && error.effect() == Effect::No;
+                let owner = match gone {
+                    true => nodes.owner_anew(slot, end).await,
+                    false => None,
+                };
+                match owner.filter(|owner| *owner != address) {
+                    Some(owner) => (Target::Named(owner), false),
+                    None => {
+                        if error.kind().is_outage() {
+                            nodes.refresh_soon(None);
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        last = Some(error);
+        if wait {
+            pause_until(&mut pause, end, nodes, operation, &mut last).await?;
+        }
+    }
+}
+
+/// A short pause before the next try, each twice as long as the last; an error if there is no time left.
+async fn pause_until(
+    pause: &mut Duration,
+    end: Instant,
+    nodes: &Nodes,
+    operation: &'static str,
+    last: &mut Option<Error>,
+) -> Result<(), Error> {
+    if Instant::now() + *pause >= end {
+        return Err(late(nodes, operation, last.take()));
+    }
+    sleep(*pause).await;
+    *pause = (2 * *pause).min(LONGEST_PAUSE);
+    Ok(())
+}
+
+/// No node took the call in time: it did not run.
+fn late(nodes: &Nodes, operation: &'static str, last: Option<Error>) -> Error {
+    let reason = last.as_ref().map_or("no answer", |error| error.message());
+    let millis = nodes.config().check_deadline.as_millis();
+    let message =
+        format!("no node of the Redis Cluster took the call within {millis} ms: {reason}");
+    let error = Error::new(ErrorKind::Server, operation, message);
+    match last {
+        Some(last) => error.with_source(last),
+        None => error,
+    }
+}

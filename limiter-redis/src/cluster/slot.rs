@@ -1,0 +1,59 @@
+//! The slot of a key, as the cluster specification has it.
+
+/// How many slots a cluster has.
+pub(crate) const SLOTS: u16 = 16_384;
+
+/// The slot of a key's full name: CRC16 of its hash tag, or of the whole name without one.
+pub(crate) fn slot_of(key: &str) -> u16 {
+    crc16(hashed_part(key.as_bytes())) % SLOTS
+}
+
+/// What stands between the first `{` and the first `}` after it, if anything does; else everything.
+fn hashed_part(key: &[u8]) -> &[u8] {
+    let Some(open) = key.iter().position(|byte| *byte == b'{') else {
+        return key;
+    };
+    let rest = &key[open + 1..];
+    match rest.iter().position(|byte| *byte == b'}') {
+        None | Some(0) => key,
+        Some(close) => &rest[..close],
+    }
+}
+
+/// CRC-16/XMODEM.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 {
+                crc << 1
+            } else {
+                (crc << 1) ^ 0x1021
+            }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The specification's own examples; `cluster_slots.rs` asks a real server about any key.
+    #[test]
+    fn slots_are_those_of_the_specification() {
+        assert_eq!(crc16(b"123456789"), 0x31C3);
+        assert_eq!(slot_of("foo"), 12_182);
+        assert_eq!(
+            slot_of("{user1000}.following"),
+            slot_of("{user1000}.followers")
+        );
+        for (key, hashed) in [
+            ("foo{}{bar}", "foo{}{bar}"),
+            ("foo{{bar}}zap", "{bar"),
+            ("foo{bar}{zap}", "bar"),
+            ("foo}{bar", "foo}{bar"),
+            ("a}b{c}", "c"),
+        ] {
+            assert_eq!(hashed_part(key.as_bytes()), hashed.as_bytes(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Limits in a Redis Cluster: one script call a group, at the master that has its slot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use limiter_core::limit::{Capabilities, Group, LimitStore, Observed};
+use limiter_core::{Error, ErrorKind, Health};
+use redis::Script;
+use tokio::time::Instant;
+
+use super::nodes::Nodes;
+use super::slot::slot_of;
+use super::{CrossSlot, health, parts, redirect};
+use crate::call::{self, Call, OPERATION};
+use crate::config::RedisConfig;
+use crate::limit::warn_if_it_evicts;
+use crate::pool::Request;
+use crate::script;
+
+/// Counters in a Redis Cluster, shared by every instance that uses it. Clones share the connections.
+///
+/// A group whose keys stand in one slot is one script call, so it is atomic. Keys with one hash tag
+/// share a slot: [`KeyBuilder::hash_tag`](limiter_core::KeyBuilder::hash_tag).
+///
+/// The store follows slots that move (MOVED, ASK), and waits out a slot that is between two nodes
+/// (TRYAGAIN) and a node that cannot serve for now (CLUSTERDOWN, LOADING, READONLY), all within the
+/// deadline of the call. These are answers of a node that did not run the call; nothing else is sent
+/// again. While a slot moves, Redis makes calls with several keys wait until all of them have moved,
+/// also for keys that do not exist yet: then only a deadline longer than the move keeps an operation
+/// id, a reservation or a group on several keys of that slot from failing, without effect.
+///
+/// # Groups over several slots
+/// By default they are refused as `Unsupported` before anything is sent. With
+/// [`CrossSlot::Compensate`]:
+///
+/// - The group's steps are charged slot by slot, in the order in which the slots first appear in it:
+///   put the narrowest limit first, the one that denies most often (user, then tenant, then all).
+/// - The first slot that denies ends it: what was charged before is given back, by receipt, so that
+///   it is given back once. The slots that were not asked, or were given back, are looked at, so that
+///   every violated policy is named. The group is denied.
+/// - Until it is given back, a charge of a group that is then denied counts: others may be denied for
+///   it. No limit is ever exceeded. The time is that of two calls, or, where a master does not answer, until
+///   it does: then the give-back goes on in the background, at most as long as the charge counts.
+/// - What can stay charged without an admission: what a call of unknown outcome charged (the group's
+///   error says so), and what an instance that ended in between had charged, each until the end of its
+///   window, or until it is refilled.
+/// - If a slot that could not be looked at would have denied too, it is not named: its step is reported with
+///   [`Source::Outage`](limiter_core::limit::Source::Outage).
+/// - Charges and peeks may be mixed. Refunds, settlements, cancellations, releases, renewals and resets go
+///   to each slot by themselves; one that fails leaves the others done, and asking again is safe. Reservations,
+///   leases and operation ids need one slot.
+#[derive(Clone, Debug)]
+pub struct ClusterStore {
+    nodes: Arc<Nodes>,
+    apply: Arc<Script>,
+}
+
+impl ClusterStore {
+    /// A store that connects when it is first used; see [`warm_up`](Self::warm_up). Must be called in
+    /// a tokio runtime. A single server's URL will do, if it is one of the cluster's nodes.
+    ///
+    /// # Errors
+    /// `Config` if the settings cannot be used.
+    pub fn new(config: &RedisConfig) -> Result<Self, Error> {
+        Self::with_script(config, script::apply())
+    }
+
+    /// For tests: a store whose time is the number of microseconds that a key on each node holds; see
+    /// `lua/clock_virtual.lua`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    #[cfg(feature = "virtual-clock")]
+    pub fn with_virtual_clock(config: &RedisConfig) -> Result<Self, Error> {
+        Self::with_script(config, script::apply_with_virtual_clock())
+    }
+
+    fn with_script(config: &RedisConfig, apply: Script) -> Result<Self, Error> {
+        Ok(Self {
+            nodes: Nodes::new(config)?,
+            apply: Arc::new(apply),
+        })
+    }
+
+    /// Asks for the slots, connects to each master and loads the script, so that the first check is not
+    /// slower than the others; 2 s at most. The store works without it.
+    ///
+    /// Also looks at each master's eviction policy: an evicting Redis drops counters.
+    ///
+    /// # Errors
+    /// What keeps a master from being used; the store goes on trying at every check.
+    pub async fn warm_up(&self) -> Result<(), Error> {
+        const WARM_UP: &str = "limit.warm_up";
+        let config = self.nodes.config();
+        let end = Instant::now() + config.warm_up;
+        let map = self.nodes.map(WARM_UP, end).await?;
+        let masters = map.masters().iter().map(async |master| {
+            let pool = self.nodes.pool(master)?;
+            let left = end.saturating_duration_since(Instant::now());
+            let load = Request::Load(&self.apply);
+            pool.call_within(left, WARM_UP, load).await?;
+            warn_if_it_evicts(&pool).await;
+            Ok(())
+        });
+        join_all(masters).await.into_iter().collect()
+    }
+
+    /// One call: the group's keys stand in `slot`.
+    pub(super) async fn apply_in(
+        &self,
+        slot: u16,
+        call: &Call,
+        group: &Group<'_>,
+        observed: &mut [Observed],
+        end: Instant,
+    ) -> Result<(), Error> {
+        let mut invocation = self.apply.prepare_invoke();
+        for key in call.keys() {
+            invocation.key(key);
+        }
+        for argument in call.arguments() {
+            invocation.arg(argument);
+        }
+        let reply = redirect::call(&self.nodes, slot, &invocation, OPERATION, end).await?;
+        call::read(&reply, group, observed)
+    }
+
+    /// A group as a call.
+    pub(super) fn call(&self, group: &Group<'_>) -> Result<Call, Error> {
+        let config = self.nodes.config();
+        Call::new(group, &config.prefix, config.state_ttl)
+    }
+
+    /// The slot of a key, behind the prefix.
+    pub(super) fn slot(&self, key: &limiter_core::Key) -> u16 {
+        slot_of(&format!("{}{key}", self.nodes.config().prefix))
+    }
+
+    fn deadline(&self) -> Duration {
+        self.nodes.config().check_deadline
+    }
+}
+
+#[async_trait]
+impl LimitStore for ClusterStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    /// Always needs I/O.
+    fn try_apply_now(
+        &self,
+        _group: &Group<'_>,
+        _observed: &mut [Observed],
+    ) -> Option<Result<(), Error>> {
+        None
+    }
+
+    async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
+        let end = Instant::now() + self.deadline();
+        let call = self.call(group)?;
+        match one_slot(call.keys()) {
+            Some(slot) => self.apply_in(slot, &call, group, observed, end).await,
+            None => match self.nodes.config().cross_slot {
+                CrossSlot::Compensate => parts::apply(self, group, observed, end).await,
+                CrossSlot::Refuse => Err(Error::new(
+                    ErrorKind::Unsupported,
+                    OPERATION,
+                    "the group's keys stand in several slots of the cluster; give the keys one hash tag, or set CrossSlot::Compensate",
+                )),
+            },
+        }
+    }
+
+    async fn health(&self) -> Health {
+        health::of(&self.nodes, Instant::now() + self.deadline()).await
+    }
+}
+
+/// The slot of all keys; `None` if they have several.
+fn one_slot(keys: &[String]) -> Option<u16> {
+    let mut slots = keys.iter().map(|key| slot_of(key));
+    let first = slots.next()?;
+    slots.all(|slot| slot == first).then_some(first)
+}
