@@ -1,6 +1,7 @@
 //! What the tests share: real servers, and stores whose time a test can move.
 //!
 //! - [`RedisServer`]: a `redis-server` of its own for each test, ended with it.
+//! - [`RedisCluster`]: three masters, whose slots can be moved while they are used.
 //! - [`Bench`]: the memory and the Redis store under one clock.
 //! - [`TokioClock`]: a store's time that follows tokio's paused one.
 //! - [`Faulty`]: a store that loses requests and replies.
@@ -34,6 +35,7 @@
 mod agent_load;
 mod bench;
 mod clock;
+mod cluster;
 mod faulty;
 mod logs;
 pub mod model;
@@ -49,6 +51,7 @@ use limiter_redis::{RedisConfig, RedisStore};
 pub use agent_load::AgentLoad;
 pub use bench::Bench;
 pub use clock::TokioClock;
+pub use cluster::{Moving, RedisCluster};
 pub use faulty::{Fault, Faulty};
 pub use logs::Logs;
 pub use server::{RedisServer, Stalled};

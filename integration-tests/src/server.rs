@@ -27,6 +27,8 @@ enum Address {
     Unix,
     Tcp(u16),
     Tls(u16),
+    /// A node of a cluster.
+    Node(u16),
 }
 
 impl RedisServer {
@@ -51,6 +53,30 @@ impl RedisServer {
         Self::launch(Address::Tls(free_port()), &[])
     }
 
+    /// A node of a cluster that is still to be set up, on a free loopback port. `None` if somebody else
+    /// took the port in between.
+    pub(crate) fn try_start_node() -> Option<Self> {
+        let arguments = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "2000",
+            "--cluster-require-full-coverage",
+            "no",
+        ];
+        let node = Self::launch(Address::Node(free_node_port()?), &arguments);
+        let client = redis::Client::open(node.admin_url()).ok()?;
+        client.get_connection().ok().map(|_| node)
+    }
+
+    /// The loopback port; 0 on a unix socket.
+    pub fn port(&self) -> u16 {
+        match self.address {
+            Address::Unix => 0,
+            Address::Tcp(port) | Address::Tls(port) | Address::Node(port) => port,
+        }
+    }
+
     /// The URL of the least-privilege user.
     pub fn url(&self) -> String {
         self.url_of("limiter", "limiter-secret")
@@ -68,7 +94,9 @@ impl RedisServer {
                 "redis+unix://{}?user={user}&pass={password}",
                 self.socket().display()
             ),
-            Address::Tcp(port) => format!("redis://{user}:{password}@127.0.0.1:{port}"),
+            Address::Tcp(port) | Address::Node(port) => {
+                format!("redis://{user}:{password}@127.0.0.1:{port}")
+            }
             Address::Tls(port) => format!("rediss://{user}:{password}@localhost:{port}"),
         }
     }
@@ -175,7 +203,7 @@ impl RedisServer {
                 Address::Unix => redis::Client::open(self.admin_url())
                     .and_then(|client| client.get_connection())
                     .is_ok(),
-                Address::Tcp(port) | Address::Tls(port) => {
+                Address::Tcp(port) | Address::Tls(port) | Address::Node(port) => {
                     std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
                 }
             };
@@ -222,7 +250,7 @@ fn spawn(arguments: &[String]) -> Child {
 
 fn arguments(address: &Address, directory: &Path, extra: &[&str]) -> Vec<String> {
     let acl = directory.join("users.acl");
-    fs::write(&acl, users()).unwrap();
+    fs::write(&acl, users(matches!(address, Address::Node(_)))).unwrap();
     let path = |name: &str| directory.join(name).display().to_string();
     let mut arguments = vec![
         "--dir".to_owned(),
@@ -241,7 +269,7 @@ fn arguments(address: &Address, directory: &Path, extra: &[&str]) -> Vec<String>
             "--unixsocket".into(),
             path("redis.sock"),
         ],
-        Address::Tcp(port) => vec!["--port".into(), port.to_string()],
+        Address::Tcp(port) | Address::Node(port) => vec!["--port".into(), port.to_string()],
         Address::Tls(port) => {
             let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
             fs::write(path("cert.pem"), certified.cert.pem()).unwrap();
@@ -264,12 +292,17 @@ fn arguments(address: &Address, directory: &Path, extra: &[&str]) -> Vec<String>
     arguments
 }
 
-/// The guide's user, one with the virtual clock's commands besides, and one for the tests' own use.
-fn users() -> String {
-    let documented = GUIDE
-        .lines()
-        .find(|line| line.starts_with("user limiter "))
-        .expect("the guide shows the user");
+/// The guide's user, with what it adds for a cluster, one with the virtual clock's commands besides, and
+/// one for the tests' own use.
+fn users(cluster: bool) -> String {
+    let line = |start| {
+        let mut lines = GUIDE.lines();
+        lines
+            .find(|line| line.starts_with(start))
+            .expect("the guide shows the user")
+    };
+    let more = if cluster { line("+cluster|slots") } else { "" };
+    let documented = format!("{} {more}", line("user limiter "));
     let limiter = documented.replace("PASSWORD", "limiter-secret");
     let r#virtual = documented
         .replace("user limiter ", "user virtual ")
@@ -282,4 +315,12 @@ fn users() -> String {
 fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// A port whose 10,000th successor, the cluster's bus, is free too.
+fn free_node_port() -> Option<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let bus = port.checked_add(10_000)?;
+    TcpListener::bind(("127.0.0.1", bus)).ok().map(|_| port)
 }

@@ -1,11 +1,12 @@
 //! Rate limits and a cache that instances share through Redis (6.2 or later).
 //!
 //! - [`RedisStore`]: a [`LimitStore`](limiter_core::limit::LimitStore). One script call a group.
+//! - [`ClusterStore`]: the same over a Redis Cluster, with a slot map of its own and a pool a node.
 //! - [`RedisCache`]: a [`CacheStore`](limiter_core::cache::CacheStore) over a pool of its own.
 //! - [`RedisConfig`]: URL, key prefix, pool size, deadlines, TLS. [`RedisEnv`]: the same from the
 //!   environment.
 //!
-//! Both connect when they are first used and must be made in a tokio runtime. Errors say whether
+//! All connect when they are first used and must be made in a tokio runtime. Errors say whether
 //! the call took effect; a call that may have been sent is never sent again.
 //!
 //! ```
@@ -42,7 +43,7 @@ mod pool;
 mod script;
 
 pub use cache::RedisCache;
-pub use cluster::{ClusterStore, CrossSlot};
+pub use cluster::{ClusterStore, CrossSlot, slot_of};
 pub use config::RedisConfig;
 pub use env::RedisEnv;
 pub use limit::RedisStore;

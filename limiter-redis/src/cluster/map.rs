@@ -38,7 +38,11 @@ impl Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -180,7 +184,7 @@ mod tests {
         assert_eq!(owner(100).as_deref(), Some("asked:2"));
         assert_eq!(owner(101), None);
         assert_eq!(owner(102).as_deref(), Some("asked:2"));
-        assert_eq!(owner(16_383).as_deref(), Some("::1:3"));
+        assert_eq!(owner(16_383).as_deref(), Some("[::1]:3"));
         assert_eq!(map.masters().len(), 3);
         assert_eq!(map.unowned(), 97);
         for master in map.masters() {
@@ -209,7 +213,7 @@ mod tests {
     fn redirects_name_a_node() {
         let parse = |text| Address::parse(text, &asked()).map(|address| address.to_string());
         assert_eq!(parse("10.0.0.1:7001").as_deref(), Some("10.0.0.1:7001"));
-        assert_eq!(parse("::1:7001").as_deref(), Some("::1:7001"));
+        assert_eq!(parse("::1:7001").as_deref(), Some("[::1]:7001"));
         assert_eq!(parse(":7001").as_deref(), Some("asked:7001"));
         assert_eq!(parse("?:7001").as_deref(), Some("asked:7001"));
         for bad in ["", "host", "host:", "host:0", "host:65536", "host:x"] {

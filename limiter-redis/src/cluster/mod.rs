@@ -14,6 +14,7 @@ mod slot;
 mod store;
 mod url;
 
+pub use slot::slot_of;
 pub use store::ClusterStore;
 
 pub(crate) use map::Address;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use limiter_core::{Error, ErrorKind};
@@ -34,19 +34,22 @@ pub(super) struct Nodes {
     seeds: Vec<Address>,
     view: watch::Sender<View>,
     pools: RwLock<HashMap<Address, Pool>>,
-    /// A refresh is under way or waits for its time.
-    refreshing: AtomicBool,
     turn: AtomicUsize,
 }
 
 /// What the last refresh came to.
 #[derive(Clone, Debug, Default)]
 struct View {
+    /// A refresh is under way or waits for its time. It ends together with its result.
+    refreshing: bool,
     map: Option<Arc<SlotMap>>,
     /// When the last refresh ended, and how, if it failed.
     at: Option<Instant>,
-    failure: Option<(ErrorKind, String)>,
+    failure: Option<Failure>,
 }
+
+/// Why no node told its slots.
+type Failure = (ErrorKind, String);
 
 impl Nodes {
     /// Connects when it is first used.
@@ -70,7 +73,6 @@ impl Nodes {
             seeds,
             view: watch::Sender::new(View::default()),
             pools: RwLock::default(),
-            refreshing: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
         }))
     }
@@ -166,21 +168,30 @@ impl Nodes {
     /// Refreshes the map in the background: one refresh at a time, one every 100 ms at most. `hint` is
     /// asked first.
     pub(super) fn refresh_soon(self: &Arc<Self>, hint: Option<Address>) {
-        if self.refreshing.swap(true, Ordering::AcqRel) {
+        let mut begun = false;
+        self.view.send_if_modified(|view| {
+            begun = !std::mem::replace(&mut view.refreshing, true);
+            false
+        });
+        if !begun {
             return;
         }
-        let refresh = Refreshing(self.clone());
+        let refresh = Refreshing {
+            nodes: self.clone(),
+            told: false,
+        };
         tokio::spawn(async move {
-            let last = refresh.0.view.borrow().at;
+            let nodes = refresh.nodes.clone();
+            let last = nodes.view.borrow().at;
             if let Some(last) = last {
                 sleep_until(last + REFRESH_GAP).await;
             }
-            refresh.0.refresh(hint).await;
+            refresh.end(nodes.refresh(hint).await);
         });
     }
 
-    async fn refresh(self: &Arc<Self>, hint: Option<Address>) {
-        let mut failure = None;
+    async fn refresh(self: &Arc<Self>, hint: Option<Address>) -> Result<SlotMap, Failure> {
+        let mut failure = (ErrorKind::Connection, "no node could be asked".to_owned());
         for nodes in self.candidates(hint).chunks(ASKED_AT_ONCE) {
             let mut asked = JoinSet::new();
             for node in nodes {
@@ -189,23 +200,13 @@ impl Nodes {
             }
             while let Some(answer) = asked.join_next().await {
                 match answer {
-                    Ok(Ok(map)) => return self.install(map),
-                    Ok(Err(error)) => failure = Some((error.kind(), error.message().to_owned())),
+                    Ok(Ok(map)) => return Ok(map),
+                    Ok(Err(error)) => failure = (error.kind(), error.message().to_owned()),
                     Err(_) => {}
                 }
             }
         }
-        let (kind, reason) =
-            failure.unwrap_or_else(|| (ErrorKind::Connection, "no node could be asked".to_owned()));
-        tracing::warn!(
-            host = self.config.host(),
-            reason,
-            "no node of the Redis Cluster tells its slots"
-        );
-        self.view.send_modify(|view| {
-            view.at = Some(Instant::now());
-            view.failure = Some((kind, reason));
-        });
+        Err(failure)
     }
 
     /// Whom to ask, best first: who just named itself or was named, the masters in turn, what the URL names.
@@ -243,34 +244,62 @@ impl Nodes {
 
     fn install(&self, map: SlotMap) {
         let map = Arc::new(map);
-        // Nodes that left, and names of the URL that the cluster itself does not use.
-        self.pools
-            .write()
-            .retain(|address, _| map.masters().contains(address));
         let before = self.view.borrow().map.clone();
+        match &before {
+            // Nodes that left, and names of the URL that the cluster itself does not use.
+            Some(_) => self
+                .pools
+                .write()
+                .retain(|address, _| map.masters().contains(address)),
+            // Connections that were made without a map have not tried their rights.
+            None => self.pools.write().clear(),
+        }
         if before.is_none_or(|before| before.masters() != map.masters()) {
             let masters: Vec<String> = map.masters().iter().map(ToString::to_string).collect();
-            tracing::info!(
-                ?masters,
-                unowned = map.unowned(),
-                "the masters of the Redis Cluster"
-            );
+            let unowned = map.unowned();
+            tracing::info!(?masters, unowned, "the masters of the Redis Cluster");
         }
         self.view.send_replace(View {
+            refreshing: false,
             map: Some(map),
             at: Some(Instant::now()),
             failure: None,
+        });
+    }
+
+    fn report(&self, failure: Failure) {
+        let (host, reason) = (self.config.host(), &failure.1);
+        tracing::warn!(host, reason, "no node of the Redis Cluster tells its slots");
+        self.view.send_modify(|view| {
+            view.refreshing = false;
+            view.at = Some(Instant::now());
+            view.failure = Some(failure);
         });
     }
 }
 
 const SLOTS_OPERATION: &str = "cluster.slots";
 
-/// A refresh under way; also one whose runtime ended is over.
-struct Refreshing(Arc<Nodes>);
+/// A refresh under way. One that its runtime has ended is over too.
+struct Refreshing {
+    nodes: Arc<Nodes>,
+    told: bool,
+}
+
+impl Refreshing {
+    fn end(mut self, result: Result<SlotMap, Failure>) {
+        match result {
+            Ok(map) => self.nodes.install(map),
+            Err(failure) => self.nodes.report(failure),
+        }
+        self.told = true;
+    }
+}
 
 impl Drop for Refreshing {
     fn drop(&mut self) {
-        self.0.refreshing.store(false, Ordering::Release);
+        if !self.told {
+            self.nodes.view.send_modify(|view| view.refreshing = false);
+        }
     }
 }

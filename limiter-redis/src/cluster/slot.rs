@@ -3,8 +3,16 @@
 /// How many slots a cluster has.
 pub(crate) const SLOTS: u16 = 16_384;
 
-/// The slot of a key's full name: CRC16 of its hash tag, or of the whole name without one.
-pub(crate) fn slot_of(key: &str) -> u16 {
+/// The slot of a Redis Cluster in which a key stands, 0 to 16,383: CRC16 of its hash tag, or of its
+/// whole name (with the prefix) without one. A group is one atomic step if its keys share a slot.
+///
+/// ```
+/// use limiter_redis::slot_of;
+///
+/// assert_eq!(slot_of("ratelimit:{acme}:user"), slot_of("ratelimit:{acme}:all"));
+/// assert_ne!(slot_of("ratelimit:acme:user"), slot_of("ratelimit:acme:all"));
+/// ```
+pub fn slot_of(key: &str) -> u16 {
     crc16(hashed_part(key.as_bytes())) % SLOTS
 }
 

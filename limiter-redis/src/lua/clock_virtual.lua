@@ -3,8 +3,16 @@
 -- clock steps back it counts again, as in memory. (Redis removes it at some time of its own.)
 local clock = {}
 
+-- In a cluster a script reaches the keys of its own node only, so there the time stands under several
+-- names, which are spread over the nodes; any that this node has will do.
 local NOW = 'ratelimit:%virtual:now'
 local EXPIRY = 'ratelimit:%virtual:expiry'
+for _, tag in ipairs({ '', '{a}', '{b}', '{c}' }) do
+  if type(redis.pcall('GET', 'ratelimit:%virtual:now' .. tag)) ~= 'table' then
+    NOW, EXPIRY = NOW .. tag, EXPIRY .. tag
+    break
+  end
+end
 
 function clock.now()
   return tonumber(call('GET', NOW))

@@ -1,0 +1,200 @@
+//! A real Redis Cluster for one test: three masters whose slots can be moved.
+
+use std::time::{Duration, Instant};
+
+use limiter_redis::RedisConfig;
+
+use crate::server::RedisServer;
+
+const SLOTS: u16 = 16_384;
+
+/// Three `redis-server` masters, each with a third of the slots. Stopped when dropped.
+#[derive(Debug)]
+pub struct RedisCluster {
+    /// The masters, in the order of their slots.
+    pub nodes: Vec<RedisServer>,
+    ids: Vec<String>,
+}
+
+impl RedisCluster {
+    /// Starts the masters and waits until each of them says that the cluster is whole.
+    pub fn start() -> Self {
+        let nodes = (0..3).map(|_| start_node()).collect();
+        let mut cluster = Self {
+            nodes,
+            ids: Vec::new(),
+        };
+        for (index, node) in cluster.nodes.iter().enumerate() {
+            cluster.ids.push(node.command(&["CLUSTER", "MYID"]));
+            let epoch = (index + 1).to_string();
+            node.command::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]);
+            let slots = (0..SLOTS).filter(|slot| third_of(*slot) == index);
+            let slots: Vec<String> = slots.map(|slot| slot.to_string()).collect();
+            let mut line = vec!["CLUSTER", "ADDSLOTS"];
+            line.extend(slots.iter().map(String::as_str));
+            node.command::<()>(&line);
+        }
+        for node in &cluster.nodes[1..] {
+            let port = node.port().to_string();
+            cluster.nodes[0].command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port]);
+        }
+        wait("the cluster is not whole", || {
+            cluster.nodes.iter().all(|node| {
+                let info: String = node.command(&["CLUSTER", "INFO"]);
+                info.contains("cluster_state:ok") && info.contains("cluster_size:3")
+            })
+        });
+        cluster
+    }
+
+    /// Starts one more master, which has no slot, and makes it known to the others.
+    pub fn add_node(&mut self) -> usize {
+        let node = start_node();
+        let id: String = node.command(&["CLUSTER", "MYID"]);
+        let port = node.port().to_string();
+        self.nodes[0].command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port]);
+        self.nodes.push(node);
+        self.ids.push(id.clone());
+        wait("the new node is not known", || {
+            self.nodes.iter().all(|node| {
+                let nodes: String = node.command(&["CLUSTER", "NODES"]);
+                let lines = nodes.lines();
+                let known =
+                    lines.filter(|line| line.contains(" connected") && !line.contains("handshake"));
+                let info: String = node.command(&["CLUSTER", "INFO"]);
+                known.count() == self.nodes.len() && info.contains("cluster_state:ok")
+            })
+        });
+        self.nodes.len() - 1
+    }
+
+    /// The URL of the least-privilege user, with every node.
+    pub fn url(&self) -> String {
+        self.url_of("limiter", "limiter-secret")
+    }
+
+    /// The URL of any user, with every node.
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        let ports = self.nodes.iter().map(RedisServer::port);
+        let hosts: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("redis+cluster://{user}:{password}@{}", hosts.join(","))
+    }
+
+    /// Settings with a deadline that a busy test machine keeps.
+    pub fn config(&self) -> RedisConfig {
+        RedisConfig::new(&self.url())
+            .unwrap()
+            .with_check_deadline(Duration::from_secs(10))
+    }
+
+    /// Settings for a store on the virtual clock; see [`set_virtual_now`](Self::set_virtual_now).
+    pub fn virtual_config(&self) -> RedisConfig {
+        RedisConfig::new(&self.url_of("virtual", "virtual-secret"))
+            .unwrap()
+            .with_check_deadline(Duration::from_secs(10))
+    }
+
+    /// Sets the virtual clock, in microseconds, on every node. The slots must be where they were at the
+    /// start.
+    pub fn set_virtual_now(&self, micros: u64) {
+        for tag in ["", "{a}", "{b}", "{c}"] {
+            let key = format!("ratelimit:%virtual:now{tag}");
+            let node = third_of(self.slot(&key));
+            self.nodes[node].command::<()>(&["SET", &key, &micros.to_string()]);
+        }
+    }
+
+    /// The slot of a key, as a server counts it.
+    pub fn slot(&self, key: &str) -> u16 {
+        self.nodes[0].command(&["CLUSTER", "KEYSLOT", key])
+    }
+
+    /// Which node has a slot by the slots of the start.
+    pub fn home(&self, slot: u16) -> usize {
+        third_of(slot)
+    }
+
+    /// Moves a slot with all of its keys, as an operator's tool does.
+    pub fn migrate(&self, slot: u16, from: usize, to: usize) {
+        let moving = self.begin(slot, from, to);
+        moving.move_keys();
+        moving.finish();
+    }
+
+    /// Begins to move a slot: from here on `from` sends calls for keys that it lacks to `to`.
+    pub fn begin(&self, slot: u16, from: usize, to: usize) -> Moving<'_> {
+        let text = slot.to_string();
+        let (source, target) = (&self.ids[from], &self.ids[to]);
+        self.nodes[to].command::<()>(&["CLUSTER", "SETSLOT", &text, "IMPORTING", source]);
+        self.nodes[from].command::<()>(&["CLUSTER", "SETSLOT", &text, "MIGRATING", target]);
+        Moving {
+            cluster: self,
+            slot: text,
+            from,
+            to,
+        }
+    }
+}
+
+/// A slot that is between two nodes, until [`finish`](Self::finish).
+#[derive(Debug)]
+#[must_use = "the slot is between two nodes until `finish`"]
+pub struct Moving<'a> {
+    cluster: &'a RedisCluster,
+    slot: String,
+    from: usize,
+    to: usize,
+}
+
+impl Moving<'_> {
+    /// Moves some keys.
+    pub fn move_these(&self, keys: &[String]) {
+        let port = self.cluster.nodes[self.to].port().to_string();
+        let mut line = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000"];
+        line.extend(["AUTH2", "admin", "admin-secret", "KEYS"]);
+        line.extend(keys.iter().map(String::as_str));
+        self.cluster.nodes[self.from].command::<()>(&line);
+    }
+
+    /// Moves every key that the source has now.
+    pub fn move_keys(&self) {
+        loop {
+            let line = ["CLUSTER", "GETKEYSINSLOT", &self.slot, "10"];
+            let keys: Vec<String> = self.cluster.nodes[self.from].command(&line);
+            if keys.is_empty() {
+                return;
+            }
+            self.move_these(&keys);
+        }
+    }
+
+    /// Gives the slot to the target. The source must have no key of it.
+    pub fn finish(self) {
+        let target = &self.cluster.ids[self.to];
+        let mut nodes: Vec<usize> = (0..self.cluster.nodes.len()).collect();
+        // The target first, then the source: there is no moment in which neither serves.
+        nodes.sort_by_key(|node| (*node != self.to, *node != self.from));
+        for node in nodes {
+            let line = ["CLUSTER", "SETSLOT", &self.slot, "NODE", target];
+            self.cluster.nodes[node].command::<()>(&line);
+        }
+    }
+}
+
+fn third_of(slot: u16) -> usize {
+    usize::from(slot) * 3 / usize::from(SLOTS)
+}
+
+fn start_node() -> RedisServer {
+    let mut tries = (0..50).map(|_| RedisServer::try_start_node());
+    tries.find_map(|node| node).expect("two free ports")
+}
+
+/// Polls, with a pause in between that leaves the machine to the servers.
+fn wait(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
