@@ -17,7 +17,7 @@ impl LimitHarness for MapStore {
 
 #[tokio::test]
 async fn a_map_conforms() {
-    limits(&MapStore::new(Capabilities::IN_PROCESS)).await;
+    limits(&MapStore::new(Capabilities::ALL)).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ const TTL: Duration = Duration::from_secs(30);
 
 /// What is held once a lease has ended like this, and its renewal with it. The clock stands still.
 fn held_after(end: fn(Lease)) -> u64 {
-    let limiter = Limiter::new(MapStore::new(Capabilities::IN_PROCESS));
+    let limiter = Limiter::new(MapStore::new(Capabilities::ALL));
     let policy = Policy::new("p", Quota::concurrency(3).unwrap()).unwrap();
     let key = Key::new(["ratelimit", "a"]);
     let charges = [Charge::new(&policy, &key)];
