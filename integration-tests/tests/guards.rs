@@ -443,6 +443,26 @@ async fn those_who_wait_are_served_in_order() {
     assert_eq!(never.outcome, Outcome::Never);
 }
 
+/// Times are what callers give, also the largest.
+#[tokio::test(start_paused = true)]
+async fn no_time_is_too_long_to_be_answered() {
+    let world = World::new();
+    let (window, stream, key) = (daily(1), streams(1), key("for-ever"));
+    let charges = [Charge::new(&window, &key)];
+    let refused = world.limiter.reserve(&charges, Duration::MAX).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
+    let leases = [Charge::new(&stream, &key)];
+    let refused = world.limiter.acquire(&leases, Duration::MAX).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
+    let first = world.limiter.try_check(&window, &key).await.unwrap();
+    assert!(first.is_allowed());
+    let patient = world
+        .limiter
+        .until_ready(&window, &key, 1, Duration::MAX)
+        .await;
+    assert!(patient.unwrap().is_allowed(), "the next day");
+}
+
 /// Lets background tasks run.
 async fn settle_down() {
     sleep(Duration::from_millis(1)).await;

@@ -18,6 +18,15 @@ use crate::key::Key;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// Thirty years, which every clock can add.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// The moment `after` from now, or as late as can be told: whoever passes `Duration::MAX` means for ever.
+pub(super) fn deadline(after: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(after).unwrap_or(now + FOR_EVER)
+}
+
 /// One thing to give back.
 #[derive(Clone, Debug)]
 pub(super) struct Give {

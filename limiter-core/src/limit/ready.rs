@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::decision::{Decision, Outcome};
+use super::deliver::deadline;
 use super::limiter::Limiter;
 use super::policy::Policy;
 use crate::error::Error;
@@ -64,7 +65,7 @@ impl Drop for Place {
 impl Limiter {
     /// Charges `cost` as soon as it is admitted, waiting at most `longest`. Those who wait for one key
     /// through clones of one limiter are served in the order in which they came; other instances and
-    /// plain checks are not held back.
+    /// plain checks are not held back. `Duration::MAX` waits for as long as it takes.
     ///
     /// The answer is a denial if it is not their turn in time or the store says that it will take
     /// longer, which it says at once. Dropping the future leaves the queue and charges nothing, unless
@@ -79,7 +80,7 @@ impl Limiter {
         cost: u64,
         longest: Duration,
     ) -> Result<Decision, Error> {
-        let end = Instant::now() + longest;
+        let end = deadline(longest);
         let place = self.queues().join(key);
         let Ok(_turn) = timeout_at(end, place.turn.lock()).await else {
             return self.still_denied(policy, key, cost).await;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::action::{Action, OperationId};
 use super::charge::group_decision;
 use super::decision::GroupDecision;
-use super::deliver::{Give, What, deliver, deliver_detached};
+use super::deliver::{Give, What, deadline, deliver, deliver_detached};
 use super::group::Step;
 use super::limiter::{Charge, Limiter};
 use super::observed::Observed;
@@ -130,7 +130,8 @@ impl Limiter {
                 .map(|charge| (charge.policy().clone(), charge.key().clone()))
                 .collect(),
             decision: GroupDecision::new(Vec::new()),
-            until: Instant::now() + ttl,
+            // A time to live that is too long is refused below.
+            until: deadline(ttl),
             on_drop: OnDrop::Cancel,
         };
         let mut observed = vec![Observed::default(); steps.len()];
