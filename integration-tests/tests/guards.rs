@@ -207,6 +207,21 @@ async fn settlements_are_delivered_in_the_end_and_once() {
     }
 }
 
+/// A key that a group charges twice is refunded twice, also after an outage.
+#[tokio::test(start_paused = true)]
+async fn all_of_a_group_is_refunded() {
+    let world = World::new();
+    let (policy, key) = (daily(100), key("refund-twice"));
+    let charge = Charge::new(&policy, &key);
+    let charges = [charge.with_cost(3), charge.with_cost(4)];
+    let (_, charged) = world.limiter.charge(&charges).await.unwrap();
+    world.faults.set(Fault::Request);
+    charged.unwrap().refund().await.unwrap_err();
+    world.faults.set(Fault::None);
+    sleep(MINUTE).await;
+    assert_eq!(world.used(&policy, &key).await, 0);
+}
+
 /// A reservation whose answer never came has no owner: it is cancelled.
 #[tokio::test(start_paused = true)]
 async fn a_reservation_without_an_answer_is_cancelled() {

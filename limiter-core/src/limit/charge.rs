@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::action::{Action, MAX_HOLD, OperationId, Receipt};
 use super::decision::{Decision, GroupDecision};
-use super::deliver::{Give, What, deliver};
+use super::deliver::{Give, What, deliver_all};
 use super::group::{OPERATION_TTL, Step};
 use super::limiter::{Charge, Limiter};
 use super::observed::Observed;
@@ -54,18 +54,16 @@ impl Charged {
     /// What the store reports; after an outage it is being retried.
     pub async fn refund(&self) -> Result<(), Error> {
         // A key that was charged twice needs two groups.
-        let mut rest = self.gives.clone();
-        while !rest.is_empty() {
-            let mut group: Vec<Give> = Vec::new();
-            let mut later = Vec::new();
-            for give in rest {
-                let taken = group.iter().any(|earlier| earlier.key == give.key);
-                if taken { &mut later } else { &mut group }.push(give);
+        let mut groups: Vec<Vec<Give>> = Vec::new();
+        for give in &self.gives {
+            let lacks_key =
+                |group: &&mut Vec<Give>| group.iter().all(|other| other.key != give.key);
+            match groups.iter_mut().find(lacks_key) {
+                Some(group) => group.push(give.clone()),
+                None => groups.push(vec![give.clone()]),
             }
-            deliver(&self.store, group, Instant::now() + MAX_HOLD).await?;
-            rest = later;
         }
-        Ok(())
+        deliver_all(&self.store, groups, Instant::now() + MAX_HOLD).await
     }
 }
 

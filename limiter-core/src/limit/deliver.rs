@@ -68,33 +68,56 @@ pub(super) async fn deliver(
     gives: Vec<Give>,
     until: Instant,
 ) -> Result<Vec<Observed>, Error> {
-    // A caller that is dropped here has still given back.
-    let mut undelivered = Undelivered {
-        store: store.clone(),
-        gives,
-        until,
-    };
-    let result = attempt(store, &undelivered.gives).await;
-    if result.as_ref().err().is_none_or(|error| !is_passing(error)) {
-        undelivered.gives.clear();
+    Undelivered::new(store, gives, until).deliver().await
+}
+
+/// Gives back in several groups, each for itself.
+///
+/// # Errors
+/// What the first try of one of them met; the others are tried all the same.
+pub(super) async fn deliver_all(
+    store: &Arc<dyn LimitStore>,
+    groups: Vec<Vec<Give>>,
+    until: Instant,
+) -> Result<(), Error> {
+    let waiting = |gives| Undelivered::new(store, gives, until);
+    let groups: Vec<Undelivered> = groups.into_iter().map(waiting).collect();
+    let mut result = Ok(());
+    for group in groups {
+        result = result.and(group.deliver().await.map(drop));
     }
     result
 }
 
 /// Gives back without an answer: from a destructor.
 pub(super) fn deliver_detached(store: &Arc<dyn LimitStore>, gives: Vec<Give>, until: Instant) {
-    drop(Undelivered {
-        store: store.clone(),
-        gives,
-        until,
-    });
+    drop(Undelivered::new(store, gives, until));
 }
 
-/// What is still to be given back; dropped, it goes on in the background.
+/// What is still to be given back; dropped, it goes on in the background, so a caller that is dropped
+/// has still given back.
 struct Undelivered {
     store: Arc<dyn LimitStore>,
     gives: Vec<Give>,
     until: Instant,
+}
+
+impl Undelivered {
+    fn new(store: &Arc<dyn LimitStore>, gives: Vec<Give>, until: Instant) -> Self {
+        Self {
+            store: store.clone(),
+            gives,
+            until,
+        }
+    }
+
+    async fn deliver(mut self) -> Result<Vec<Observed>, Error> {
+        let result = attempt(&self.store, &self.gives).await;
+        if result.as_ref().err().is_none_or(|error| !is_passing(error)) {
+            self.gives.clear();
+        }
+        result
+    }
 }
 
 impl Drop for Undelivered {
