@@ -1,6 +1,7 @@
 //! A group applied to states held in this process: the heart of an in-process store, and what the
 //! Redis script mirrors.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -145,16 +146,15 @@ fn apply_new(
             Err(_) if step.policy.is_shadow() => Plan::Nothing,
             planned => planned?,
         });
-        let cost = match step.action {
-            Action::Peek { cost: 0 } | Action::Charge { cost: 0 } => 0,
-            _ if plans[index].asks() == 0 => 0,
-            _ => {
+        // What asks for nothing is not denied for what others ask.
+        let cost = match plans[index].asks() {
+            0 => 0,
+            own => {
                 let earlier = (0..index).filter(|earlier| {
                     plans[*earlier].takes()
                         && (steps[*earlier].key == step.key || states.shares(*earlier, index))
                 });
                 let earlier = earlier.map(|earlier| plans[earlier].asks());
-                let own = plans[index].asks();
                 earlier.fold(own, u64::saturating_add).min(MAX_INTEGER)
             }
         };
@@ -388,12 +388,10 @@ fn execute(
         }
         Plan::Adjust { record, to, status } => {
             let stands = record.charged;
-            let charged = if to < stands {
-                stands - change(Change::GiveBack(record.mark, stands - to)).0
-            } else if to > stands {
-                stands + change(Change::Overrun(record.mark, to - stands)).0
-            } else {
-                stands
+            let charged = match to.cmp(&stands) {
+                Ordering::Less => stands - change(Change::GiveBack(record.mark, stands - to)).0,
+                Ordering::Equal => stands,
+                Ordering::Greater => stands + change(Change::Overrun(record.mark, to - stands)).0,
             };
             let record = ChargeRecord {
                 status,

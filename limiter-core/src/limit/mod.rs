@@ -22,6 +22,8 @@ mod ready;
 mod record;
 mod reserve;
 mod store;
+#[cfg(test)]
+mod tests;
 pub mod wrap;
 
 pub use action::{Action, MAX_HOLD, OperationId, Receipt};
