@@ -63,6 +63,9 @@ impl RedisServer {
             "2000",
             "--cluster-require-full-coverage",
             "no",
+            // A master whose last slot leaves stays one.
+            "--cluster-allow-replica-migration",
+            "no",
         ];
         let node = Self::launch(Address::Node(free_node_port()?), &arguments);
         let client = redis::Client::open(node.admin_url()).ok()?;

@@ -17,11 +17,10 @@ use crate::config::{RedisConfig, config_error};
 use crate::pool::{Pool, Probe, ProbeKeys, Request};
 use crate::script;
 
-/// At most one refresh in this time, whatever happens.
+/// At most one refresh in this time.
 const REFRESH_GAP: Duration = Duration::from_millis(100);
 
-/// A map that is used is asked for again after this time: a node that became a master and was given
-/// no slot of ours is otherwise never noticed.
+/// A map that is used is asked for again after this time: nobody else tells of a new master.
 const REFRESH_PERIOD: Duration = Duration::from_secs(60);
 
 /// How many nodes are asked for the map at once; the first answer counts.
@@ -77,7 +76,6 @@ impl Nodes {
         }))
     }
 
-    /// The settings.
     pub(super) fn config(&self) -> &RedisConfig {
         &self.config
     }

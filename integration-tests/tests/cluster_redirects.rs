@@ -1,0 +1,266 @@
+//! Slots that move, nodes that come and go: each answer of a cluster forced, one at a time.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+
+use std::time::{Duration, Instant};
+
+use integration_tests::{RedisCluster, RedisServer, eventually, policy};
+use limiter_core::limit::{Charge, Limiter, Period, Policy, Quota};
+use limiter_core::{Effect, ErrorKind, Key};
+use limiter_redis::{ClusterStore, RedisConfig, slot_of};
+
+fn daily() -> Policy {
+    policy(Quota::fixed_window(1_000, Period::DAY))
+}
+
+/// Keys of one slot.
+fn key(name: &str) -> Key {
+    let key = Key::builder().segment("ratelimit").hash_tag("acme");
+    key.segment(name).build()
+}
+
+async fn limiter(config: &RedisConfig) -> Limiter {
+    let store = ClusterStore::new(config).unwrap();
+    store.warm_up().await.unwrap();
+    Limiter::new(store)
+}
+
+/// How often a node has answered so.
+fn answered(node: &RedisServer, error: &str) -> u64 {
+    let stats: String = node.command(&["INFO", "errorstats"]);
+    let prefix = format!("errorstat_{error}:count=");
+    let count = stats.lines().find_map(|line| line.strip_prefix(&prefix));
+    count.map_or(0, |count| count.trim().parse().unwrap())
+}
+
+async fn charge(limiter: &Limiter, name: &str) -> u64 {
+    let decision = limiter.try_check(&daily(), &key(name)).await.unwrap();
+    decision.used
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ask_and_moved_are_followed() {
+    let cluster = RedisCluster::start();
+    let limiter = limiter(&cluster.config()).await;
+    let slot = slot_of(key("a").as_str());
+    let from = cluster.home(slot);
+    let to = (from + 1) % 3;
+    assert_eq!(charge(&limiter, "a").await, 1);
+
+    // The key has moved, the slot not yet; the target does not know the script.
+    cluster.nodes[to].command::<()>(&["SCRIPT", "FLUSH"]);
+    let moving = cluster.begin(slot, from, to);
+    moving.move_keys();
+    assert_eq!(charge(&limiter, "a").await, 2);
+    assert_eq!(charge(&limiter, "a").await, 3);
+    assert_eq!(answered(&cluster.nodes[from], "ASK"), 2);
+    assert!(answered(&cluster.nodes[to], "NOSCRIPT") > 0);
+    // A key that is new while its slot moves begins at the target.
+    assert_eq!(charge(&limiter, "new").await, 1);
+    assert_eq!(answered(&cluster.nodes[from], "ASK"), 3);
+
+    let before = answered(&cluster.nodes[from], "MOVED");
+    moving.finish();
+    assert_eq!(charge(&limiter, "a").await, 4);
+    assert_eq!(charge(&limiter, "new").await, 2);
+    assert!(answered(&cluster.nodes[from], "MOVED") > before);
+    // The new map is asked for, and then nobody asks the old owner.
+    eventually("the map is refreshed", async || {
+        let before = answered(&cluster.nodes[from], "MOVED");
+        charge(&limiter, "other").await;
+        (answered(&cluster.nodes[from], "MOVED") == before).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_between_two_nodes_waits() {
+    let cluster = RedisCluster::start();
+    let limiter = limiter(&cluster.config()).await;
+    let hurried = cluster
+        .config()
+        .with_check_deadline(Duration::from_millis(300));
+    let hurried = Limiter::new(ClusterStore::new(&hurried).unwrap());
+    let slot = slot_of(key("a").as_str());
+    let (from, to) = (cluster.home(slot), (cluster.home(slot) + 1) % 3);
+    let (policy, one, other) = (daily(), key("a"), key("b"));
+    let group = [Charge::new(&policy, &one), Charge::new(&policy, &other)];
+    assert!(limiter.try_check_all(&group).await.unwrap().is_allowed());
+    assert!(hurried.try_check_all(&group).await.unwrap().is_allowed());
+
+    let moving = cluster.begin(slot, from, to);
+    moving.move_these(&[one.to_string()]);
+    let refused = || {
+        let nodes = [&cluster.nodes[from], &cluster.nodes[to]];
+        nodes
+            .map(|node| answered(node, "TRYAGAIN"))
+            .iter()
+            .sum::<u64>()
+    };
+    // No time to wait: nothing is charged, and that is known.
+    let start = Instant::now();
+    let error = hurried.try_check_all(&group).await.unwrap_err();
+    let found = (error.kind(), error.effect());
+    assert_eq!(found, (ErrorKind::Server, Effect::No), "{error}");
+    assert!(error.message().contains("TryAgain"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(3));
+    let before = refused();
+    assert!(before > 0);
+
+    let waiting = limiter.try_check_all(&group);
+    let move_on = async {
+        eventually("the group waits", async || {
+            (refused() > before).then_some(())
+        })
+        .await;
+        moving.move_keys();
+        refused()
+    };
+    let (decision, _) = tokio::join!(waiting, move_on);
+    for decision in decision.unwrap().decisions {
+        assert_eq!(decision.used, 3);
+    }
+    moving.finish();
+    assert!(limiter.try_check_all(&group).await.unwrap().is_allowed());
+}
+
+/// A slot that nobody serves for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_without_a_master_is_waited_for() {
+    let cluster = RedisCluster::start();
+    let limiter = limiter(&cluster.config()).await;
+    assert_eq!(charge(&limiter, "a").await, 1);
+    let slot = slot_of(key("a").as_str());
+    let home = &cluster.nodes[cluster.home(slot)];
+    let slot = slot.to_string();
+    home.command::<()>(&["CLUSTER", "DELSLOTS", &slot]);
+    let give_back = async {
+        eventually("it waits", async || {
+            (answered(home, "CLUSTERDOWN") > 1).then_some(())
+        })
+        .await;
+        home.command::<()>(&["CLUSTER", "ADDSLOTS", &slot]);
+    };
+    let (used, ()) = tokio::join!(charge(&limiter, "a"), give_back);
+    // Without its slot the node has forgotten its keys.
+    assert!(used <= 2, "{used}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_the_map_does_not_know_is_found() {
+    let mut cluster = RedisCluster::start();
+    let limiter = limiter(&cluster.config()).await;
+    assert_eq!(charge(&limiter, "a").await, 1);
+    let slot = slot_of(key("a").as_str());
+    let home = cluster.home(slot);
+    let new = cluster.add_node();
+    cluster.migrate(slot, home, new);
+    assert_eq!(charge(&limiter, "a").await, 2);
+    assert_eq!(charge(&limiter, "a").await, 3);
+    let count: u64 = cluster.nodes[new].command(&["GET", key("a").as_str()]);
+    assert_eq!(count, 3);
+    eventually("health counts it", async || {
+        let health = limiter.health().await;
+        health.message.contains("4 of 4 masters").then_some(())
+    })
+    .await;
+    // It leaves again, and its connections with it.
+    cluster.migrate(slot, new, home);
+    let mut used = 3;
+    eventually("nobody is connected to a node without slots", async || {
+        used += 1;
+        assert_eq!(charge(&limiter, "a").await, used);
+        let clients: String = cluster.nodes[new].command(&["CLIENT", "LIST"]);
+        (!clients.contains("user=limiter")).then_some(())
+    })
+    .await;
+    cluster.nodes[new].stop();
+    assert_eq!(charge(&limiter, "a").await, used + 1);
+}
+
+/// Calls for a dead node's slots fail as an outage, at once and without effect; others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_node_takes_only_its_own_slots_with_it() {
+    let mut cluster = RedisCluster::start();
+    let deadline = Duration::from_secs(2);
+    let limiter = limiter(&cluster.config().with_check_deadline(deadline)).await;
+    let policy = daily();
+    let users: Vec<Key> = (0..12)
+        .map(|user| Key::new(["ratelimit".to_owned(), user.to_string()]))
+        .collect();
+    for user in &users {
+        limiter.try_check(&policy, user).await.unwrap();
+    }
+    let dead = 1;
+    let lost = |user: &Key| cluster_home(user) == dead;
+    assert!(users.iter().any(lost) && !users.iter().all(lost));
+    cluster.nodes[dead].stop();
+    let start = Instant::now();
+    for round in 0..3 {
+        for user in &users {
+            let begun = Instant::now();
+            let answer = limiter.try_check(&policy, user).await;
+            assert!(begun.elapsed() < deadline + Duration::from_secs(1));
+            if !lost(user) {
+                assert_eq!(answer.unwrap().used, round + 2);
+                continue;
+            }
+            let error = answer.unwrap_err();
+            assert!(error.kind().is_outage(), "{error}");
+            // In the first round a connection that had been made before may break.
+            if round > 0 {
+                let found = (error.kind(), error.effect());
+                assert_eq!(found, (ErrorKind::Connection, Effect::No), "{error}");
+            }
+        }
+    }
+    let took = start.elapsed();
+    assert!(
+        took < deadline,
+        "a refused connection is told at once: {took:?}"
+    );
+    let health = limiter.health().await;
+    assert!(!health.connected, "{health:?}");
+    assert!(health.message.contains("2 of 3 masters"), "{health:?}");
+    let port = cluster.nodes[dead].port();
+    assert!(health.message.contains(&format!(":{port}")), "{health:?}");
+
+    // Back at its address, empty.
+    cluster.nodes[dead].restart();
+    let back = users.iter().find(|user| lost(user)).unwrap();
+    eventually("the node is used again", async || {
+        limiter.try_check(&policy, back).await.ok()
+    })
+    .await;
+}
+
+fn cluster_home(key: &Key) -> usize {
+    usize::from(slot_of(key.as_str())) * 3 / 16_384
+}
+
+/// I-R5: a node that answers nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_node_costs_its_callers_a_deadline_and_the_others_nothing() {
+    let cluster = RedisCluster::start();
+    let deadline = Duration::from_millis(300);
+    let limiter = limiter(&cluster.config().with_check_deadline(deadline)).await;
+    let policy = daily();
+    let users: Vec<Key> = (0..12)
+        .map(|user| Key::new(["ratelimit".to_owned(), user.to_string()]))
+        .collect();
+    for user in &users {
+        limiter.try_check(&policy, user).await.unwrap();
+    }
+    let stalled = cluster.nodes[2].stall();
+    for user in &users {
+        let start = Instant::now();
+        let answer = limiter.try_check(&policy, user).await;
+        let took = start.elapsed();
+        if cluster_home(user) == 2 {
+            assert_eq!(answer.unwrap_err().kind(), ErrorKind::Timeout);
+            assert!(took < 5 * deadline, "{took:?}");
+        } else {
+            assert_eq!(answer.unwrap().used, 2);
+        }
+    }
+    drop(stalled);
+}
