@@ -24,7 +24,7 @@ async fn a_slot_migrated_under_load() {
         (0..KEYS)
             .map(|key| {
                 let builder = Key::builder().segment("ratelimit").hash_tag("acme");
-                builder.segment(key.to_string()).build()
+                builder.segment(&key.to_string()).build()
             })
             .collect(),
     );
