@@ -75,7 +75,8 @@ impl Builder {
         self.in_memory("the environment names no Redis")
     }
 
-    /// `memory:`, or a Redis URL: `redis://`, `rediss://`, `redis+unix://`.
+    /// `memory:`, or a Redis URL: `redis://`, `rediss://`, `redis+unix://`, and `redis+cluster://` or
+    /// `rediss+cluster://` for a cluster.
     ///
     /// # Errors
     /// `Config` if the URL cannot be used or its backend was not built in.
@@ -95,6 +96,9 @@ impl Builder {
     /// One Redis for limits and one, often the same, for caches. Connects to both, for at most 2 s, so
     /// that the first calls are as fast as the others.
     ///
+    /// A cluster takes limits only; caches that would be in it are kept in this process (feature
+    /// `memory`), with a warning.
+    ///
     /// # Errors
     /// `Config` if the settings cannot be used.
     #[cfg(feature = "redis")]
@@ -103,16 +107,33 @@ impl Builder {
         limits: &limiter_redis::RedisConfig,
         cache: &limiter_redis::RedisConfig,
     ) -> Result<Backends, Error> {
-        let store = limiter_redis::RedisStore::new(limits)?;
-        let cache = limiter_redis::RedisCache::new(cache)?;
-        let (limits, cached) = tokio::join!(store.warm_up(), cache.warm_up());
-        if let Err(error) = limits {
-            tracing::warn!(%error, "Redis is away; the policies' outage rules answer until it is back");
-        }
-        if let Err(error) = cached {
-            tracing::warn!(%error, "the caches' Redis is away; caches miss until it is back");
-        }
-        Ok(self.stack(store, cache))
+        let limits = async {
+            let (store, warm): (Arc<dyn LimitStore>, _) = if limits.is_cluster() {
+                let store = limiter_redis::ClusterStore::new(limits)?;
+                let warm = store.warm_up().await;
+                (Arc::new(store), warm)
+            } else {
+                let store = limiter_redis::RedisStore::new(limits)?;
+                let warm = store.warm_up().await;
+                (Arc::new(store), warm)
+            };
+            if let Err(error) = warm {
+                tracing::warn!(%error, "Redis is away; the policies' outage rules answer until it is back");
+            }
+            Ok(store)
+        };
+        let cache = async {
+            if cache.is_cluster() {
+                return cache_beside_a_cluster();
+            }
+            let store = limiter_redis::RedisCache::new(cache)?;
+            if let Err(error) = store.warm_up().await {
+                tracing::warn!(%error, "the caches' Redis is away; caches miss until it is back");
+            }
+            Ok(Arc::new(store) as Arc<dyn CacheStore>)
+        };
+        let (limits, cache) = tokio::try_join!(limits, cache)?;
+        Ok(self.stack(limits, cache))
     }
 
     /// This process's memory.
@@ -120,7 +141,7 @@ impl Builder {
     pub fn memory(self, config: &limiter_memory::MemoryConfig) -> Backends {
         self.stack(
             limiter_memory::MemoryStore::with_config(config),
-            limiter_memory::MemoryCache::with_config(config),
+            Arc::new(limiter_memory::MemoryCache::with_config(config)),
         )
     }
 
@@ -138,20 +159,34 @@ impl Builder {
         not(any(feature = "memory", feature = "redis")),
         expect(dead_code, reason = "without a backend there is nothing to stack")
     )]
-    fn stack(
-        self,
-        limits: impl LimitStore + 'static,
-        cache: impl CacheStore + 'static,
-    ) -> Backends {
+    fn stack(self, limits: impl LimitStore + 'static, cache: Arc<dyn CacheStore>) -> Backends {
         let stack = self
             .observers
             .into_iter()
             .fold(Stack::new(limits), Stack::observe);
         Backends {
             limiter: Limiter::new(stack.build()),
-            cache: Arc::new(cache),
+            cache,
         }
     }
+}
+
+#[cfg(feature = "redis")]
+fn cache_beside_a_cluster() -> Result<Arc<dyn CacheStore>, Error> {
+    #[cfg(feature = "memory")]
+    {
+        tracing::warn!(
+            "a Redis Cluster takes limits only: caches are kept in this process; set CACHE_REDIS_URL to share them"
+        );
+        let config = limiter_memory::MemoryConfig::default();
+        Ok(Arc::new(limiter_memory::MemoryCache::with_config(&config)))
+    }
+    #[cfg(not(feature = "memory"))]
+    Err(Error::new(
+        ErrorKind::Config,
+        "limiter.connect",
+        "a Redis Cluster takes limits only; name a single Redis for caches with CACHE_REDIS_URL",
+    ))
 }
 
 /// What names a Redis. `limiter_redis` decides; this is only for a build without it, and a test holds
