@@ -285,6 +285,22 @@ async fn a_charge_is_made_once_under_its_operation_id() {
     );
 }
 
+/// A forgotten id names another charge, with a refund of its own.
+#[tokio::test(start_paused = true)]
+async fn an_operation_id_that_is_used_again_can_be_refunded_again() {
+    let world = World::new();
+    let (policy, key) = (daily(100), key("again"));
+    let charges = [Charge::new(&policy, &key).with_cost(5)];
+    let id = OperationId::new("again");
+    for _ in 0..3 {
+        let (_, charged) = world.limiter.charge_once(&id, &charges).await.unwrap();
+        assert_eq!(world.used(&policy, &key).await, 5);
+        charged.unwrap().refund().await.unwrap();
+        assert_eq!(world.used(&policy, &key).await, 0);
+        sleep(2 * MINUTE).await;
+    }
+}
+
 /// LESSONS: leases of a fixed length stop counting streams that are longer.
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_three_lease_lengths_stays_counted() {

@@ -9,7 +9,7 @@ use super::decision::{Decision, GroupDecision};
 use super::deliver::{Give, What, deliver_all};
 use super::group::{OPERATION_TTL, Step};
 use super::limiter::{Charge, Limiter};
-use super::observed::Observed;
+use super::observed::{Mark, Observed};
 use super::store::LimitStore;
 use crate::error::Error;
 
@@ -32,7 +32,10 @@ impl Charged {
         let parts = steps.iter().zip(observed).enumerate();
         let charged = parts.filter(|(_, (_, observed))| observed.charged > 0);
         let gives = charged.map(|(index, (step, observed))| {
-            let id = OperationId::new(format!("{}#{index}", id.as_str()));
+            // An operation's id may be used again when it is forgotten; this charge's may not.
+            let Mark { at, number } = observed.mark;
+            let at = at.as_micros();
+            let id = OperationId::new(format!("{}#{index}@{at}:{number}", id.as_str()));
             Give {
                 policy: step.policy.clone(),
                 key: step.key.clone(),
