@@ -240,6 +240,40 @@ async fn a_reservation_without_an_answer_is_cancelled() {
     assert_eq!(world.used(&policy, &key).await, 0);
 }
 
+/// One with a name is asked for again, and the retry must not lose its charge to a late cancellation.
+#[tokio::test(start_paused = true)]
+async fn a_named_reservation_without_an_answer_waits_for_its_retry() {
+    for pause in [Duration::ZERO, MINUTE] {
+        let world = World::new();
+        let (policy, key) = (daily(100), key("retried"));
+        let estimate = [Charge::new(&policy, &key).with_cost(40)];
+        let id = OperationId::random();
+        let reserve = async || {
+            let reserved = world.limiter.reserve_as(id.clone(), &estimate, 10 * MINUTE);
+            reserved.await
+        };
+        world.faults.set(Fault::Reply);
+        reserve().await.unwrap_err();
+        world.faults.set(Fault::None);
+        sleep(pause).await;
+        let mut reservation = reserve().await.unwrap().held().unwrap();
+        reservation.started();
+        sleep(MINUTE).await;
+        assert_eq!(world.used(&policy, &key).await, 40, "it is at work");
+        assert_eq!(reservation.settle(&[30]).await.unwrap().charged, [30]);
+        assert_eq!(world.used(&policy, &key).await, 30);
+    }
+
+    // What was cancelled is not held.
+    let world = World::new();
+    let (policy, key) = (daily(100), key("cancelled"));
+    let (id, estimate) = (OperationId::random(), [Charge::new(&policy, &key)]);
+    let reserve = || world.limiter.reserve_as(id.clone(), &estimate, MINUTE);
+    drop(reserve().await.unwrap());
+    settle_down().await;
+    assert_eq!(reserve().await.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reservation_ends_with_its_time() {
     let world = World::new();

@@ -231,7 +231,9 @@ impl World {
             },
             Action::Reserve { estimate, .. } => match record {
                 None => Plan::Ask(*estimate),
-                Some(record) if record.cost == *estimate => repeat(&record),
+                Some(record) if record.cost == *estimate && record.fate != Fate::GivenBack => {
+                    repeat(&record)
+                }
                 Some(_) => return Err(ErrorKind::Conflict),
             },
             Action::Settle { actual, .. } => match record.ok_or(ErrorKind::Expired)? {

@@ -65,11 +65,19 @@ pub(super) async fn cancels_once(harness: &dyn LimitHarness, case: &Case) {
             case.name
         );
     }
-    let settle = Action::Settle { id, actual: unit };
-    let conflict = act(harness, &policy, &key, settle.clone())
-        .await
-        .unwrap_err();
-    assert_eq!(conflict.kind(), ErrorKind::Conflict, "{}", case.name);
+    let (settle, again) = (
+        Action::Settle { id, actual: unit },
+        Action::Reserve {
+            id,
+            estimate: unit,
+            ttl: TTL,
+        },
+    );
+    // Nothing is charged any more, so nothing is admitted.
+    for action in [settle, again] {
+        let conflict = act(harness, &policy, &key, action).await.unwrap_err();
+        assert_eq!(conflict.kind(), ErrorKind::Conflict, "{}", case.name);
+    }
     let settle = Action::Settle {
         id: other,
         actual: unit,

@@ -39,7 +39,7 @@ pub enum Action<'a> {
         receipt: &'a Receipt,
     },
     /// Charges an estimate that is settled or cancelled later. Asked again under the same id, it is
-    /// admitted and charges nothing more.
+    /// admitted and charges nothing more; `Conflict` once it was cancelled.
     Reserve {
         /// Names the reservation.
         id: &'a OperationId,

@@ -282,7 +282,10 @@ fn plan(
                 estimate: *estimate,
                 ttl: *ttl,
             },
-            Some(record) if record.cost == *estimate => done(record),
+            // One that was cancelled charges nothing, and so admits nothing.
+            Some(record) if record.cost == *estimate && record.status != Status::Cancelled => {
+                done(record)
+            }
             Some(_) => return Err(step.conflict()),
         },
         Action::Settle { actual, .. } => match record() {

@@ -96,16 +96,29 @@ impl Limiter {
     /// As [`try_check_all`](Self::try_check_all). Whatever an answer that did not come had charged is
     /// cancelled in the background.
     pub async fn reserve(&self, charges: &[Charge<'_>], ttl: Duration) -> Result<Reserved, Error> {
-        self.reserve_as(OperationId::random(), charges, ttl).await
+        let id = OperationId::random();
+        self.reserve_or(OnDrop::Cancel, id, charges, ttl).await
     }
 
     /// As [`reserve`](Self::reserve), under an id of the caller's: asked again with the same charges, it
-    /// is the same reservation.
+    /// is the same reservation. So one whose answer did not come is not cancelled in the background, which
+    /// would take it from under the retry: ask again, and cancel what is not needed.
     ///
     /// # Errors
-    /// As [`reserve`](Self::reserve); `Conflict` if the id holds another amount.
+    /// As [`reserve`](Self::reserve); `Conflict` if the id holds another amount or was cancelled.
     pub async fn reserve_as(
         &self,
+        id: OperationId,
+        charges: &[Charge<'_>],
+        ttl: Duration,
+    ) -> Result<Reserved, Error> {
+        self.reserve_or(OnDrop::Nothing, id, charges, ttl).await
+    }
+
+    /// `unanswered` is what becomes of the reservation if nobody hears whether it was made.
+    async fn reserve_or(
+        &self,
+        unanswered: OnDrop,
         id: OperationId,
         charges: &[Charge<'_>],
         ttl: Duration,
@@ -121,7 +134,7 @@ impl Limiter {
                 Step::new(charge.policy(), charge.key(), action)
             })
             .collect();
-        // From here on a drop, of this future too, cancels what may have been charged.
+        // From here on a drop of this future counts as one of the reservation.
         let mut reservation = Reservation {
             store: self.store().clone(),
             id: id.clone(),
@@ -132,7 +145,7 @@ impl Limiter {
             decision: GroupDecision::new(Vec::new()),
             // A time to live that is too long is refused below.
             until: deadline(ttl),
-            on_drop: OnDrop::Cancel,
+            on_drop: unanswered,
         };
         let mut observed = vec![Observed::default(); steps.len()];
         if let Err(error) = self.apply(&steps, None, &mut observed).await {
@@ -147,6 +160,7 @@ impl Limiter {
             return Ok(Reserved::Denied(decision));
         }
         reservation.decision = decision;
+        reservation.on_drop = OnDrop::Cancel;
         Ok(Reserved::Held(reservation))
     }
 }

@@ -82,7 +82,8 @@ local function plan_recorded(step)
   elseif action == RESERVE then
     if not record then
       return { does = 'reserve', asks = step.cost, takes = true }
-    elseif record.cost == step.cost then
+    elseif record.cost == step.cost and record.status ~= CANCELLED then
+      -- One that was cancelled charges nothing, and so admits nothing.
       return done(record)
     end
     return nil, CONFLICT
