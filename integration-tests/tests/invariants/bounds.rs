@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use integration_tests::model::calendar_end;
 use integration_tests::random;
+use limiter_core::limit::algorithm::TokenBucket;
 use limiter_core::limit::{Calendar, Quota};
 
 use super::play::{Admission, GiveBacks, moves, play, property};
 
 const CASES: u32 = 200;
-
-fn net(admissions: &[Admission]) -> u64 {
-    admissions.iter().map(|admission| admission.net).sum()
-}
 
 /// The most that stands of what was admitted in a span of this length that ends with the last admission.
 fn in_the_last(length: u64, admissions: &[Admission]) -> u64 {
@@ -22,33 +19,60 @@ fn in_the_last(length: u64, admissions: &[Admission]) -> u64 {
     recent.map(|admission| admission.net).sum()
 }
 
-/// `B + floor(n * (t + unit) / p)` in any interval of length t. Charges are given back newest first.
-#[test]
-fn i_h1_token_bucket_bound_in_any_interval() {
+/// `B + floor(n * (t + unit) / p)` in any interval of length t.
+fn bucket_bound(bucket: &TokenBucket, micros: u64) -> u64 {
+    let micros = u128::from(micros + bucket.unit_micros());
+    let period = u128::from(bucket.period().as_micros());
+    let refilled = u128::from(bucket.refill()) * micros / period;
+    bucket.capacity() + u64::try_from(refilled).unwrap()
+}
+
+/// Plays over token buckets; `taken` tells what counts for the interval that begins at a moment.
+fn i_h1(order: GiveBacks, taken: impl Fn(&[Admission], u64) -> u64) {
     let values = (random::token_bucket(), moves());
     property(CASES, values, async |table, (quota, moves)| {
         let Quota::TokenBucket(bucket) = quota else {
             unreachable!("a token bucket was drawn");
         };
-        let period = bucket.period().as_micros();
-        let bound = |micros: u64| {
-            let micros = u128::from(micros + bucket.unit_micros());
-            let refilled = u128::from(bucket.refill()) * micros / u128::from(period);
-            u128::from(bucket.capacity()) + refilled
-        };
-        let window = Duration::from_micros(period);
-        let order = GiveBacks::NewestFirst;
+        let window = bucket.period().as_duration();
         play(table, quota, window, &moves, order, |admissions, side| {
             let now = admissions.last().unwrap().at;
-            for (index, from) in admissions.iter().enumerate() {
-                let (sum, length) = (net(&admissions[index..]), now - from.at);
+            for from in admissions {
+                let (taken, length) = (taken(admissions, from.at), now - from.at);
                 assert!(
-                    u128::from(sum) <= bound(length),
-                    "{side}: {sum} in {length} us: {admissions:?}"
+                    taken <= bucket_bound(&bucket, length),
+                    "{side}: {taken} in {length} us: {admissions:?}"
                 );
             }
         })
         .await;
+    });
+}
+
+/// What is given back counts for nothing, where charges are given back newest first.
+#[test]
+fn i_h1_token_bucket_bound_in_any_interval() {
+    i_h1(GiveBacks::NewestFirst, |admissions, from| {
+        let recent = admissions.iter().filter(|admission| admission.at >= from);
+        recent.map(|admission| admission.net).sum()
+    });
+}
+
+/// In any order, what flows out less what flows back, each when it does.
+#[test]
+fn i_h1_token_bucket_bound_with_give_backs_in_any_order() {
+    i_h1(GiveBacks::InAnyOrder, |admissions, from| {
+        let (mut out, mut back) = (0, 0);
+        for admission in admissions {
+            let (when, given) = admission.given.unwrap_or_default();
+            if admission.at >= from {
+                out += admission.net + given;
+            }
+            if when >= from {
+                back += given;
+            }
+        }
+        out.saturating_sub(back)
     });
 }
 

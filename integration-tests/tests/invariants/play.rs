@@ -196,6 +196,8 @@ pub(crate) struct Admission {
     pub(crate) at: u64,
     /// What stands of it.
     pub(crate) net: u64,
+    /// When it was given back, and how much.
+    pub(crate) given: Option<(u64, u64)>,
     kind: Kind,
 }
 
@@ -281,6 +283,7 @@ pub(crate) async fn play(
                             admissions.push(Admission {
                                 at,
                                 net: cost,
+                                given: None,
                                 kind,
                             });
                             check(admissions, side.name);
@@ -311,6 +314,8 @@ pub(crate) async fn play(
                     // One that came too late is no give-back.
                     if let Ok(observed) = side.one(&policy, &key, asked).await {
                         assert!(observed.charged <= admission.net);
+                        let given = admission.net - observed.charged;
+                        admission.given = Some((table.now().as_micros(), given));
                         admission.net = observed.charged;
                     }
                     admission.kind = Kind::Closed;
