@@ -10,6 +10,7 @@
 pub mod forwarded;
 pub mod headers;
 pub mod keys;
+pub mod replies;
 
 mod bytes;
 /// Property tests and fuzzing judge by the same rules.
@@ -44,5 +45,9 @@ pub const TARGETS: &[Target] = &[
         run: headers::target,
         seeds: headers::SEEDS,
     },
-    // The replies of limiter-redis's scripts belong here: `replies`.
+    Target {
+        name: "replies",
+        run: replies::target,
+        seeds: replies::SEEDS,
+    },
 ];

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use limiter::memory::MemoryStore;
 use limiter::redis::RedisStore;
-use limiter::{AgentLimits, Limiter, Period, Policy, Quota};
+use limiter::{AgentLimits, ErrorKind, Limiter, Outcome, Period, Policy, Quota};
 use serde::Serialize;
 use tokio::sync::Barrier;
 
@@ -69,7 +69,8 @@ struct Seen {
     admitted: BTreeMap<(usize, usize), u64>,
     by_turn: u64,
     by_session: u64,
-    unavailable: u64,
+    /// Why calls could not be checked.
+    unavailable: Vec<ErrorKind>,
     micros: Vec<u64>,
 }
 
@@ -182,7 +183,7 @@ async fn serve(instances: Vec<Arc<AgentLimits>>, session: usize) -> Seen {
             }
             seen.by_turn += one.by_turn;
             seen.by_session += one.by_session;
-            seen.unavailable += one.unavailable;
+            seen.unavailable.extend(one.unavailable);
             seen.micros.extend(one.micros);
         }
     }
@@ -205,7 +206,9 @@ async fn take_turn(limits: &AgentLimits, session: usize, turn: usize) -> Seen {
             let denied = |level: usize| decision.decisions[level].retry_after().is_some();
             seen.by_turn += u64::from(denied(0));
             seen.by_session += u64::from(denied(1));
-            seen.unavailable += u64::from(!denied(0) && !denied(1));
+            if let Outcome::Unavailable { kind } = decision.outcome {
+                seen.unavailable.push(kind);
+            }
         }
     }
     seen
@@ -258,6 +261,15 @@ fn report(
             expected += right;
         }
     }
+    let unavailable: Vec<ErrorKind> = seen
+        .iter()
+        .flat_map(|seen| seen.unavailable.clone())
+        .collect();
+    faults.extend(
+        unavailable
+            .iter()
+            .map(|kind| format!("a call was not checked: {kind}")),
+    );
     let mut micros: Vec<u64> = seen.iter().flat_map(|seen| seen.micros.clone()).collect();
     micros.sort_unstable();
     let calls = micros.len() as u64;
@@ -271,7 +283,7 @@ fn report(
         expected,
         denied_by_turn: seen.iter().map(|seen| seen.by_turn).sum(),
         denied_by_session: seen.iter().map(|seen| seen.by_session).sum(),
-        unavailable: seen.iter().map(|seen| seen.unavailable).sum(),
+        unavailable: unavailable.len() as u64,
         lost,
         exceeded,
         calls_per_second: micros.len() as f64 / elapsed.as_secs_f64(),

@@ -16,6 +16,7 @@ fn run(options: &[&str]) -> (Output, Value) {
         .output()
         .unwrap();
     println!("{}", String::from_utf8_lossy(&output.stdout));
+    println!("{}", String::from_utf8_lossy(&output.stderr));
     let numbers = std::fs::read_to_string(file).unwrap();
     (output, serde_json::from_str(&numbers).unwrap())
 }

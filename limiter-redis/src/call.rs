@@ -223,6 +223,20 @@ pub(crate) fn read(
     }
 }
 
+/// For fuzzing: reads the bytes of a script's reply to a group. `None` if they are no reply of Redis at all.
+///
+/// # Errors
+/// What the reply says, or `Protocol` if it is none of the script's.
+#[cfg(feature = "fuzzing")]
+pub fn read_bytes(
+    bytes: &[u8],
+    group: &Group<'_>,
+    observed: &mut [Observed],
+) -> Option<Result<(), Error>> {
+    let reply = redis::parse_redis_value(bytes).ok()?;
+    Some(read(&reply, group, observed))
+}
+
 fn read_step(numbers: &[u64]) -> Option<Observed> {
     let [verdict, used, retry_after, reset_after, charged, at, number] = *numbers else {
         return None;

@@ -29,6 +29,7 @@
 //!
 //! # Features
 //!
+//! - `fuzzing`: how a script's reply is read, as a function over bytes. Off by default.
 //! - `virtual-clock`: for tests, a store whose time is a key in Redis that the test sets. Off by
 //!   default.
 
@@ -43,6 +44,8 @@ mod pool;
 mod script;
 
 pub use cache::RedisCache;
+#[cfg(feature = "fuzzing")]
+pub use call::read_bytes;
 pub use cluster::{ClusterStore, CrossSlot, slot_of};
 pub use config::RedisConfig;
 pub use env::RedisEnv;

@@ -41,6 +41,10 @@ async fn main() -> ExitCode {
             }
         }
     }
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(std::io::stderr)
+        .init();
     let load = AgentLoad::run(sabotage).await;
     print!("{}", load.table());
     if let Some(file) = json {
