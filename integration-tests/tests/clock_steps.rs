@@ -7,15 +7,17 @@ use std::time::Duration;
 use integration_tests::{Bench, policy};
 use limiter_core::Key;
 use limiter_core::clock::Timestamp;
-use limiter_core::limit::{LimitStore, Limiter, Period, Policy, Quota};
+use limiter_core::limit::{Calendar, LimitStore, Limiter, Period, Policy, Quota};
 
 const LIMIT: u64 = 6;
 
-fn policies() -> [Policy; 3] {
+fn policies() -> [Policy; 5] {
     [
         policy(Quota::fixed_window(LIMIT, Period::MINUTE)),
         policy(Quota::sliding_window(LIMIT, Period::MINUTE)),
         policy(Quota::token_bucket(LIMIT, LIMIT, Period::MINUTE)),
+        policy(Quota::sliding_log(LIMIT, Period::MINUTE)),
+        policy(Quota::calendar_window(LIMIT, Calendar::Minute)),
     ]
 }
 

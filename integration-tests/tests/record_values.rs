@@ -184,7 +184,7 @@ async fn unreadable_leases_are_none() {
         format!("c:{HEX}0:1:{NEVER};"),
         format!("c:{HEX}:nan:{NEVER};"),
         format!("c:{HEX}:1:{NEVER}1;"),
-        format!("c:{}:1:{NEVER};", HEX.to_uppercase()),
+        format!("c:{HEX}:1:{NEVER};x{HEX}:1:{NEVER};"),
     ];
     let acquire = |id| Action::Acquire {
         lease: id,

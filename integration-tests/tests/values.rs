@@ -180,6 +180,7 @@ async fn an_unreadable_value_is_a_fresh_state() {
         "l:60000000:1:1:9007199254740992;",
         "l:60000000:1:9007199254740991:1;1:1:1",
         "l:60000000:1:9007199254740991:1;1:-1:1;",
+        "l:60000000:2:9007199254740991:2;1:-1:1;1:1:1;",
         "c:",
         "c:00000000000000000000000000000000:1:9007199254740991;",
         "r:0:1:0:1:1:1:9007199254740991",
@@ -224,7 +225,7 @@ async fn an_absurd_count_denies_within_the_policy_s_time() {
         ),
         // A sum whose entries cannot be read counts until the log is over.
         (log.clone(), format!("l:{window}:1:{now}:5;")),
-        (log, format!("l:{window}:1:{now}:5;::;1:;")),
+        (log, format!("l:{window}:2:{now}:9;{now}:0:1;x;{now}:1:1;")),
         (calendar, most.to_string()),
     ];
     for (policy, value) in cases {

@@ -106,7 +106,7 @@ end
 
 local function plan_lease(step)
   local action, lease = step.action, step.lease
-  local held = find_lease(state_in(step.cell, concurrency.kind), lease, now)
+  local held = find_lease(state_in(step.cell, concurrency.kind), lease)
   if action == RELEASE then
     return { does = 'release', asks = 0, lease = lease }
   elseif held and (action == RENEW or held.cost == step.cost) then

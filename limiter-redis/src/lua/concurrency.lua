@@ -1,79 +1,68 @@
 -- Concurrency: so much is held at once, by leases that end by themselves. Mirrors concurrency.rs.
--- Quota: capacity. State: a list of leases {id, cost, expires (us)}.
+-- Quota: capacity. State: the living leases as text, each `<id>:<cost>:<expires>;`, held (their costs) and
+-- last (when the last one ends). There may be a thousand, so they are searched as text and taken apart only
+-- for a denial. A call has one time: what has run out is dropped when it is read.
 local concurrency = { kind = {} }
 
 function concurrency.quota(limit)
   return limit >= 1 and { capacity = limit } or nil
 end
 
-function concurrency.kind.parse(raw)
-  if string.sub(raw, 1, 2) ~= 'c:' then
-    return nil
-  end
-  local leases, from = {}, 3
-  while from <= #raw do
-    local id, cost, expires, after = string.match(raw, '^(%x+):(%d+):(%d+);()', from)
-    id, cost, expires = digest(id), integer(cost), integer(expires)
-    if not (id and cost and expires) then
+-- The state of a text; nil if that is none.
+local function read_leases(text, now)
+  local held, last = 0, 0
+  -- Where the next lease begins, and from where on the text is not yet among the parts to keep.
+  local from, unkept, parts = 1, 1, {}
+  for begins, ends, cost, expires, after in string.gmatch(text, '()%x+():(%d+):(%d+);()') do
+    cost, expires = tonumber(cost), tonumber(expires)
+    local readable = cost <= MAX_INTEGER and expires <= MAX_INTEGER
+    if begins ~= from or ends - begins ~= 32 or not readable then
       return nil
     end
-    leases[#leases + 1] = { id = id, cost = cost, expires = expires }
+    if expires > now then
+      held, last = math.min(held + cost, MAX_INTEGER), math.max(last, expires)
+    else
+      parts[#parts + 1] = string.sub(text, unkept, begins - 1)
+      unkept = after
+    end
     from = after
   end
-  return leases
-end
-
--- When the last lease ends; 0 if there is none.
-local function last_end(leases)
-  local last = 0
-  for _, lease in ipairs(leases) do
-    last = math.max(last, lease.expires)
+  if from <= #text then
+    return nil
   end
-  return last
+  parts[#parts + 1] = string.sub(text, unkept)
+  return { leases = table.concat(parts), held = held, last = last }
 end
 
-function concurrency.kind.over(leases, now)
-  return last_end(leases) <= now
+function concurrency.kind.parse(raw, _, now)
+  return string.sub(raw, 1, 2) == 'c:' and read_leases(string.sub(raw, 3), now) or nil
 end
 
-function concurrency.kind.save(key, leases, now, floor)
-  if #leases == 0 then
-    return clock.drop(key)
+function concurrency.kind.over(state)
+  return state.leases == ''
+end
+
+function concurrency.kind.save(key, state, now, floor)
+  if state.leases == '' then
+    clock.drop(key)
+  else
+    clock.put(key, 'c:' .. state.leases, time_to_live(floor, state.last, now))
   end
-  local parts = {}
-  for index, lease in ipairs(leases) do
-    parts[index] = string.format('%s:%.0f:%.0f;', lease.id, lease.cost, lease.expires)
-  end
-  local text = 'c:' .. table.concat(parts)
-  clock.put(key, text, time_to_live(floor, last_end(leases), now))
 end
 
-local function live_leases(leases, now)
-  local live = {}
-  for _, lease in ipairs(leases or {}) do
-    if lease.expires > now then
-      live[#live + 1] = lease
-    end
-  end
-  return live
-end
-
--- The live lease of an id, and its index.
-local function find_lease(leases, id, now)
-  for index, lease in ipairs(leases or {}) do
-    if lease.id == id and lease.expires > now then
-      return lease, index
-    end
+-- The lease of an id: its cost, when it ends, and where its text begins and ends. Nil if there is none.
+local function find_lease(state, id)
+  -- Nothing else in the text has 32 digits before a colon.
+  local begins, colon = string.find(state and state.leases or '', id .. ':', 1, true)
+  if begins then
+    local cost, expires, after = string.match(state.leases, '^(%d+):(%d+);()', colon + 1)
+    return { cost = tonumber(cost), expires = tonumber(expires), begins = begins, after = after }
   end
 end
 
 -- View: held.
-function concurrency.view(stored, _, now)
-  local held = 0
-  for _, lease in ipairs(live_leases(stored, now)) do
-    held = math.min(held + lease.cost, MAX_INTEGER)
-  end
-  return { held = held }
+function concurrency.view(stored)
+  return { held = stored and stored.held or 0 }
 end
 
 function concurrency.mends()
@@ -90,14 +79,17 @@ function concurrency.wait(stored, view, quota, now, cost)
   if excess <= 0 then
     return 0
   elseif excess == view.held then
-    return last_end(stored) - now
+    return stored.last - now
   end
-  local live = live_leases(stored, now)
-  table.sort(live, function(one, other)
+  local leases = {}
+  for costs, expires in string.gmatch(stored.leases, ':(%d+):(%d+);') do
+    leases[#leases + 1] = { cost = tonumber(costs), expires = tonumber(expires) }
+  end
+  table.sort(leases, function(one, other)
     return one.expires < other.expires
   end)
   local ends = now
-  for _, lease in ipairs(live) do
+  for _, lease in ipairs(leases) do
     ends, excess = lease.expires, excess - lease.cost
     if excess <= 0 then
       break
@@ -107,23 +99,27 @@ function concurrency.wait(stored, view, quota, now, cost)
 end
 
 function concurrency.write(stored, _, _, now, change)
-  local leases, does = live_leases(stored, now), change.does
-  local lease, index = find_lease(leases, change.lease, now)
-  if does == 'acquire' then
-    leases[#leases + 1] = { id = change.lease, cost = change.amount, expires = change.expires }
-    return leases, change.amount
-  elseif does == 'renew' and lease then
-    -- A copy: the stored one may be asked for again.
-    leases[index] = {
-      id = lease.id,
-      cost = lease.cost,
-      expires = math.max(lease.expires, change.expires),
-    }
-    return leases, lease.cost
-  elseif does == 'release' and lease then
-    table.remove(leases, index)
+  local state = stored or { leases = '', held = 0, last = 0 }
+  local id, cost, expires = change.lease, change.amount, change.expires
+  local lease = find_lease(state, id)
+  if lease then
+    local others = string.sub(state.leases, 1, lease.begins - 1)
+      .. string.sub(state.leases, lease.after)
+    if change.does == 'release' and lease.expires == state.last then
+      state = read_leases(others, now)
+    else
+      state = { leases = others, held = state.held - lease.cost, last = state.last }
+    end
+    cost, expires = lease.cost, math.max(lease.expires, expires or 0)
   end
-  return leases, 0
+  if change.does == 'release' or not cost then
+    return state, 0
+  end
+  return {
+    leases = state.leases .. string.format('%s:%.0f:%.0f;', id, cost, expires),
+    held = state.held + cost,
+    last = math.max(state.last, expires),
+  }, cost
 end
 
 function concurrency.counts_until(_, at)

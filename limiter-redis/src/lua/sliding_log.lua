@@ -11,6 +11,21 @@ function sliding_log.quota(limit, window)
   return { capacity = limit, window = window }
 end
 
+-- The entry at a position of the text: its time, its cost, and where the next one begins. Nil at the end.
+local function entry_at(entries, from)
+  local at, cost, after = string.match(entries, '^(%d+):%d+:(%d+);()', from)
+  at, cost = integer(at), integer(cost)
+  if at and cost then
+    return at, cost, after
+  end
+end
+
+-- The newest entry's time; nil if there is none. Three numbers of 16 digits fit into 51 characters.
+local function newest_at(entries)
+  return integer((string.match(string.sub(entries, -51), '(%d+):%d+:%d+;$')))
+end
+
+-- Looks at both ends of the entries. One between them that is none counts until the log is over.
 function sliding_log.kind.parse(raw)
   local window, number, last, sum, from = string.match(raw, '^l:(%d+):(%d+):(%d+):(%d+);()')
   window, number, last, sum = integer(window), integer(number), integer(last), integer(sum)
@@ -18,7 +33,7 @@ function sliding_log.kind.parse(raw)
     return nil
   end
   local entries = string.sub(raw, from)
-  if string.find(entries, '[^%d:;]') or string.find(entries, '[^;]$') then
+  if entries ~= '' and not (entry_at(entries, 1) and newest_at(entries)) then
     return nil
   end
   return { window = window, next = number, last = last, sum = sum, entries = entries }
@@ -33,15 +48,6 @@ function sliding_log.kind.save(key, state, now, floor)
     'l:%.0f:%.0f:%.0f:%.0f;', state.window, state.next, state.last, state.sum
   )
   clock.put(key, head .. state.entries, time_to_live(floor, state.last + state.window, now))
-end
-
--- The entry at a position of the text: its time, its cost, and where the next one begins. Nil at the end.
-local function entry_at(entries, from)
-  local at, cost, after = string.match(entries, '^(%d+):%d+:(%d+);()', from)
-  at, cost = integer(at), integer(cost)
-  if at and cost then
-    return at, cost, after
-  end
 end
 
 -- View: now (at least the newest entry's time), from (where the first entry that counts begins), sum.
@@ -74,12 +80,10 @@ function sliding_log.wait(stored, view, quota, now, cost)
   if excess <= 0 then
     return 0
   end
-  -- What is not found in the text of a log counts until the log is over.
   local at = stored.last
   if excess == view.sum then
-    -- All of it: the newest entry. Three numbers of 16 digits fit into 51 characters.
-    local newest = string.match(string.sub(stored.entries, -51), '(%d+):%d+:%d+;$')
-    at = integer(newest) or at
+    -- All of it.
+    at = newest_at(stored.entries) or at
   else
     local from = view.from
     while excess > 0 do
