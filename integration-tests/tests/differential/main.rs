@@ -6,6 +6,7 @@
 
 mod history;
 mod run;
+mod translate;
 
 use std::cell::{Cell, RefCell};
 

@@ -9,6 +9,7 @@
 mod calendar_window;
 mod concurrency;
 mod fixed_window;
+mod number;
 mod sliding_log;
 mod sliding_window;
 mod state;
@@ -18,8 +19,7 @@ use std::time::Duration;
 
 use super::observed::{Mark, Observed, Source, Verdict};
 use super::quota::Quota;
-use crate::clock::{MAX_INTEGER, Timestamp};
-use crate::error::{Error, ErrorKind};
+use crate::clock::Timestamp;
 
 pub use calendar_window::{Calendar, CalendarWindow};
 pub use concurrency::{Concurrency, ConcurrencyState};
@@ -30,6 +30,8 @@ pub use state::State;
 pub use token_bucket::{TokenBucket, TokenBucketState};
 
 pub(super) use concurrency::Lease;
+pub(super) use number::LIMIT_BOUND;
+use number::{COUNT_BOUND, check_limit, exact, finest_unit, invalid};
 
 /// What one algorithm knows. Costs are in `1..=capacity`, except where something is given back or
 /// overruns.
@@ -299,39 +301,4 @@ fn observe<A: Algorithm>(
     let used = quota.used(view, now);
     let reset_after = quota.wait(stored, view, now, quota.capacity());
     Observed::new(verdict, used, reset_after, Source::Store)
-}
-
-/// The finest of 1 us, 1 ms and 1 s that divides `length` (microseconds) and that `fits` accepts
-/// for the length counted in that unit.
-fn finest_unit(length: u64, fits: impl Fn(u64) -> bool) -> Option<u64> {
-    [1, 1_000, 1_000_000]
-        .into_iter()
-        .find(|unit| length.is_multiple_of(*unit) && fits(length / unit))
-}
-
-/// `a * b + c` if it stays below 2^53.
-fn exact(a: u64, b: u64, c: u64) -> Option<u64> {
-    a.checked_mul(b)?
-        .checked_add(c)
-        .filter(|value| *value <= MAX_INTEGER)
-}
-
-/// Limits and capacities stay below this, so that sums of a few stay exact.
-pub(super) const LIMIT_BOUND: u64 = 1 << 51;
-
-/// Counts stay at or below this, whatever settled reservations add, so that the largest cost on top
-/// stays exact.
-const COUNT_BOUND: u64 = 1 << 52;
-
-fn check_limit(what: &'static str, limit: u64) -> Result<(), Error> {
-    if limit == 0 || limit >= LIMIT_BOUND {
-        return Err(invalid(format!(
-            "{what} is {limit}; it must be at least 1 and below 2^51"
-        )));
-    }
-    Ok(())
-}
-
-fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidInput, "quota", message)
 }
