@@ -125,6 +125,7 @@ pub async fn limits(harness: &dyn LimitHarness) {
     group::the_largest_wait_is_enough(harness).await;
     group::misuse_is_refused(harness).await;
     single::a_faster_quota_keeps_its_word(harness).await;
+    single::two_quotas_side_by_side_grant_nothing(harness).await;
     single::large_quotas_are_exact(harness).await;
     single::lacking_actions_are_refused(harness).await;
     let health = harness.store().health().await;

@@ -6,8 +6,8 @@ use super::{Case, LimitHarness, act, fill, limiter, portion};
 use crate::error::ErrorKind;
 use crate::key::Key;
 use crate::limit::{
-    Action, Decision, Group, Mark, OPERATION_TTL, Observed, OperationId, Outcome, Period, Policy,
-    Quota, Receipt, Step,
+    Action, Calendar, Decision, Group, Mark, OPERATION_TTL, Observed, OperationId, Outcome, Period,
+    Policy, Quota, Receipt, Step,
 };
 
 pub(super) async fn counts_down_to_a_denial(harness: &dyn LimitHarness, case: &Case) {
@@ -237,6 +237,48 @@ pub(super) async fn a_faster_quota_keeps_its_word(harness: &dyn LimitHarness) {
             let due = limiter.try_check(&new, &key).await.unwrap();
             assert!(due.is_allowed(), "{name} {index}: {due:?}");
         }
+    }
+}
+
+/// During a deploy some instances have the lower quota and others the higher one. What the lower one
+/// denies must not make room under the higher one.
+pub(super) async fn two_quotas_side_by_side_grant_nothing(harness: &dyn LimitHarness) {
+    let limiter = limiter(harness);
+    type Make = fn(u64) -> Quota;
+    let cases: [(&str, Make); 5] = [
+        ("fixed", |limit| {
+            Quota::fixed_window(limit, Period::HOUR).unwrap()
+        }),
+        ("calendar", |limit| {
+            Quota::calendar_window(limit, Calendar::Month).unwrap()
+        }),
+        ("sliding", |limit| {
+            Quota::sliding_window(limit, Period::HOUR).unwrap()
+        }),
+        ("log", |limit| {
+            Quota::sliding_log(limit, Period::HOUR).unwrap()
+        }),
+        ("bucket", |limit| {
+            Quota::token_bucket(limit, limit, Period::DAY).unwrap()
+        }),
+    ];
+    for (name, quota) in cases {
+        let key = Key::new(["ratelimit", "conformance", "side-by-side", name]);
+        let [low, high] = [10, 100].map(|limit| Policy::new(name, quota(limit)).unwrap());
+        let mut admitted = 0;
+        for _ in 0..3 {
+            while limiter
+                .try_check_n(&high, &key, 10)
+                .await
+                .unwrap()
+                .is_allowed()
+            {
+                admitted += 10;
+            }
+            let denied = limiter.try_check(&low, &key).await.unwrap();
+            assert!(!denied.is_allowed(), "{name}: {denied:?}");
+        }
+        assert_eq!(admitted, 100, "{name}");
     }
 }
 

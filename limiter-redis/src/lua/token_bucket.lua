@@ -3,11 +3,25 @@
 -- State: token, debt (fractions), at, full_at (us).
 local token_bucket = { kind = {} }
 
+-- Every debt is paid off sooner (us).
+local LONGEST = 4503599627370496 -- 2^52
+
 function token_bucket.quota(capacity, gain, token, unit)
   if math.min(capacity, gain, token, unit) < 1 then
     return nil
   end
-  return { capacity = capacity, gain = gain, token = token, unit = unit, full = capacity * token }
+  local full = capacity * token
+  -- The largest debt whose numbers and times are exact; nothing less of it may be forgotten.
+  local in_time = gain * (math.floor(LONGEST / unit) - 1)
+  local largest = math.max(math.min(MAX_INTEGER - full - gain, in_time), 2 * full)
+  return {
+    capacity = capacity,
+    gain = gain,
+    token = token,
+    unit = unit,
+    full = full,
+    largest = largest,
+  }
 end
 
 function token_bucket.kind.parse(raw)
@@ -31,7 +45,7 @@ function token_bucket.kind.save(key, state, now, floor)
   clock.put(key, text, time_to_live(floor, state.full_at, now))
 end
 
--- Units in which `debt` is paid off. At most twice `full`, so that no sum passes 2^53.
+-- Units in which `debt` is paid off. At most `largest`, so that no sum passes 2^53.
 local function units_until_paid(quota, debt)
   return div_ceil(debt, quota.gain)
 end
@@ -79,7 +93,9 @@ function token_bucket.view(stored, quota, now)
   if not stored then
     return bucket(quota, 0, boundary)
   end
-  local debt = math.min(rescale(stored.debt, stored.token, quota.token), 2 * quota.full)
+  -- What no quota writes denies no longer than this one can.
+  local largest = stored.full_at - stored.at < LONGEST and quota.largest or 2 * quota.full
+  local debt = math.min(rescale(stored.debt, stored.token, quota.token), largest)
   local since = div_ceil(stored.at, quota.unit) * quota.unit
   local units = math.floor(math.max(0, boundary - since) / quota.unit)
   return bucket(quota, paid(quota, debt, units), boundary)

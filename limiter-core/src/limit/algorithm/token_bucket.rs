@@ -8,10 +8,14 @@
 use std::time::Duration;
 
 use super::{Algorithm, Change, Written, check_limit, exact, finest_unit, invalid};
-use crate::clock::Timestamp;
+use crate::clock::{MAX_INTEGER, Timestamp};
 use crate::error::Error;
 use crate::limit::observed::Mark;
 use crate::limit::period::Period;
+
+/// Every debt is paid off sooner (microseconds). Moments stay below 2^53 too: from today's date, half of
+/// that is left.
+const LONGEST: u64 = 1 << 52;
 
 /// The numbers of [`Quota::token_bucket`](crate::limit::Quota::token_bucket).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,9 +65,8 @@ impl TokenBucket {
             ))
         })?;
         let (gain, token) = reduced(period.as_micros() / unit);
-        // Moments stay below 2^53 too: from today's date, half of that is left.
         let longest = (2 * capacity * token).div_ceil(gain).checked_mul(unit);
-        if longest.is_none_or(|micros| micros >= 1 << 52) {
+        if longest.is_none_or(|micros| micros >= LONGEST) {
             return Err(invalid(format!(
                 "a token bucket of {capacity} with {refill} per {period} takes more than 70 years to refill; raise the rate"
             )));
@@ -105,6 +108,19 @@ impl TokenBucket {
 
     fn full(&self) -> u64 {
         self.capacity * self.token
+    }
+
+    /// The largest debt whose numbers and times are exact. A larger one can only come from a quota that
+    /// is higher, and while old and new run side by side nothing less of it may be forgotten: what one
+    /// forgets the other grants again. But what no quota writes denies no longer than this one can.
+    fn largest_debt(&self, stored: &TokenBucketState) -> u64 {
+        let most = 2 * self.full();
+        if stored.full_at.saturating_sub(stored.at) >= LONGEST {
+            return most;
+        }
+        let exact = MAX_INTEGER - self.full() - self.gain;
+        let in_time = self.gain.saturating_mul(LONGEST / self.unit - 1);
+        exact.min(in_time).max(most)
     }
 
     /// Units until a debt of `debt` is paid down to `target`.
@@ -157,7 +173,7 @@ impl Algorithm for TokenBucket {
             return self.state(0, boundary);
         };
         // A quota with other fractions: the debt is rounded up, so that a change grants nothing.
-        let debt = rescale(state.debt, state.token, self.token).min(2 * self.full());
+        let debt = rescale(state.debt, state.token, self.token).min(self.largest_debt(state));
         // Under a coarser unit the time counts from the next boundary, for the same reason. A clock
         // that stepped back pays nothing off.
         let since = state.at.next_multiple_of(self.unit);
