@@ -97,7 +97,7 @@ impl RedisCluster {
     /// Sets the virtual clock, in microseconds, on every node. The slots must be where they were at the
     /// start.
     pub fn set_virtual_now(&self, micros: u64) {
-        for tag in ["", "{a}", "{b}", "{c}"] {
+        for tag in ["{a}", "{b}", "{c}"] {
             let key = format!("ratelimit:%virtual:now{tag}");
             let node = third_of(self.slot(&key));
             self.nodes[node].command::<()>(&["SET", &key, &micros.to_string()]);

@@ -43,9 +43,9 @@ use crate::script;
 /// - Until it is given back, a charge of a group that is then denied counts: others may be denied for
 ///   it. No limit is ever exceeded. The time is that of two calls, or, where a master does not answer, until
 ///   it does: then the give-back goes on in the background, at most as long as the charge counts.
-/// - What can stay charged without an admission: what a call of unknown outcome charged (the group's
-///   error says so), and what an instance that ended in between had charged, each until the end of its
-///   window, or until it is refilled.
+/// - What can stay charged without an admission, until the end of its window or until it is refilled:
+///   in one slot what a call of unknown outcome charged (the group's error says so), or one that was dropped
+///   under way; and in every slot what an instance that ended in between had charged.
 /// - If a slot that could not be looked at would have denied too, it is not named: its step is reported with
 ///   [`Source::Outage`](limiter_core::limit::Source::Outage).
 /// - Charges and peeks may be mixed. Refunds, settlements, cancellations, releases, renewals and resets go
@@ -146,7 +146,7 @@ impl ClusterStore {
 #[async_trait]
 impl LimitStore for ClusterStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities::ALL
     }
 
     /// Always needs I/O.

@@ -8,8 +8,9 @@ local clock = {}
 local NOW = 'ratelimit:%virtual:now'
 local EXPIRY = 'ratelimit:%virtual:expiry'
 for _, tag in ipairs({ '', '{a}', '{b}', '{c}' }) do
-  if type(redis.pcall('GET', 'ratelimit:%virtual:now' .. tag)) ~= 'table' then
-    NOW, EXPIRY = NOW .. tag, EXPIRY .. tag
+  local now, expiry = 'ratelimit:%virtual:now' .. tag, 'ratelimit:%virtual:expiry' .. tag
+  if type(redis.pcall('GET', now)) ~= 'table' and type(redis.pcall('HGET', expiry, '')) ~= 'table' then
+    NOW, EXPIRY = now, expiry
     break
   end
 end
