@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use integration_tests::{RedisCluster, policy};
 use limiter_core::Key;
-use limiter_core::limit::{Charge, Limiter, Period, Quota};
+use limiter_core::limit::{Charge, Limiter, OperationId, Period, Quota};
 use limiter_redis::{ClusterStore, slot_of};
 
 const INSTANCES: usize = 3;
@@ -51,6 +51,14 @@ async fn a_slot_migrated_under_load() {
                     let decision = limiter.try_check(&policy, &keys[one]).await.unwrap();
                     assert!(decision.is_allowed());
                     admitted[one].fetch_add(1, Ordering::Relaxed);
+                    if asked % 4 == 0 {
+                        // Its record is a second key, and one that no node has yet.
+                        let id = OperationId::random();
+                        let charge = [Charge::new(&policy, &keys[one])];
+                        let (_, charged) = limiter.charge_once(&id, &charge).await.unwrap();
+                        assert!(charged.is_some());
+                        admitted[one].fetch_add(1, Ordering::Relaxed);
+                    }
                     // Both or none, and it waits while the two are on different nodes.
                     let group = [
                         Charge::new(&policy, &keys[other]),

@@ -263,4 +263,12 @@ async fn a_stalled_node_costs_its_callers_a_deadline_and_the_others_nothing() {
         }
     }
     drop(stalled);
+    // I-R3: what was sent to it was sent once, and may have run.
+    for user in &users {
+        let seen = eventually("it answers again", async || {
+            limiter.peek(&policy, user).await.ok()
+        });
+        let used = seen.await.used;
+        assert!((1..=2).contains(&used), "{user}: {used}");
+    }
 }
