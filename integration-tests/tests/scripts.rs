@@ -113,6 +113,10 @@ fn the_scripts_are_portable() {
     let scripts = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts");
     for entry in fs::read_dir(scripts).unwrap() {
         let path = entry.unwrap().path();
+        if path.is_dir() {
+            // The deliberate faults, which no shell reads.
+            continue;
+        }
         let text = fs::read_to_string(&path).unwrap();
         for (extension, instead) in [(r"\|", "grep -E"), (r"\b", "grep -w"), (r"\+", r"\{1,\}")] {
             assert!(
