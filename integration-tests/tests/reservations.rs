@@ -10,7 +10,7 @@ use integration_tests::{Bench, policy};
 use limiter_core::limit::{
     Action, Calendar, Group, LimitStore, Observed, OperationId, Period, Policy, Quota, Step,
 };
-use limiter_core::{Error, Key};
+use limiter_core::{Error, ErrorKind, Key};
 
 const RESERVATIONS: u64 = 1_000;
 const WORKERS: usize = 40;
@@ -47,6 +47,15 @@ impl Plan {
             estimate,
             end,
         }
+    }
+
+    fn id(self) -> OperationId {
+        OperationId::new(format!("reservation-{}", self.number))
+    }
+
+    /// What becomes of its calls.
+    fn chance(self) -> u64 {
+        self.number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40
     }
 
     fn charged(self) -> u64 {
@@ -104,22 +113,37 @@ impl Owner {
         }
     }
 
-    /// `stands` is what the reservation has charged once it is made: its estimate, unless it ended before.
-    async fn run(&self, plan: Plan, stands: u64) {
-        let id = OperationId::new(format!("reservation-{}", plan.number));
-        let (id, ttl, estimate) = (&id, TTL, plan.estimate);
-        let chance = plan.number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-        let reserved = self
-            .send(Action::Reserve { id, estimate, ttl }, chance)
-            .await;
+    async fn run(&self, plan: Plan) {
+        let (id, ttl, estimate) = (&plan.id(), TTL, plan.estimate);
+        let reserve = Action::Reserve { id, estimate, ttl };
+        let reserved = self.send(reserve, plan.chance()).await;
         assert!(reserved.is_admitted(), "{plan:?}: {reserved:?}");
-        assert_eq!(reserved.charged, stands);
+        assert_eq!(reserved.charged, estimate);
+        self.end(plan).await;
+    }
+
+    async fn end(&self, plan: Plan) {
+        let (id, chance) = (&plan.id(), plan.chance() / 24);
         let ended = match plan.end {
-            End::Settled(actual) => self.send(Action::Settle { id, actual }, chance / 24).await,
-            End::Cancelled => self.send(Action::Cancel { id }, chance / 24).await,
+            End::Settled(actual) => self.send(Action::Settle { id, actual }, chance).await,
+            End::Cancelled => self.send(Action::Cancel { id }, chance).await,
             End::Left => return,
         };
         assert_eq!(ended.charged, plan.charged(), "{plan:?}");
+    }
+
+    /// Retries that come when all is over: they are answered what became of the reservation.
+    async fn run_again(&self, plan: Plan) {
+        let (id, ttl, estimate) = (&plan.id(), TTL, plan.estimate);
+        let reserved = self.apply(&Action::Reserve { id, estimate, ttl }).await;
+        match (plan.end, reserved) {
+            (End::Cancelled, reserved) => {
+                let kind = reserved.map_err(|error| error.kind());
+                assert_eq!(kind, Err(ErrorKind::Conflict), "nothing is held any more");
+            }
+            (_, reserved) => assert_eq!(reserved.unwrap().charged, plan.charged()),
+        }
+        self.end(plan).await;
     }
 }
 
@@ -150,8 +174,7 @@ async fn a_thousand(quota: Quota) {
                 };
                 tokio::spawn(async move {
                     for number in (worker..RESERVATIONS).step_by(WORKERS) {
-                        let plan = Plan::new(number);
-                        owner.run(plan, plan.estimate).await;
+                        owner.run(Plan::new(number)).await;
                     }
                     owner
                 })
@@ -167,9 +190,8 @@ async fn a_thousand(quota: Quota) {
         let looked = owners[0].apply(&Action::Peek { cost: 0 }).await.unwrap();
         assert_eq!(looked.used, charged, "{name}");
         // A retry that comes late changes nothing.
-        for number in (0..RESERVATIONS).step_by(50) {
-            let plan = Plan::new(number);
-            owners[0].run(plan, plan.charged()).await;
+        for number in (0..RESERVATIONS).step_by(51) {
+            owners[0].run_again(Plan::new(number)).await;
         }
         let looked = owners[0].apply(&Action::Peek { cost: 0 }).await.unwrap();
         assert_eq!(looked.used, charged, "{name}");

@@ -45,18 +45,16 @@ impl SlidingCounter {
         there.map(|charge| charge.cost).sum()
     }
 
-    /// The charge, if its window is this one or the last. As long as anything counts, this window is the
-    /// newest then.
+    /// The charge, if its window is this one or the last.
     fn change(&mut self, now: u64, serial: Serial) -> Option<&mut Charge> {
         let (start, window) = (self.start(now), self.window);
-        let counts = if self.sum(self.newest) > 0 { 2 } else { 1 };
-        if now >= self.newest + counts * window {
+        let mut charges = self.charges.iter_mut();
+        let charge = charges.find(|charge| charge.serial == serial)?;
+        if charge.start + window < start {
             return None;
         }
         self.newest = start;
-        let mut charges = self.charges.iter_mut();
-        let charge = charges.find(|charge| charge.serial == serial)?;
-        (charge.start + window >= start).then_some(charge)
+        Some(charge)
     }
 }
 
@@ -92,11 +90,16 @@ impl Definition for SlidingCounter {
     }
 
     fn give_back(&mut self, now: u64, serial: Serial, amount: u64) -> u64 {
-        self.change(now, serial).map_or(0, |charge| {
+        let newest = self.newest;
+        let given = self.change(now, serial).map_or(0, |charge| {
             let given = amount.min(charge.cost);
             charge.cost -= given;
             given
-        })
+        });
+        if given == 0 {
+            self.newest = newest;
+        }
+        given
     }
 
     fn overrun(&mut self, now: u64, serial: Serial, amount: u64) -> u64 {

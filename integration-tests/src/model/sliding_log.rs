@@ -39,15 +39,13 @@ impl SlidingLog {
         at.max(self.newest) - charge.at < self.window
     }
 
-    /// The charge, if it counts. As long as any may count, what does not is forgotten then, whatever the
-    /// clock does next.
+    /// The charge, if it counts. What does not is forgotten then, whatever the clock does next.
     fn change(&mut self, now: u64, serial: Serial) -> Option<&mut Charge> {
-        if now >= self.newest + self.window {
+        let own = self.charges.iter().find(|charge| charge.serial == serial)?;
+        if own.cost == 0 || !self.counts(own, now) {
             return None;
         }
         self.forget(now);
-        // One that was given back whole is none any more.
-        self.charges.retain(|charge| charge.cost > 0);
         let mut charges = self.charges.iter_mut();
         charges.find(|charge| charge.serial == serial)
     }

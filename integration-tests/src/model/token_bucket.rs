@@ -113,7 +113,7 @@ impl Definition for TokenBucket {
     fn give_back(&mut self, now: u64, serial: Serial, amount: u64) -> u64 {
         let wanted = u128::from(amount.min(self.capacity)) * self.parts;
         let given = wanted.min(self.unpaid(now, serial)).min(self.debt(now));
-        if self.debt(now) > 0 {
+        if given > 0 {
             self.add(now, None, -given.cast_signed());
         }
         u64::try_from(given.div_ceil(self.parts)).unwrap()
@@ -124,7 +124,7 @@ impl Definition for TokenBucket {
         let most = 2 * u128::from(self.capacity) * self.parts;
         let room = most.saturating_sub(self.debt(now)) / self.parts;
         let taken = amount.min(u64::try_from(room).unwrap());
-        if taken > 0 || self.debt(now) > 0 {
+        if taken > 0 {
             let parts = u128::from(taken) * self.parts;
             self.add(now, None, parts.cast_signed());
         }

@@ -150,7 +150,6 @@ impl Definition for Windows {
         }
         if left == amount {
             *self = before;
-            self.look(now);
         }
         amount - left
     }
@@ -164,7 +163,6 @@ impl Definition for Windows {
             }
             None => {
                 *self = before;
-                self.look(now);
                 0
             }
         }

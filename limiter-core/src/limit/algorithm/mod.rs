@@ -247,7 +247,7 @@ pub(super) fn change(
         }
         // What moves nothing writes nothing: it must not open a window, nor tell whether a store still
         // held what is over.
-        let before = if adjusts { stored.clone() } else { None };
+        let before = adjusts.then(|| copy_of(stored.as_ref())).flatten();
         let existed = stored.is_some();
         let written = quota.write(stored, view, now, change);
         if written.amount == 0 && (adjusts || !existed) {
@@ -259,6 +259,10 @@ pub(super) fn change(
             mark: written.mark,
         }
     })
+}
+
+fn copy_of<S: Clone>(state: Option<&S>) -> Option<S> {
+    state.cloned()
 }
 
 /// When a charge at `mark` no longer counts.
