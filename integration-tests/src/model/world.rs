@@ -317,7 +317,7 @@ impl World {
                 self.limits.insert(step.key.to_string(), fresh);
                 0
             }
-            (Plan::Become(fate, to), _) => self.become_(step, now, fate, to),
+            (Plan::Become(fate, to), _) => self.adjust(step, now, fate, to),
             _ => 0,
         }
     }
@@ -330,7 +330,7 @@ impl World {
     }
 
     /// A charge that stands comes to another amount.
-    fn become_(&mut self, step: &Step<'_>, now: u64, fate: Fate, to: u64) -> u64 {
+    fn adjust(&mut self, step: &Step<'_>, now: u64, fate: Fate, to: u64) -> u64 {
         let Some(name) = record_name(step) else {
             return 0;
         };
