@@ -4,9 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use limiter_core::cache::CacheKey;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::Instrument;
+
+use crate::sync::{Mutex, spawn};
+
+#[cfg(all(test, shuttle))]
+mod interleavings;
 
 /// The computations in flight, by key. `V` is what all who wait get a clone of.
 pub(crate) struct Flights<V>(Mutex<HashMap<CacheKey, watch::Receiver<Option<V>>>>);
@@ -29,7 +33,7 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
         if let Some(landing) = landing {
             // Outside the lock: a runtime that is shutting down drops the task, and so the landing,
             // right here.
-            drop(tokio::spawn(work(landing).in_current_span()));
+            drop(spawn(work(landing).in_current_span()));
         }
         let landed = outcome.wait_for(Option::is_some).await.ok()?;
         landed.clone()

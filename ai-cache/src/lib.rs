@@ -74,6 +74,7 @@ mod l1;
 mod presets;
 pub mod scope;
 mod stats;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod tiers;
