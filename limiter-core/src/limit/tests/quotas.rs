@@ -23,7 +23,8 @@ fn micros(micros: u64) -> Period {
 #[test]
 fn limits_are_1_to_below_2_to_the_51() {
     let second = micros(1_000_000);
-    let makes: [fn(u64, Period) -> Result<Quota, Error>; 4] = [
+    type Make = fn(u64, Period) -> Result<Quota, Error>;
+    let makes: [Make; 4] = [
         Quota::fixed_window,
         |limit, _| Quota::calendar_window(limit, Calendar::Day),
         // In seconds, so that the product does not bind first.
