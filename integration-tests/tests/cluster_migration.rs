@@ -51,7 +51,7 @@ async fn a_slot_migrated_under_load() {
                     let decision = limiter.try_check(&policy, &keys[one]).await.unwrap();
                     assert!(decision.is_allowed());
                     admitted[one].fetch_add(1, Ordering::Relaxed);
-                    if asked % 4 == 0 {
+                    if asked.is_multiple_of(4) {
                         // Its record is a second key, and one that no node has yet.
                         let id = OperationId::random();
                         let charge = [Charge::new(&policy, &keys[one])];
