@@ -1,6 +1,10 @@
 //! E4: the limits of an agent's tools hold over several instances, and the load test finds out if they
 //! do not.
-#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test: its failures are panics, and say what the command said"
+)]
 
 use std::process::{Command, Output};
 
