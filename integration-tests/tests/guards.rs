@@ -1,6 +1,11 @@
 //! N2, N3, N6: reservations, refunds and leases as their guards keep them, over a store whose requests
 //! and replies get lost, in tokio's paused time.
-#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test: its failures are panics"
+)]
 
 use std::time::Duration;
 
