@@ -117,6 +117,9 @@ pub async fn limits(harness: &dyn LimitHarness) {
         once::a_denied_operation_is_not_remembered(harness).await;
         once::an_operation_belongs_to_its_key(harness).await;
     }
+    if harness.store().capabilities().refunds {
+        once::a_refill_is_not_given_back(harness).await;
+    }
     if harness.store().capabilities().reservations {
         reserve::groups_are_settled_whole(harness).await;
         reserve::a_shadow_never_fails(harness).await;

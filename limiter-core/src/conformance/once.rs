@@ -52,6 +52,41 @@ pub(super) async fn a_late_refund_gives_back_nothing(harness: &dyn LimitHarness,
     assert_eq!(late.used, cost, "{}: {late:?}", case.name);
 }
 
+/// What a bucket has paid off flows in once, whatever else was given back, and a reset forgets it.
+pub(super) async fn a_refill_is_not_given_back(harness: &dyn LimitHarness) {
+    let policy = Policy::new(
+        "refill",
+        Quota::token_bucket(20, 1, Period::SECOND).unwrap(),
+    );
+    let policy = policy.unwrap();
+    let key = |test| Key::new(["ratelimit", "conformance", "refill", test]);
+    let charge = async |key: &Key| {
+        let charge = Action::Charge { cost: 10 };
+        let charged = act(harness, &policy, key, charge).await.unwrap();
+        assert!(charged.is_admitted());
+        Receipt::new(OperationId::random(), charged.mark, 10)
+    };
+    let refund = async |key: &Key, receipt: &Receipt| {
+        let refunded = act(harness, &policy, key, Action::Refund { receipt }).await;
+        refunded.unwrap().used
+    };
+    let paid = key("paid");
+    let (first, second) = (charge(&paid).await, charge(&paid).await);
+    assert_eq!(refund(&paid, &first).await, 10);
+    // The second one is paid off, and then there is a third one.
+    harness.advance(Duration::from_secs(10)).await;
+    charge(&paid).await;
+    harness.advance(Duration::from_secs(2)).await;
+    assert_eq!(refund(&paid, &second).await, 8);
+
+    let reset = key("reset");
+    let before = charge(&reset).await;
+    harness.advance(Duration::from_secs(1)).await;
+    limiter(harness).reset(&policy, &reset).await.unwrap();
+    charge(&reset).await;
+    assert_eq!(refund(&reset, &before).await, 10);
+}
+
 /// N3.
 pub(super) async fn an_operation_charges_once(harness: &dyn LimitHarness, case: &Case) {
     let (limiter, policy) = (limiter(harness), case.policy());

@@ -1,6 +1,6 @@
 -- Token bucket, exact in integers. Mirrors token_bucket.rs.
 -- Quota: capacity, gain and token (fractions), unit (us), full.
--- State: token, debt (fractions), at, full_at (us).
+-- State: token, debt (fractions), at, full_at (us), charged (tokens).
 local token_bucket = { kind = {} }
 
 -- Every debt is paid off sooner (us).
@@ -25,12 +25,14 @@ function token_bucket.quota(capacity, gain, token, unit)
 end
 
 function token_bucket.kind.parse(raw)
-  local token, debt, at, full_at = string.match(raw, '^b:(%d+):(%d+):(%d+):(%d+)$')
+  local token, debt, at, full_at, charged =
+    string.match(raw, '^b:(%d+):(%d+):(%d+):(%d+):(%d+)$')
   token, debt, at, full_at = integer(token), integer(debt), integer(at), integer(full_at)
-  if not (token and debt and at and full_at) or token == 0 then
+  charged = integer(charged)
+  if not (token and debt and at and full_at and charged) or token == 0 then
     return nil
   end
-  return { token = token, debt = debt, at = at, full_at = full_at }
+  return { token = token, debt = debt, at = at, full_at = full_at, charged = charged }
 end
 
 -- Paid off under the quota that wrote it: the key may have expired, so it says nothing now.
@@ -40,7 +42,12 @@ end
 
 function token_bucket.kind.save(key, state, now, floor)
   local text = string.format(
-    'b:%.0f:%.0f:%.0f:%.0f', state.token, state.debt, state.at, state.full_at
+    'b:%.0f:%.0f:%.0f:%.0f:%.0f',
+    state.token,
+    state.debt,
+    state.at,
+    state.full_at,
+    state.charged
   )
   clock.put(key, text, time_to_live(floor, state.full_at, now))
 end
@@ -50,9 +57,17 @@ local function units_until_paid(quota, debt)
   return div_ceil(debt, quota.gain)
 end
 
-local function bucket(quota, debt, at)
+local function bucket(quota, debt, at, charged)
   local full_at = at + units_until_paid(quota, debt) * quota.unit
-  return { token = quota.token, debt = debt, at = at, full_at = full_at }
+  return { token = quota.token, debt = debt, at = at, full_at = full_at, charged = charged }
+end
+
+-- At the end of its range it begins anew, below every receipt.
+local function count(charged, cost)
+  if charged > MAX_INTEGER - cost then
+    return cost
+  end
+  return charged + cost
 end
 
 -- ceil(debt * to / from). The product may pass 2^53, so the part of the debt below `from` is
@@ -91,14 +106,14 @@ end
 function token_bucket.view(stored, quota, now)
   local boundary = now - now % quota.unit
   if not stored then
-    return bucket(quota, 0, boundary)
+    return bucket(quota, 0, boundary, now)
   end
   -- What no quota writes denies no longer than this one can.
   local largest = stored.full_at - stored.at < LONGEST and quota.largest or 2 * quota.full
   local debt = math.min(rescale(stored.debt, stored.token, quota.token), largest)
   local since = div_ceil(stored.at, quota.unit) * quota.unit
   local units = math.floor(math.max(0, boundary - since) / quota.unit)
-  return bucket(quota, paid(quota, debt, units), boundary)
+  return bucket(quota, paid(quota, debt, units), boundary, stored.charged)
 end
 
 -- Another quota, or a clock that stepped back: what is reported holds only if it is kept.
@@ -119,31 +134,35 @@ function token_bucket.wait(_, view, quota, now, cost)
   return view.at + units_until_paid(quota, over) * quota.unit - now
 end
 
--- The whole tokens of debt that a mark stands for.
-local function marked_debt(quota, number)
-  return math.min(number, 2 * quota.capacity) * quota.token
+-- What is left of the debts that were made up to the charge: the rest has flowed in already, and must not
+-- be there twice.
+local function still_owed(quota, view, number)
+  local since = view.charged - number
+  -- A product above 2^53 is not exact, and too large all the same.
+  return since < 0 and 0 or math.max(0, view.debt - since * quota.token)
 end
 
 function token_bucket.write(_, view, quota, _, change)
   local does, debt = change.does, view.debt
   if does == 'charge' then
-    local state = bucket(quota, debt + change.amount * quota.token, view.at)
-    return state, change.amount, state.at, math.floor(state.debt / quota.token)
+    local charged = count(view.charged, change.amount)
+    local state = bucket(quota, debt + change.amount * quota.token, view.at, charged)
+    return state, change.amount, state.at, charged
   elseif does == 'give_back' then
-    -- What has flowed in already must not be there twice.
-    local units = math.floor(math.max(0, view.at - change.at) / quota.unit)
-    local owed = paid(quota, marked_debt(quota, change.number), units)
-    local given = math.min(math.min(change.amount, quota.capacity) * quota.token, owed, debt)
-    return bucket(quota, debt - given, view.at), div_ceil(given, quota.token)
+    local given = math.min(change.amount, quota.capacity) * quota.token
+    given = math.min(given, still_owed(quota, view, change.number))
+    return bucket(quota, debt - given, view.at, view.charged), div_ceil(given, quota.token)
   elseif does == 'overrun' then
     -- As much debt again as the bucket holds, and no more.
     local room = math.floor(math.max(0, 2 * quota.full - debt) / quota.token)
     local taken = math.min(change.amount, room)
-    return bucket(quota, debt + taken * quota.token, view.at), taken
+    local charged = count(view.charged, taken)
+    return bucket(quota, debt + taken * quota.token, view.at, charged), taken
   end
   return view, 0
 end
 
-function token_bucket.counts_until(quota, at, number)
-  return moment(at + units_until_paid(quota, marked_debt(quota, number)) * quota.unit)
+-- By then the largest debt is paid off.
+function token_bucket.counts_until(quota, at)
+  return moment(at + units_until_paid(quota, 2 * quota.full) * quota.unit)
 end
