@@ -58,7 +58,7 @@ local function units_until_paid(quota, debt)
 end
 
 local function bucket(quota, debt, at, charged)
-  local full_at = at + units_until_paid(quota, debt) * quota.unit
+  local full_at = moment(at + units_until_paid(quota, debt) * quota.unit)
   return { token = quota.token, debt = debt, at = at, full_at = full_at, charged = charged }
 end
 
@@ -131,7 +131,7 @@ function token_bucket.wait(_, view, quota, now, cost)
   if over <= 0 then
     return 0
   end
-  return view.at + units_until_paid(quota, over) * quota.unit - now
+  return units_until_paid(quota, over) * quota.unit - (now - view.at)
 end
 
 -- What is left of the debts that were made up to the charge: the rest has flowed in already, and must not

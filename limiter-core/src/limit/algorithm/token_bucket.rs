@@ -145,7 +145,7 @@ impl TokenBucket {
             token: self.token,
             debt,
             at,
-            full_at: at + self.units_until(debt, 0) * self.unit,
+            full_at: (at + self.units_until(debt, 0) * self.unit).min(MAX_INTEGER),
             charged,
         }
     }
