@@ -250,6 +250,14 @@ async fn a_stalled_node_costs_its_callers_a_deadline_and_the_others_nothing() {
     for user in &users {
         limiter.try_check(&policy, user).await.unwrap();
     }
+    // Several connections to each node, so that a second try would find one.
+    let mut peeks = tokio::task::JoinSet::new();
+    for turn in 0..60 {
+        let (limiter, policy) = (limiter.clone(), policy.clone());
+        let user = users[turn % users.len()].clone();
+        peeks.spawn(async move { limiter.peek(&policy, &user).await.unwrap() });
+    }
+    peeks.join_all().await;
     let stalled = cluster.nodes[2].stall();
     for user in &users {
         let start = Instant::now();
