@@ -68,6 +68,31 @@ impl RedisCluster {
         self.nodes.len() - 1
     }
 
+    /// Starts a replica of one of the masters, which has all of its keys when this returns.
+    pub fn add_replica(&mut self, of: usize) -> usize {
+        let replica = self.add_node();
+        for (name, value) in [("masteruser", "admin"), ("masterauth", "admin-secret")] {
+            for node in [of, replica] {
+                self.nodes[node].command::<()>(&["CONFIG", "SET", name, value]);
+            }
+        }
+        self.nodes[replica].command::<()>(&["CLUSTER", "REPLICATE", &self.ids[of]]);
+        wait("the replica is not in step", || {
+            let info: String = self.nodes[replica].command(&["INFO", "replication"]);
+            info.contains("master_link_status:up")
+        });
+        replica
+    }
+
+    /// Makes a replica the master, in agreement with the old one, so that nothing is lost.
+    pub fn fail_over_to(&self, replica: usize) {
+        self.nodes[replica].command::<()>(&["CLUSTER", "FAILOVER"]);
+        wait("the replica is no master", || {
+            let role: Vec<redis::Value> = self.nodes[replica].command(&["ROLE"]);
+            matches!(&role[0], redis::Value::BulkString(role) if role == b"master")
+        });
+    }
+
     /// The URL of the least-privilege user, with every node.
     pub fn url(&self) -> String {
         self.url_of("limiter", "limiter-secret")

@@ -177,6 +177,28 @@ async fn a_node_that_the_map_does_not_know_is_found() {
     assert_eq!(charge(&limiter, "a").await, used + 1);
 }
 
+/// The old master is a replica then, to which connections are open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_is_followed() {
+    let mut cluster = RedisCluster::start();
+    let home = cluster.home(slot_of(key("a").as_str()));
+    let replica = cluster.add_replica(home);
+    let limiter = limiter(&cluster.config()).await;
+    assert_eq!(charge(&limiter, "a").await, 1);
+    cluster.fail_over_to(replica);
+    assert_eq!(charge(&limiter, "a").await, 2);
+    cluster.nodes[home].stop();
+    eventually("the map is refreshed", async || {
+        let health = limiter.health().await;
+        health.connected.then_some(())
+    })
+    .await;
+    assert_eq!(charge(&limiter, "a").await, 3);
+    // An instance that starts now meets a dead seed.
+    let late = self::limiter(&cluster.config()).await;
+    assert_eq!(charge(&late, "a").await, 4);
+}
+
 /// Calls for a dead node's slots fail as an outage, at once and without effect; others go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_node_takes_only_its_own_slots_with_it() {

@@ -41,6 +41,22 @@ async fn counters_are_spread_over_the_masters() {
     assert!(health.message.contains("3 of 3 masters"), "{health:?}");
 }
 
+/// The facade: limits in the cluster, caches beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_is_enough() {
+    let cluster = RedisCluster::start();
+    let url = format!("{}?cross_slot=compensate", cluster.url());
+    let backends = limiter::connect(&url).await.unwrap();
+    let policy = hourly();
+    let (one, other) = (key("1"), key("2"));
+    let group = [Charge::new(&policy, &one), Charge::new(&policy, &other)];
+    let decision = backends.limiter.try_check_all(&group).await.unwrap();
+    assert!(decision.is_allowed());
+    let health = backends.limiter.health().await;
+    assert!(health.message.contains("3 of 3 masters"), "{health:?}");
+    assert_eq!(backends.cache.health().await.backend, "memory");
+}
+
 /// A cold instance that was never warmed up, and one that knows a single node.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_that_answers_is_enough_to_begin() {
