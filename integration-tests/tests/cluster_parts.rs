@@ -97,6 +97,33 @@ async fn a_denial_gives_back_and_names_every_violated_policy() {
     assert_eq!(counts(), [1, 2, 1]);
 }
 
+/// A key that stands twice in the group: its costs add up, also where it is only looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_only_the_sum_violates_is_named() {
+    let cluster = RedisCluster::start();
+    let limiter = limiter(cluster.config());
+    let (user, all) = (policy("user", 1), policy("all", 10));
+    let (one, everybody) = (key_at(0, "user"), key_at(1, "all"));
+    limiter.try_check(&user, &one).await.unwrap();
+    limiter
+        .try_check_all(&[Charge::new(&all, &everybody).with_cost(5)])
+        .await
+        .unwrap();
+    let group = [
+        Charge::new(&user, &one),
+        Charge::new(&all, &everybody).with_cost(3),
+        Charge::new(&all, &everybody).with_cost(3),
+    ];
+    let denied = limiter.try_check_all(&group).await.unwrap();
+    let denies: Vec<bool> = denied
+        .decisions
+        .iter()
+        .map(|part| matches!(part.outcome, Outcome::Denied { .. }))
+        .collect();
+    assert_eq!(denies, [true, false, true]);
+    assert_eq!(count(&cluster, &everybody), 5);
+}
+
 /// The stated order: a flood of one user is never seen in the counter of all.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_limit_of_the_group_shields_the_others() {

@@ -177,17 +177,26 @@ impl Part<'_> {
         Ok(seen)
     }
 
-    /// What the part would be told now.
-    async fn look(&self, store: &ClusterStore, end: Instant) -> Vec<Observed> {
-        let peeks: Vec<Step<'_>> = self
-            .steps
-            .iter()
-            .map(|step| {
-                let cost = step.action.cost();
+    /// What the part would be told now. A look takes nothing, so each asks for what the steps before it
+    /// would have taken from its key, too.
+    async fn peek(&self, store: &ClusterStore, end: Instant) -> Result<Vec<Observed>, Error> {
+        let group = Group::new(&self.steps, &store.capabilities())?;
+        let steps = self.steps.iter().enumerate();
+        let peeks: Vec<Step<'_>> = steps
+            .map(|(index, step)| {
+                let cost = match step.action.cost() {
+                    0 => 0,
+                    _ => group.total_cost(index),
+                };
                 Step::new(step.policy, step.key, Action::Peek { cost })
             })
             .collect();
-        match self.apply(store, &peeks, end).await {
+        self.apply(store, &peeks, end).await
+    }
+
+    /// The same, or that nobody knows.
+    async fn look(&self, store: &ClusterStore, end: Instant) -> Vec<Observed> {
+        match self.peek(store, end).await {
             Ok(seen) => seen,
             Err(error) => {
                 tracing::warn!(%error, "a denied group may have violated more policies than it names");
