@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use integration_tests::{RedisCluster, RedisServer, eventually, policy};
+use integration_tests::{Logs, RedisCluster, RedisServer, eventually, policy};
 use limiter_core::limit::{Charge, Limiter, Period, Policy, Quota};
 use limiter_core::{Effect, ErrorKind, Key};
 use limiter_redis::{ClusterStore, RedisConfig, slot_of};
@@ -72,6 +72,32 @@ async fn ask_and_moved_are_followed() {
     .await;
 }
 
+/// A refresh asks several nodes and takes the first answer; what the others are asked over stays usable. On one
+/// thread, so that everything that is logged is seen.
+#[tokio::test]
+async fn a_refresh_costs_no_connection() {
+    let cluster = RedisCluster::start();
+    let logs = Logs::capture();
+    let limiter = limiter(&cluster.config().with_pool_size(1)).await;
+    let connections = || logs.with("connected to Redis").len();
+    let before = connections();
+    let slot = slot_of(key("a").as_str());
+    let mut at = cluster.home(slot);
+    for _ in 0..8 {
+        let (from, to) = (at, (at + 1) % 3);
+        cluster.migrate(slot, from, to);
+        at = to;
+        charge(&limiter, "a").await;
+        eventually("the map is refreshed", async || {
+            let moved = answered(&cluster.nodes[from], "MOVED");
+            charge(&limiter, "a").await;
+            (answered(&cluster.nodes[from], "MOVED") == moved).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(connections(), before);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_between_two_nodes_waits() {
     let cluster = RedisCluster::start();
@@ -85,7 +111,11 @@ async fn a_group_between_two_nodes_waits() {
     let (policy, one, other) = (daily(), key("a"), key("b"));
     let group = [Charge::new(&policy, &one), Charge::new(&policy, &other)];
     assert!(limiter.try_check_all(&group).await.unwrap().is_allowed());
-    assert!(hurried.try_check_all(&group).await.unwrap().is_allowed());
+    // Its first connections may take longer than it has.
+    eventually("it is connected", async || {
+        hurried.peek(&policy, &one).await.ok()
+    })
+    .await;
 
     let moving = cluster.begin(slot, from, to);
     moving.move_these(&[one.to_string()]);
@@ -97,12 +127,15 @@ async fn a_group_between_two_nodes_waits() {
             .sum::<u64>()
     };
     // No time to wait: nothing is charged, and that is known.
-    let start = Instant::now();
-    let error = hurried.try_check_all(&group).await.unwrap_err();
+    let error = eventually("it is told that there was no time", async || {
+        let error = hurried.try_check_all(&group).await.unwrap_err();
+        // On a busy machine no answer may come at all.
+        (error.kind() != ErrorKind::Timeout).then_some(error)
+    })
+    .await;
     let found = (error.kind(), error.effect());
     assert_eq!(found, (ErrorKind::Server, Effect::No), "{error}");
     assert!(error.message().contains("TryAgain"), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(3));
     let before = refused();
     assert!(before > 0);
 
@@ -117,7 +150,7 @@ async fn a_group_between_two_nodes_waits() {
     };
     let (decision, _) = tokio::join!(waiting, move_on);
     for decision in decision.unwrap().decisions {
-        assert_eq!(decision.used, 3);
+        assert_eq!(decision.used, 2);
     }
     moving.finish();
     assert!(limiter.try_check_all(&group).await.unwrap().is_allowed());
@@ -264,13 +297,20 @@ fn cluster_home(key: &Key) -> usize {
 async fn a_stalled_node_costs_its_callers_a_deadline_and_the_others_nothing() {
     let cluster = RedisCluster::start();
     let deadline = Duration::from_millis(300);
-    let limiter = limiter(&cluster.config().with_check_deadline(deadline)).await;
+    let hurried = cluster.config().with_check_deadline(deadline);
+    let hurried = Limiter::new(ClusterStore::new(&hurried).unwrap());
+    let limiter = limiter(&cluster.config()).await;
     let policy = daily();
     let users: Vec<Key> = (0..12)
         .map(|user| Key::new(["ratelimit".to_owned(), user.to_string()]))
         .collect();
     for user in &users {
         limiter.try_check(&policy, user).await.unwrap();
+        // Its first connections may take longer than it has.
+        eventually("it is connected", async || {
+            hurried.peek(&policy, user).await.ok()
+        })
+        .await;
     }
     // Several connections to each node, so that a second try would find one.
     let mut peeks = tokio::task::JoinSet::new();
@@ -282,14 +322,14 @@ async fn a_stalled_node_costs_its_callers_a_deadline_and_the_others_nothing() {
     peeks.join_all().await;
     let stalled = cluster.nodes[2].stall();
     for user in &users {
-        let start = Instant::now();
-        let answer = limiter.try_check(&policy, user).await;
-        let took = start.elapsed();
         if cluster_home(user) == 2 {
+            let start = Instant::now();
+            let answer = hurried.try_check(&policy, user).await;
+            let took = start.elapsed();
             assert_eq!(answer.unwrap_err().kind(), ErrorKind::Timeout);
             assert!(took < 5 * deadline, "{took:?}");
         } else {
-            assert_eq!(answer.unwrap().used, 2);
+            assert_eq!(limiter.try_check(&policy, user).await.unwrap().used, 2);
         }
     }
     drop(stalled);

@@ -198,7 +198,11 @@ impl Nodes {
             }
             while let Some(answer) = asked.join_next().await {
                 match answer {
-                    Ok(Ok(map)) => return Ok(map),
+                    Ok(Ok(map)) => {
+                        // A question that is cut off costs the connection that it was sent on.
+                        asked.detach_all();
+                        return Ok(map);
+                    }
                     Ok(Err(error)) => failure = (error.kind(), error.message().to_owned()),
                     Err(_) => {}
                 }
