@@ -90,6 +90,26 @@ fn foreign(result: Result<Observed, Error>) {
     assert!(error.message().contains("ratelimit:records"), "{error}");
 }
 
+/// A shadow on a key of another type charges nothing: what it reported could be given back later, from
+/// what others have charged by then.
+#[tokio::test]
+async fn a_shadow_charges_nothing_on_a_key_of_another_type() {
+    let world = World::new();
+    let policy = bucket().with_shadow(true);
+    let key = world.key.as_str();
+    world.server.command::<()>(&["RPUSH", key, "x"]);
+    for action in [CHARGE, world.reserve()] {
+        let seen = world.apply(&policy, action).await.unwrap();
+        assert!(seen.is_admitted());
+        assert_eq!((seen.charged, seen.used), (0, 0));
+    }
+    world.server.command::<()>(&["DEL", key]);
+    let charged = world.apply(&policy, Action::Charge { cost: 5 }).await;
+    assert_eq!(charged.unwrap().used, 5);
+    let cancel = Action::Cancel { id: &world.id };
+    assert_eq!(world.apply(&policy, cancel).await.unwrap().used, 5);
+}
+
 /// Nothing is charged without its record.
 #[tokio::test]
 async fn a_record_of_another_type_is_left_alone() {

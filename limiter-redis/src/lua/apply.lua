@@ -27,6 +27,10 @@ end
 
 -- Makes a change that was decided before: how much was charged or given back, and where a charge stands.
 local function change(step, wanted)
+  if step.cell.foreign then
+    -- Only a shadow comes here. Nothing is kept, so nothing is charged that could be given back.
+    return 0, 0, 0
+  end
   local algorithm, quota = step.algorithm, step.quota
   local stored = state_in(step.cell, algorithm.kind)
   local does = wanted.does
