@@ -1,12 +1,19 @@
 //! Keys, slots and groups in a cluster: where they are, what is refused, which rights are needed.
 #![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
-use integration_tests::{Logs, RedisCluster, RedisServer, eventually, policy};
+use std::time::Duration;
+
+use integration_tests::{Logs, RedisCluster, RedisServer, eventually, policy, random};
 use limiter_core::limit::{Charge, Limiter, Period, Policy, Quota};
 use limiter_core::{Effect, ErrorKind, Key};
 use limiter_redis::{ClusterStore, RedisCache, RedisConfig, RedisStore, slot_of};
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
+
+/// Settings with a deadline that a busy test machine keeps.
+fn config(url: &str) -> RedisConfig {
+    let config = RedisConfig::new(url).unwrap();
+    config.with_check_deadline(Duration::from_secs(10))
+}
 
 fn hourly() -> Policy {
     policy(Quota::fixed_window(5, Period::HOUR))
@@ -70,15 +77,14 @@ async fn one_node_that_answers_is_enough_to_begin() {
         format!("redis+cluster://{user}:{password}@127.0.0.1:1,127.0.0.1:{last}"),
     ];
     for (round, url) in (1..).zip(urls) {
-        let config = RedisConfig::new(&url).unwrap();
-        let limiter = Limiter::new(ClusterStore::new(&config).unwrap());
+        let limiter = Limiter::new(ClusterStore::new(&config(&url)).unwrap());
         for user in 0..6 {
             let key = key(&user.to_string());
             let decision = limiter.try_check(&hourly(), &key).await.unwrap();
             assert_eq!(decision.used, round);
         }
     }
-    let nobody = RedisConfig::new("redis+cluster://127.0.0.1:1").unwrap();
+    let nobody = config("redis+cluster://127.0.0.1:1");
     let limiter = Limiter::new(ClusterStore::new(&nobody).unwrap());
     let error = limiter.try_check(&hourly(), &key("1")).await.unwrap_err();
     let found = (error.kind(), error.effect());
@@ -87,7 +93,7 @@ async fn one_node_that_answers_is_enough_to_begin() {
     assert!(!health.connected, "{health:?}");
     // Not a cluster at all.
     let single = RedisServer::start_tcp();
-    let config = RedisConfig::new(&single.admin_url()).unwrap();
+    let config = config(&single.admin_url());
     let limiter = Limiter::new(ClusterStore::new(&config).unwrap());
     let error = limiter.try_check(&hourly(), &key("1")).await.unwrap_err();
     assert!(
@@ -125,7 +131,7 @@ async fn a_group_over_several_slots_is_refused_by_default() {
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
     // A single server's store says what it met.
-    let node = RedisConfig::new(&cluster.nodes[0].url()).unwrap();
+    let node = config(&cluster.nodes[0].url());
     let single = Limiter::new(RedisStore::new(&node).unwrap());
     let error = eventually("a key of another node", async || {
         let key = key(&fresh());
@@ -178,7 +184,7 @@ async fn no_password_is_logged() {
     let home = cluster.home(slot_of(key("1").as_str()));
     cluster.migrate(slot_of(key("1").as_str()), home, (home + 1) % 3);
     limiter.try_check(&hourly(), &key("1")).await.unwrap();
-    let wrong = RedisConfig::new(&cluster.url_of("limiter", "wr0ng-secret")).unwrap();
+    let wrong = config(&cluster.url_of("limiter", "wr0ng-secret"));
     let wrong = Limiter::new(ClusterStore::new(&wrong).unwrap());
     let error = wrong.try_check(&hourly(), &key("1")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorized);
@@ -202,13 +208,11 @@ fn slots_are_those_that_the_server_computes() {
     let cluster = RedisServer::start_with(&["--cluster-enabled", "yes"]);
     let admin = std::cell::RefCell::new(cluster.admin());
     let name = prop_oneof!["[ab{}:%]{0,12}", "\\PC{0,40}"];
-    TestRunner::default()
-        .run(&name, |name| {
-            let mut command = redis::cmd("CLUSTER");
-            command.arg("KEYSLOT").arg(&name);
-            let slot: u16 = command.query(&mut *admin.borrow_mut()).unwrap();
-            prop_assert_eq!(slot_of(&name), slot);
-            Ok(())
-        })
-        .unwrap();
+    random::check(&random::config(256), &name, |name| {
+        let mut command = redis::cmd("CLUSTER");
+        command.arg("KEYSLOT").arg(&name);
+        let slot: u16 = command.query(&mut *admin.borrow_mut()).unwrap();
+        prop_assert_eq!(slot_of(&name), slot);
+        Ok(())
+    });
 }
