@@ -19,7 +19,7 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// Starts the masters and waits until each of them says that the cluster is whole.
     pub fn start() -> Self {
-        let nodes = (0..3).map(|_| start_node()).collect();
+        let nodes = (0..3).map(|_| RedisServer::start_node()).collect();
         let mut cluster = Self {
             nodes,
             ids: Vec::new(),
@@ -49,7 +49,7 @@ impl RedisCluster {
 
     /// Starts one more master, which has no slot, and makes it known to the others.
     pub fn add_node(&mut self) -> usize {
-        let node = start_node();
+        let node = RedisServer::start_node();
         let id: String = node.command(&["CLUSTER", "MYID"]);
         let port = node.port().to_string();
         self.nodes[0].command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port]);
@@ -208,11 +208,6 @@ impl Moving<'_> {
 
 fn third_of(slot: u16) -> usize {
     usize::from(slot) * 3 / usize::from(SLOTS)
-}
-
-fn start_node() -> RedisServer {
-    let mut tries = (0..50).map(|_| RedisServer::try_start_node());
-    tries.find_map(|node| node).expect("two free ports")
 }
 
 /// Polls, with a pause in between that leaves the machine to the servers.

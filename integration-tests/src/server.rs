@@ -34,28 +34,27 @@ enum Address {
 impl RedisServer {
     /// On a unix socket.
     pub fn start() -> Self {
-        Self::launch(Address::Unix, &[])
+        Self::start_with(&[])
     }
 
     /// On a unix socket, with further arguments, such as `--maxmemory 1mb`.
     pub fn start_with(arguments: &[&str]) -> Self {
-        Self::launch(Address::Unix, arguments)
+        Self::launch(Address::Unix, arguments).expect("redis-server runs")
     }
 
     /// On a free loopback port.
     pub fn start_tcp() -> Self {
-        Self::launch(Address::Tcp(free_port()), &[])
+        Self::start_at(|| Some(Address::Tcp(free_port())), &[])
     }
 
     /// On a free loopback port, speaking TLS only, with a certificate for `localhost` that only
     /// [`ca_pem`](Self::ca_pem) vouches for.
     pub fn start_tls() -> Self {
-        Self::launch(Address::Tls(free_port()), &[])
+        Self::start_at(|| Some(Address::Tls(free_port())), &[])
     }
 
-    /// A node of a cluster that is still to be set up, on a free loopback port. `None` if somebody else
-    /// took the port in between.
-    pub(crate) fn try_start_node() -> Option<Self> {
+    /// A node of a cluster that is still to be set up, on a free loopback port.
+    pub(crate) fn start_node() -> Self {
         let arguments = [
             "--cluster-enabled",
             "yes",
@@ -67,9 +66,13 @@ impl RedisServer {
             "--cluster-allow-replica-migration",
             "no",
         ];
-        let node = Self::launch(Address::Node(free_node_port()?), &arguments);
-        let client = redis::Client::open(node.admin_url()).ok()?;
-        client.get_connection().ok().map(|_| node)
+        Self::start_at(|| free_node_port().map(Address::Node), &arguments)
+    }
+
+    /// On a free port; on another one if somebody else took it in between.
+    fn start_at(address: impl Fn() -> Option<Address>, extra: &[&str]) -> Self {
+        let mut tries = (0..50).filter_map(|_| Self::launch(address()?, extra));
+        tries.next().expect("a free port")
     }
 
     /// The loopback port; 0 on a unix socket.
@@ -145,7 +148,7 @@ impl RedisServer {
     pub fn restart(&mut self) {
         self.stop();
         self.process = spawn(&self.arguments);
-        self.wait_until_ready();
+        assert!(self.is_ready(), "somebody else took the port");
     }
 
     /// Kills the process.
@@ -179,43 +182,56 @@ impl RedisServer {
         stat.is_ok_and(|stat| !stat.contains(") T "))
     }
 
-    fn launch(address: Address, extra: &[&str]) -> Self {
+    /// `None` if the server ends at once, or another one answers: somebody else took the port.
+    fn launch(address: Address, extra: &[&str]) -> Option<Self> {
         let directory = tempfile::Builder::new()
             .prefix("limiter-")
             .tempdir()
             .unwrap();
         let arguments = arguments(&address, directory.path(), extra);
-        let server = Self {
+        let mut server = Self {
             process: spawn(&arguments),
             address,
             directory,
             arguments,
         };
-        server.wait_until_ready();
-        server
+        server.is_ready().then_some(server)
     }
 
     fn socket(&self) -> std::path::PathBuf {
         self.directory.path().join("redis.sock")
     }
 
-    fn wait_until_ready(&self) {
+    /// Waits until the server answers; whether it does, and not another one at its port.
+    fn is_ready(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let ready = match self.address {
-                Address::Unix => redis::Client::open(self.admin_url())
-                    .and_then(|client| client.get_connection())
-                    .is_ok(),
-                Address::Tcp(port) | Address::Tls(port) | Address::Node(port) => {
-                    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        while self.process.try_wait().unwrap().is_none() {
+            match self.address {
+                // The certificate vouches for it.
+                Address::Tls(port) => {
+                    if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                        return true;
+                    }
                 }
-            };
-            if ready {
-                return;
+                _ => {
+                    if let Some(process) = self.answering() {
+                        return process == self.process.id();
+                    }
+                }
             }
             assert!(Instant::now() < deadline, "redis-server does not answer");
             std::thread::yield_now();
         }
+        false
+    }
+
+    /// The id of the process that answers at the address.
+    fn answering(&self) -> Option<u32> {
+        let client = redis::Client::open(self.admin_url()).ok()?;
+        let mut admin = client.get_connection().ok()?;
+        let info: String = redis::cmd("INFO").arg("server").query(&mut admin).ok()?;
+        let mut lines = info.lines();
+        lines.find_map(|line| line.strip_prefix("process_id:")?.trim().parse().ok())
     }
 }
 
@@ -326,4 +342,15 @@ fn free_node_port() -> Option<u16> {
     let port = listener.local_addr().unwrap().port();
     let bus = port.checked_add(10_000)?;
     TcpListener::bind(("127.0.0.1", bus)).ok().map(|_| port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_server_at_the_port_is_not_taken_for_ours() {
+        let other = RedisServer::start_tcp();
+        assert!(RedisServer::launch(Address::Tcp(other.port()), &[]).is_none());
+    }
 }
