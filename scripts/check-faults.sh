@@ -22,12 +22,15 @@ cd "$clone"
 # bounded COMMAND...: runs it, for so many seconds at most; its output goes to the log.
 bounded() {
     local running watch status=0
+    # As jobs: each is a process group, which ends with all that it has started, tests and servers too.
+    set -m
     "$@" >"$log" 2>&1 &
     running=$!
-    (sleep "$seconds" && kill "$running") >/dev/null 2>&1 &
+    (sleep "$seconds" && kill -- "-$running") >/dev/null 2>&1 &
     watch=$!
+    set +m
     wait "$running" || status=$?
-    kill "$watch" 2>/dev/null || true
+    kill -- "-$watch" 2>/dev/null || true
     wait "$watch" 2>/dev/null || true
     return "$status"
 }
