@@ -97,6 +97,36 @@ async fn a_denial_gives_back_and_names_every_violated_policy() {
     assert_eq!(counts(), [1, 2, 1]);
 }
 
+/// A give-back that fails for good in one slot and for now in another goes on where it can.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_given_back_at_all_keeps_nothing_else_from_it() {
+    let cluster = RedisCluster::start();
+    let limiter = limiter(cluster.config().with_pool_size(1));
+    let hurried = cluster.config().with_pool_size(1);
+    let hurried = self::limiter(hurried.with_check_deadline(Duration::from_millis(600)));
+    let policy = policy("p", 100);
+    let (one, other) = (key_at(0, "a"), key_at(1, "b"));
+    let group = [Charge::new(&policy, &one), Charge::new(&policy, &other)];
+    let charged = eventually("it is charged", async || {
+        hurried.charge(&group).await.ok()?.1
+    })
+    .await;
+    let before = count(&cluster, &other);
+    cluster.nodes[0].command::<()>(&["DEL", one.as_str()]);
+    cluster.nodes[0].command::<()>(&["RPUSH", one.as_str(), "x"]);
+    let stalled = cluster.nodes[1].stall();
+    // Ends the connection, so that the refund cannot arrive on it after all.
+    hurried.peek(&policy, &other).await.unwrap_err();
+    let error = charged.refund().await.unwrap_err();
+    drop(stalled);
+    assert!(error.kind().is_outage(), "{error}");
+    eventually("it is given back", async || {
+        let used = limiter.peek(&policy, &other).await.ok()?.used;
+        (used == before - 1).then_some(())
+    })
+    .await;
+}
+
 /// A key that stands twice in the group: its costs add up, also where it is only looked at.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_only_the_sum_violates_is_named() {

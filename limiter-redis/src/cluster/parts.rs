@@ -143,7 +143,7 @@ async fn each(
     let applied = parts
         .iter()
         .map(async |part| (part, part.apply(store, &part.steps, end).await));
-    let mut failed = None;
+    let mut failed: Option<Error> = None;
     let mut done = false;
     for (part, result) in join_all(applied).await {
         match result {
@@ -151,7 +151,16 @@ async fn each(
                 done = true;
                 part.report(&seen, observed);
             }
-            Err(error) => failed = failed.or(Some(error)),
+            // An outage is what is told: it passes, and the caller asks again. What has failed for good will
+            // fail again, and what is done is not done twice.
+            Err(error) => {
+                if failed
+                    .as_ref()
+                    .is_none_or(|known| !known.kind().is_outage())
+                {
+                    failed = Some(error);
+                }
+            }
         }
     }
     match failed {
