@@ -11,6 +11,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// Runs the command; what it says, and the numbers that it writes.
+#[expect(clippy::print_stdout, reason = "shown if the test fails")]
 fn run(options: &[&str]) -> (Output, Value) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("load.json");
