@@ -10,8 +10,9 @@ use limiter_core::{Effect, Error, ErrorKind, Health, Key};
 use redis::{FromRedisValue, RedisError, Script, Value};
 
 use crate::config::RedisConfig;
+use crate::connection::{Probe, ProbeKeys};
 use crate::limit::ping;
-use crate::pool::{Pool, Probe, ProbeKeys, Request};
+use crate::pool::{Pool, Request};
 use crate::script;
 
 /// How many keys one step of a clear removes.

@@ -37,6 +37,7 @@ mod cache;
 mod call;
 mod cluster;
 mod config;
+mod connection;
 mod env;
 mod error;
 mod limit;

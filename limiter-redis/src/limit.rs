@@ -10,7 +10,8 @@ use redis::{Script, Value};
 
 use crate::call::{self, Call, OPERATION};
 use crate::config::RedisConfig;
-use crate::pool::{Pool, Probe, ProbeKeys, Request};
+use crate::connection::{Probe, ProbeKeys};
+use crate::pool::{Pool, Request};
 use crate::script;
 
 /// Counters in one Redis server, shared by every instance that uses it. Clones share the pool.

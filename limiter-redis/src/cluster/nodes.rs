@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::map::{Address, SlotMap};
 use crate::config::{RedisConfig, config_error};
-use crate::pool::{Pool, Probe, ProbeKeys, Request};
+use crate::connection::{Probe, ProbeKeys};
+use crate::pool::{Pool, Request};
 use crate::script;
 
 /// At most one refresh in this time.
@@ -25,6 +26,8 @@ const REFRESH_PERIOD: Duration = Duration::from_secs(60);
 
 /// How many nodes are asked for the map at once; the first answer counts.
 const ASKED_AT_ONCE: usize = 3;
+
+const SLOTS_OPERATION: &str = "cluster.slots";
 
 /// The nodes of one cluster.
 #[derive(Debug)]
@@ -106,8 +109,11 @@ impl Nodes {
             (ErrorKind::Timeout, reason)
         });
         let host = self.config.host();
-        let message = format!("Redis Cluster at {host}: {reason}");
-        Err(Error::new(kind, operation, message))
+        Err(Error::new(
+            kind,
+            operation,
+            format!("Redis Cluster at {host}: {reason}"),
+        ))
     }
 
     /// Waits for a refresh that ends after now. `None` if there is none in time.
@@ -279,8 +285,6 @@ impl Nodes {
         });
     }
 }
-
-const SLOTS_OPERATION: &str = "cluster.slots";
 
 /// A refresh under way. One that its runtime has ended is over too.
 struct Refreshing {
