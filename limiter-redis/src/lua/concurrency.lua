@@ -13,22 +13,20 @@ local function read_leases(text, now)
   local held, last = 0, 0
   -- Where the next lease begins, and from where on the text is not yet among the parts to keep.
   local from, unkept, parts = 1, 1, {}
-  for begins, ends, cost, expires, after in string.gmatch(text, '()%x+():(%d+):(%d+);()') do
+  -- Anchored, so that a foreign text costs no more than its length.
+  while from <= #text do
+    local ends, cost, expires, after = string.match(text, '^%x+():(%d+):(%d+);()', from)
     cost, expires = tonumber(cost), tonumber(expires)
-    local readable = cost <= MAX_INTEGER and expires <= MAX_INTEGER
-    if begins ~= from or ends - begins ~= 32 or not readable then
+    if not ends or ends - from ~= 32 or cost > MAX_INTEGER or expires > MAX_INTEGER then
       return nil
     end
     if expires > now then
       held, last = math.min(held + cost, MAX_INTEGER), math.max(last, expires)
     else
-      parts[#parts + 1] = string.sub(text, unkept, begins - 1)
+      parts[#parts + 1] = string.sub(text, unkept, from - 1)
       unkept = after
     end
     from = after
-  end
-  if from <= #text then
-    return nil
   end
   parts[#parts + 1] = string.sub(text, unkept)
   return { leases = table.concat(parts), held = held, last = last }
