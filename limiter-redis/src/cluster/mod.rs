@@ -1,7 +1,7 @@
 //! Limits over a Redis Cluster: our own slot map and a pool for each node.
 //!
 //! - `slot`: the slot of a key. `map`: which master has which slot. `url`: the URL.
-//! - `nodes`: the map as it is now, the pools, and what refreshes them.
+//! - `nodes`: the map as it is now, and the pools. `refresh`: how a newer map is asked for.
 //! - `redirect`: one call, sent to where its slot is.
 //! - `store`: the limit store. `parts`: groups over several slots. `health`: how the masters are.
 
@@ -10,6 +10,7 @@ mod map;
 mod nodes;
 mod parts;
 mod redirect;
+mod refresh;
 mod slot;
 mod store;
 mod url;

@@ -161,7 +161,7 @@ async fn pause_until(
 /// No node took the call in time: it did not run.
 fn late(nodes: &Nodes, operation: &'static str, last: Option<Error>) -> Error {
     let reason = last.as_ref().map_or("no answer", |error| error.message());
-    let millis = nodes.config().check_deadline.as_millis();
+    let millis = nodes.config.check_deadline.as_millis();
     let message =
         format!("no node of the Redis Cluster took the call within {millis} ms: {reason}");
     let error = Error::new(ErrorKind::Server, operation, message);

@@ -93,7 +93,7 @@ impl ClusterStore {
     /// What keeps a master from being used; the store goes on trying at every check.
     pub async fn warm_up(&self) -> Result<(), Error> {
         const WARM_UP: &str = "limit.warm_up";
-        let config = self.nodes.config();
+        let config = &self.nodes.config;
         let end = Instant::now() + config.warm_up;
         let map = self.nodes.map(WARM_UP, end).await?;
         let masters = map.masters().iter().map(async |master| {
@@ -129,17 +129,17 @@ impl ClusterStore {
 
     /// A group as a call.
     pub(super) fn call(&self, group: &Group<'_>) -> Result<Call, Error> {
-        let config = self.nodes.config();
+        let config = &self.nodes.config;
         Call::new(group, &config.prefix, config.state_ttl)
     }
 
     /// The slot of a key, behind the prefix.
     pub(super) fn slot(&self, key: &limiter_core::Key) -> u16 {
-        slot_of(&format!("{}{key}", self.nodes.config().prefix))
+        slot_of(&format!("{}{key}", self.nodes.config.prefix))
     }
 
     fn deadline(&self) -> Duration {
-        self.nodes.config().check_deadline
+        self.nodes.config.check_deadline
     }
 }
 
@@ -163,7 +163,7 @@ impl LimitStore for ClusterStore {
         let call = self.call(group)?;
         match one_slot(call.keys()) {
             Some(slot) => self.apply_in(slot, &call, group, observed, end).await,
-            None => match self.nodes.config().cross_slot {
+            None => match self.nodes.config.cross_slot {
                 CrossSlot::Compensate => parts::apply(self, group, observed, end).await,
                 CrossSlot::Refuse => Err(Error::new(
                     ErrorKind::Unsupported,
