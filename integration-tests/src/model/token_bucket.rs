@@ -65,16 +65,32 @@ impl TokenBucket {
         self.history.push(Event { serial, at, parts });
     }
 
-    /// Debts are paid in the order in which they were made, so what was charged after this charge is paid
-    /// last, and the rest of the debt is of this charge and of those before it.
+    /// What would be owed now if nothing had been asked since the charge: debts are paid in the order in
+    /// which they were made, so that is what of this charge, and of those before it, is not paid off.
+    /// The receipt names the debt after the charge in whole tokens. Once the bucket was full, none of it is
+    /// owed; and nobody knows what is after the clock stepped back behind it.
     fn unpaid(&self, now: u64, serial: Serial) -> u128 {
         let made = |event: &Event| event.serial == Some(serial);
         let Some(index) = self.history.iter().position(made) else {
             return 0;
         };
-        let later = self.history[index + 1..].iter().map(|event| event.parts);
-        let later: i128 = later.filter(|parts| *parts > 0).sum();
-        self.debt(now).saturating_sub(later.cast_unsigned())
+        let (at, now) = (self.history[index].at, now / self.unit);
+        if now < at || at < self.last_full() {
+            return 0;
+        }
+        let then = self.replay(&self.history[..=index], at);
+        let then = then / self.parts * self.parts;
+        self.paid(then, at, now)
+    }
+
+    /// When something was last charged to a full bucket.
+    fn last_full(&self) -> u64 {
+        let from_full = |index: &usize| {
+            let event = self.history[*index];
+            event.parts > 0 && self.replay(&self.history[..*index], event.at) == 0
+        };
+        let last = (0..self.history.len()).rev().find(from_full);
+        last.map_or(0, |index| self.history[index].at)
     }
 }
 
@@ -129,15 +145,22 @@ impl Definition for TokenBucket {
         taken
     }
 
-    /// When the largest debt would be paid off, by the step.
     fn counts_until(&self, serial: Serial) -> u64 {
         let made = self
             .history
             .iter()
             .find(|event| event.serial == Some(serial));
-        let at = made.map_or(0, |event| event.at);
-        let most = 2 * u128::from(self.capacity) * self.parts;
-        (at + u64::try_from(most.div_ceil(self.refill)).unwrap()) * self.unit
+        let mut at = made.map_or(0, |event| event.at);
+        // By search, as all times.
+        let mut step = ((1 << 52) / self.unit).next_power_of_two();
+        while step > 0 {
+            let earlier = at + step - 1;
+            if self.unpaid(earlier * self.unit, serial) > 0 {
+                at += step;
+            }
+            step /= 2;
+        }
+        at * self.unit
     }
 }
 

@@ -29,8 +29,8 @@ pub struct Observed {
 }
 
 /// Where a charge stands in a state, so that it can be given back: when it was made by the store's
-/// clock, and the algorithm's own number (the window's end or start, an entry's sequence, the tokens
-/// that were charged with it and before it).
+/// clock, and the algorithm's own number (the window's end or start, an entry's sequence, the debt in
+/// tokens that it left).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Mark {
     /// When the charge was made.

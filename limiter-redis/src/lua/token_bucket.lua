@@ -1,6 +1,6 @@
 -- Token bucket, exact in integers. Mirrors token_bucket.rs.
 -- Quota: capacity, gain and token (fractions), unit (us), full.
--- State: token, debt (fractions), at, full_at (us), charged (tokens).
+-- State: token, debt (fractions), at, full_at, since (us): when it was last full.
 local token_bucket = { kind = {} }
 
 -- Every debt is paid off sooner (us).
@@ -25,14 +25,13 @@ function token_bucket.quota(capacity, gain, token, unit)
 end
 
 function token_bucket.kind.parse(raw)
-  local token, debt, at, full_at, charged =
-    string.match(raw, '^b:(%d+):(%d+):(%d+):(%d+):(%d+)$')
-  token, debt, at, full_at = integer(token), integer(debt), integer(at), integer(full_at)
-  charged = integer(charged)
-  if not (token and debt and at and full_at and charged) or token == 0 then
+  local token, debt, at, full_at, since = string.match(raw, '^b:(%d+):(%d+):(%d+):(%d+):(%d+)$')
+  token, debt, at = integer(token), integer(debt), integer(at)
+  full_at, since = integer(full_at), integer(since)
+  if not (token and debt and at and full_at and since) or token == 0 then
     return nil
   end
-  return { token = token, debt = debt, at = at, full_at = full_at, charged = charged }
+  return { token = token, debt = debt, at = at, full_at = full_at, since = since }
 end
 
 -- Paid off under the quota that wrote it: the key may have expired, so it says nothing now.
@@ -47,7 +46,7 @@ function token_bucket.kind.save(key, state, now, floor)
     state.debt,
     state.at,
     state.full_at,
-    state.charged
+    state.since
   )
   clock.put(key, text, time_to_live(floor, state.full_at, now))
 end
@@ -57,17 +56,9 @@ local function units_until_paid(quota, debt)
   return div_ceil(debt, quota.gain)
 end
 
-local function bucket(quota, debt, at, charged)
-  local full_at = moment(at + units_until_paid(quota, debt) * quota.unit)
-  return { token = quota.token, debt = debt, at = at, full_at = full_at, charged = charged }
-end
-
--- At the end of its range it begins anew, below every receipt.
-local function count(charged, cost)
-  if charged > MAX_INTEGER - cost then
-    return cost
-  end
-  return charged + cost
+local function bucket(quota, debt, at, since)
+  local full_at = at + units_until_paid(quota, debt) * quota.unit
+  return { token = quota.token, debt = debt, at = at, full_at = full_at, since = since }
 end
 
 -- ceil(debt * to / from). The product may pass 2^53, so the part of the debt below `from` is
@@ -106,14 +97,14 @@ end
 function token_bucket.view(stored, quota, now)
   local boundary = now - now % quota.unit
   if not stored then
-    return bucket(quota, 0, boundary, now)
+    return bucket(quota, 0, boundary, boundary)
   end
   -- What no quota writes denies no longer than this one can.
   local largest = stored.full_at - stored.at < LONGEST and quota.largest or 2 * quota.full
   local debt = math.min(rescale(stored.debt, stored.token, quota.token), largest)
   local since = div_ceil(stored.at, quota.unit) * quota.unit
   local units = math.floor(math.max(0, boundary - since) / quota.unit)
-  return bucket(quota, paid(quota, debt, units), boundary, stored.charged)
+  return bucket(quota, paid(quota, debt, units), boundary, stored.since)
 end
 
 -- Another quota, or a clock that stepped back: what is reported holds only if it is kept.
@@ -134,35 +125,39 @@ function token_bucket.wait(_, view, quota, now, cost)
   return units_until_paid(quota, over) * quota.unit - (now - view.at)
 end
 
--- What is left of the debts that were made up to the charge: the rest has flowed in already, and must not
--- be there twice.
-local function still_owed(quota, view, number)
-  local since = view.charged - number
-  -- A product above 2^53 is not exact, and too large all the same.
-  return since < 0 and 0 or math.max(0, view.debt - since * quota.token)
+-- The whole tokens of debt that a mark stands for.
+local function marked_debt(quota, number)
+  return math.min(number, 2 * quota.capacity) * quota.token
+end
+
+-- What of the debt at a mark is not yet paid off: what has flowed in already must not be there twice.
+-- Nothing, if the bucket was full meanwhile, or if the clock stepped back behind the mark.
+local function still_owed(quota, view, at, number)
+  if at < view.since or at > view.at then
+    return 0
+  end
+  local units = math.floor((view.at - at) / quota.unit)
+  return math.min(paid(quota, marked_debt(quota, number), units), view.debt)
 end
 
 function token_bucket.write(_, view, quota, _, change)
-  local does, debt = change.does, view.debt
+  local does, debt, since = change.does, view.debt, view.since
   if does == 'charge' then
-    local charged = count(view.charged, change.amount)
-    local state = bucket(quota, debt + change.amount * quota.token, view.at, charged)
-    return state, change.amount, state.at, charged
+    local state = bucket(quota, debt + change.amount * quota.token, view.at, since)
+    return state, change.amount, state.at, math.floor(state.debt / quota.token)
   elseif does == 'give_back' then
     local given = math.min(change.amount, quota.capacity) * quota.token
-    given = math.min(given, still_owed(quota, view, change.number))
-    return bucket(quota, debt - given, view.at, view.charged), div_ceil(given, quota.token)
+    given = math.min(given, still_owed(quota, view, change.at, change.number))
+    return bucket(quota, debt - given, view.at, since), div_ceil(given, quota.token)
   elseif does == 'overrun' then
     -- As much debt again as the bucket holds, and no more.
     local room = math.floor(math.max(0, 2 * quota.full - debt) / quota.token)
     local taken = math.min(change.amount, room)
-    local charged = count(view.charged, taken)
-    return bucket(quota, debt + taken * quota.token, view.at, charged), taken
+    return bucket(quota, debt + taken * quota.token, view.at, since), taken
   end
   return view, 0
 end
 
--- By then the largest debt is paid off.
-function token_bucket.counts_until(quota, at)
-  return moment(at + units_until_paid(quota, 2 * quota.full) * quota.unit)
+function token_bucket.counts_until(quota, at, number)
+  return moment(at + units_until_paid(quota, marked_debt(quota, number)) * quota.unit)
 end

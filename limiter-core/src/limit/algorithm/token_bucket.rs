@@ -41,9 +41,8 @@ pub struct TokenBucketState {
     /// Microseconds since the epoch at which the debt is paid off under the quota that wrote it; from
     /// then on the state may be dropped, so it says nothing under another quota either.
     full_at: u64,
-    /// Every token that was charged since the bucket was full, on top of the moment (microseconds) of the
-    /// first one: so a bucket that was full or reset in between has passed what an earlier receipt names.
-    charged: u64,
+    /// When the bucket was last full: a charge from before that was paid off, or forgotten by a reset.
+    since: u64,
 }
 
 impl TokenBucket {
@@ -131,22 +130,28 @@ impl TokenBucket {
         debt.saturating_sub(target).div_ceil(self.gain)
     }
 
-    /// What is left of the debts that were made up to `mark`: the debt without what was charged since. More
-    /// must not be given back: the rest has flowed in already, and would be there twice.
+    /// What of the debt at `mark` is not yet paid off, if every unit since paid for it. More must not be
+    /// given back: the rest has flowed in already, and would be there twice. Nothing, if the bucket was full
+    /// meanwhile, or if the clock stepped back behind the mark, so that nobody knows what was paid.
     fn still_owed(&self, mark: Mark, state: &TokenBucketState) -> u64 {
-        let since = state.charged.checked_sub(mark.number);
-        since.map_or(0, |since| {
-            state.debt.saturating_sub(since.saturating_mul(self.token))
-        })
+        let Some(time) = state.at.checked_sub(mark.at.as_micros()) else {
+            return 0;
+        };
+        let debt = mark.number.min(2 * self.capacity) * self.token;
+        let units = time / self.unit;
+        if mark.at.as_micros() < state.since || units >= debt.div_ceil(self.gain) {
+            return 0;
+        }
+        (debt - units * self.gain).min(state.debt)
     }
 
-    fn state(&self, debt: u64, at: u64, charged: u64) -> TokenBucketState {
+    fn state(&self, debt: u64, at: u64, since: u64) -> TokenBucketState {
         TokenBucketState {
             token: self.token,
             debt,
             at,
-            full_at: (at + self.units_until(debt, 0) * self.unit).min(MAX_INTEGER),
-            charged,
+            full_at: at + self.units_until(debt, 0) * self.unit,
+            since,
         }
     }
 }
@@ -172,7 +177,7 @@ impl Algorithm for TokenBucket {
     fn view(&self, stored: Option<&TokenBucketState>, now: Timestamp) -> TokenBucketState {
         let boundary = now.as_micros() - now.as_micros() % self.unit;
         let Some(state) = stored else {
-            return self.state(0, boundary, now.as_micros());
+            return self.state(0, boundary, boundary);
         };
         // A quota with other fractions: the debt is rounded up, so that a change grants nothing.
         let debt = rescale(state.debt, state.token, self.token).min(self.largest_debt(state));
@@ -185,7 +190,7 @@ impl Algorithm for TokenBucket {
         } else {
             debt - units * self.gain
         };
-        self.state(debt, boundary, state.charged)
+        self.state(debt, boundary, state.since)
     }
 
     /// Time alone moves a debt along without changing when it is paid off. A clock that stepped back
@@ -212,8 +217,8 @@ impl Algorithm for TokenBucket {
         Duration::from_micros(state.at + units * self.unit - now.as_micros())
     }
 
-    /// A charge is marked by the tokens that were charged with it and before it: the refill pays debts off
-    /// in the order in which they were made.
+    /// A charge is marked by the whole tokens of debt that it left: the refill pays debts off in the order
+    /// in which they were made, so that is how long some of this charge is still owed.
     fn write(
         &self,
         _stored: Option<TokenBucketState>,
@@ -221,51 +226,39 @@ impl Algorithm for TokenBucket {
         _now: Timestamp,
         change: Change,
     ) -> Written<TokenBucketState> {
-        let TokenBucketState {
-            debt, at, charged, ..
-        } = state;
         match change {
             Change::Charge(cost) => {
-                let charged = count(charged, cost);
+                let debt = state.debt + cost * self.token;
+                let state = self.state(debt, state.at, state.since);
                 let mark = Mark {
-                    at: Timestamp::from_micros(at),
-                    number: charged,
+                    at: Timestamp::from_micros(state.at),
+                    number: state.debt / self.token,
                 };
-                let state = self.state(debt + cost * self.token, at, charged);
                 Written::new(state, cost, mark)
             }
             Change::GiveBack(mark, cost) => {
+                let owed = self.still_owed(mark, &state);
                 let given = cost.min(self.capacity) * self.token;
-                let given = given.min(self.still_owed(mark, &state));
-                let state = self.state(debt - given, at, charged);
+                let given = given.min(owed);
+                let state = self.state(state.debt - given, state.at, state.since);
                 Written::new(state, given.div_ceil(self.token), mark)
             }
             Change::Overrun(mark, cost) => {
                 // As much debt again as the bucket holds, and no more.
-                let room = (2 * self.full()).saturating_sub(debt) / self.token;
+                let room = (2 * self.full()).saturating_sub(state.debt) / self.token;
                 let taken = cost.min(room);
-                let debt = debt + taken * self.token;
-                let state = self.state(debt, at, count(charged, taken));
+                let debt = state.debt + taken * self.token;
+                let state = self.state(debt, state.at, state.since);
                 Written::new(state, taken, mark)
             }
             _ => Written::without_effect(state),
         }
     }
 
-    /// By then the largest debt is paid off.
     fn counts_until(&self, mark: Mark) -> Timestamp {
-        let micros = (2 * self.full()).div_ceil(self.gain) * self.unit;
+        let debt = mark.number.min(2 * self.capacity) * self.token;
+        let micros = debt.div_ceil(self.gain) * self.unit;
         Timestamp::from_micros(mark.at.as_micros().saturating_add(micros))
-    }
-}
-
-/// `charged` with `cost` more. At the end of its range it begins anew, below every receipt, so that those
-/// have nothing to give.
-fn count(charged: u64, cost: u64) -> u64 {
-    if charged > MAX_INTEGER - cost {
-        cost
-    } else {
-        charged + cost
     }
 }
 
