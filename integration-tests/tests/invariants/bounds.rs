@@ -7,7 +7,7 @@ use integration_tests::random;
 use limiter_core::limit::algorithm::TokenBucket;
 use limiter_core::limit::{Calendar, Quota};
 
-use super::play::{Admission, moves, play, property};
+use super::play::{Admission, GiveBacks, moves, play, property};
 
 const CASES: u32 = 200;
 
@@ -28,14 +28,14 @@ fn bucket_bound(bucket: &TokenBucket, micros: u64) -> u64 {
 }
 
 /// Plays over token buckets; `taken` tells what counts for the interval that begins at a moment.
-fn i_h1(taken: impl Fn(&[Admission], u64) -> u64) {
+fn i_h1(order: GiveBacks, taken: impl Fn(&[Admission], u64) -> u64) {
     let values = (random::token_bucket(), moves());
     property(CASES, values, async |table, (quota, moves)| {
         let Quota::TokenBucket(bucket) = quota else {
             unreachable!("a token bucket was drawn");
         };
         let window = bucket.period().as_duration();
-        play(table, quota, window, &moves, |admissions, side| {
+        play(table, quota, window, &moves, order, |admissions, side| {
             let now = admissions.last().unwrap().at;
             for from in admissions {
                 let (taken, length) = (taken(admissions, from.at), now - from.at);
@@ -49,12 +49,30 @@ fn i_h1(taken: impl Fn(&[Admission], u64) -> u64) {
     });
 }
 
-/// What is given back counts for nothing, in whatever order it is.
+/// What is given back counts for nothing, where charges are given back newest first.
 #[test]
 fn i_h1_token_bucket_bound_in_any_interval() {
-    i_h1(|admissions, from| {
+    i_h1(GiveBacks::NewestFirst, |admissions, from| {
         let recent = admissions.iter().filter(|admission| admission.at >= from);
         recent.map(|admission| admission.net).sum()
+    });
+}
+
+/// In any order, what flows out less what flows back, each when it does.
+#[test]
+fn i_h1_token_bucket_bound_with_give_backs_in_any_order() {
+    i_h1(GiveBacks::InAnyOrder, |admissions, from| {
+        let (mut out, mut back) = (0, 0);
+        for admission in admissions {
+            let (when, given) = admission.given.unwrap_or_default();
+            if admission.at >= from {
+                out += admission.net + given;
+            }
+            if when >= from {
+                back += given;
+            }
+        }
+        out.saturating_sub(back)
     });
 }
 
@@ -82,7 +100,8 @@ fn i_h2_fixed_at_most_limit_a_window() {
         };
         let window = fixed.window().as_duration();
         let millis = fixed.window().as_micros() / 1_000;
-        play(table, quota, window, &moves, |admissions, side| {
+        let order = GiveBacks::InAnyOrder;
+        play(table, quota, window, &moves, order, |admissions, side| {
             let most = most_in_a_window(admissions, |opened| opened + millis);
             assert!(most <= fixed.limit(), "{side}: {most}: {admissions:?}");
             let twice = in_the_last(fixed.window().as_micros(), admissions);
@@ -104,7 +123,8 @@ fn i_h2_calendar_at_most_limit_a_window() {
             Calendar::Month => Duration::from_secs(86_400),
             unit => unit.period().as_duration(),
         };
-        play(table, quota, length, &moves, |admissions, side| {
+        let order = GiveBacks::InAnyOrder;
+        play(table, quota, length, &moves, order, |admissions, side| {
             let most = most_in_a_window(admissions, |opened| {
                 calendar_end(window.calendar(), opened).max(opened + 2)
             });
@@ -122,11 +142,13 @@ fn i_h3_log_at_most_limit_in_any_window() {
             unreachable!("a sliding log was drawn");
         };
         let window = log.window();
+        let order = GiveBacks::InAnyOrder;
         play(
             table,
             quota,
             window.as_duration(),
             &moves,
+            order,
             |admissions, side| {
                 let sum = in_the_last(window.as_micros(), admissions);
                 assert!(sum <= log.limit(), "{side}: {sum}: {admissions:?}");
@@ -144,11 +166,13 @@ fn i_h4_counter_at_most_twice() {
             unreachable!("a sliding window was drawn");
         };
         let window = counter.window();
+        let order = GiveBacks::InAnyOrder;
         play(
             table,
             quota,
             window.as_duration(),
             &moves,
+            order,
             |admissions, side| {
                 let sum = in_the_last(window.as_micros(), admissions);
                 assert!(sum <= 2 * counter.limit(), "{side}: {sum}: {admissions:?}");

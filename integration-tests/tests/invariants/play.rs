@@ -208,6 +208,14 @@ enum Kind {
     Closed,
 }
 
+/// Which give-backs a play makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GiveBacks {
+    InAnyOrder,
+    /// The newest charge that stands first.
+    NewestFirst,
+}
+
 /// Plays the moves of one client, and has `check` look at what was admitted so far after every
 /// admission, on each side.
 pub(crate) async fn play(
@@ -215,6 +223,7 @@ pub(crate) async fn play(
     quota: Quota,
     window: Duration,
     moves: &[Move],
+    give_backs: GiveBacks,
     check: impl Fn(&[Admission], &str),
 ) {
     let policy = policy(quota);
@@ -286,7 +295,10 @@ pub(crate) async fn play(
                 Move::Refund(index) | Move::Settle(index, _) => {
                     let open = |admission: &&mut Admission| !matches!(admission.kind, Kind::Closed);
                     let mut open: Vec<_> = admissions.iter_mut().filter(open).collect();
-                    let index = index.checked_rem(open.len());
+                    let index = match give_backs {
+                        GiveBacks::NewestFirst => open.len().checked_sub(1),
+                        GiveBacks::InAnyOrder => index.checked_rem(open.len()),
+                    };
                     let Some(admission) = index.map(|index| &mut *open[index]) else {
                         continue;
                     };
