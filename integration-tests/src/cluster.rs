@@ -203,7 +203,21 @@ impl Moving<'_> {
             let line = ["CLUSTER", "SETSLOT", &self.slot, "NODE", target];
             self.cluster.nodes[node].command::<()>(&line);
         }
+        // The next move would else take an epoch that this one has taken: then a node that hears of both
+        // gives the slot back to the one that has just lost it, and the other drops its keys.
+        let epochs = || self.cluster.nodes.iter().map(|node| epoch(node, target));
+        wait("the masters do not agree on the move", || {
+            let own = epoch(&self.cluster.nodes[self.to], target);
+            epochs().all(|epoch| epoch == own)
+        });
     }
+}
+
+/// The configuration epoch that a node ascribes to another.
+fn epoch(node: &RedisServer, id: &str) -> Option<u64> {
+    let nodes: String = node.command(&["CLUSTER", "NODES"]);
+    let line = nodes.lines().find(|line| line.starts_with(id))?;
+    line.split(' ').nth(6)?.parse().ok()
 }
 
 fn third_of(slot: u16) -> usize {
