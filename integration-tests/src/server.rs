@@ -111,15 +111,15 @@ impl RedisServer {
     pub fn config(&self) -> RedisConfig {
         RedisConfig::new(&self.url())
             .unwrap()
-            .with_check_deadline(Duration::from_secs(5))
-            .with_cache_deadline(Duration::from_secs(5))
+            .with_check_deadline(Duration::from_secs(20))
+            .with_cache_deadline(Duration::from_secs(20))
     }
 
     /// Settings for a store on the virtual clock, whose script needs a hash besides.
     pub fn virtual_config(&self) -> RedisConfig {
         RedisConfig::new(&self.url_of("virtual", "virtual-secret"))
             .unwrap()
-            .with_check_deadline(Duration::from_secs(5))
+            .with_check_deadline(Duration::from_secs(20))
     }
 
     /// A plain connection with every right.
