@@ -267,6 +267,29 @@ mod tests {
         out
     }
 
+    /// As many bytes as fit stand as they are; encoded ones count as they are written.
+    #[test]
+    fn long_segments_are_digested() {
+        let digested = |text: &str| Key::new([text]).as_str().starts_with("%~");
+        assert!(!digested(&"x".repeat(200)) && digested(&"x".repeat(201)));
+        assert!(!digested(&format!("{}:", "x".repeat(197))));
+        assert!(digested(&format!("{}:", "x".repeat(198))));
+        // `printf 'x%.0s' {1..201} | sha256sum`
+        assert_eq!(
+            Key::new(["x".repeat(201)]).as_str(),
+            "%~84a0678c90937f5dcf9994d5866668da6b995109c8ad845410559b48a4ecafed"
+        );
+    }
+
+    #[test]
+    fn keys_are_shown_and_secrets_are_not() {
+        let key = Key::new(["ratelimit", "a b"]);
+        assert_eq!(key.to_string(), "ratelimit:a b");
+        assert_eq!(format!("{key:?}"), "Key(ratelimit:a b)");
+        let secret = IdentitySecret::new("Jefe");
+        assert_eq!(format!("{secret:?}"), "IdentitySecret(masked)");
+    }
+
     #[test]
     fn requirement_keys_are_exact() {
         // A5, B1, C1, E1: plain ids give exactly the required text.

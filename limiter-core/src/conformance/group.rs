@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Case, LimitHarness, fill, limiter, portion};
+use super::{Case, LimitHarness, apply, fill, limiter, portion, used};
 use crate::error::ErrorKind;
 use crate::key::Key;
-use crate::limit::{Charge, GroupDecision, Limiter, Outcome, Period, Policy, Quota};
+use crate::limit::{
+    Action, Charge, GroupDecision, Limiter, Observed, Outcome, Period, Policy, Quota, Step,
+};
 
 /// User, tenant and everybody, under three algorithms.
 struct Levels {
@@ -138,6 +140,35 @@ pub(super) async fn a_key_twice_adds_up(harness: &dyn LimitHarness, case: &Case)
 
     let never = limiter.try_check_all(&[charge(most), charge(1)]).await;
     assert_eq!(never.unwrap().outcome, Outcome::Never, "{}", case.name);
+}
+
+/// A peek asks with what stands before it, and takes nothing from what comes after.
+pub(super) async fn a_peek_takes_no_part(harness: &dyn LimitHarness, case: &Case) {
+    let (policy, key) = (case.policy(), case.key("peek-in-group"));
+    let most = case.capacity();
+    let peek = |cost| Step::new(&policy, &key, Action::Peek { cost });
+    let charge = |cost| Step::new(&policy, &key, Action::Charge { cost });
+    let steps = [peek(most), charge(most - 1), peek(1)];
+    let observed = apply(harness, &steps).await.unwrap();
+    assert!(
+        observed.iter().all(Observed::is_admitted),
+        "{}: {observed:?}",
+        case.name
+    );
+    assert_eq!(
+        used(harness, &policy, &key).await,
+        most - 1,
+        "{}",
+        case.name
+    );
+    let observed = apply(harness, &[charge(1), peek(1)]).await.unwrap();
+    assert!(!observed[1].is_admitted(), "{}: {observed:?}", case.name);
+    assert_eq!(
+        used(harness, &policy, &key).await,
+        most - 1,
+        "{}",
+        case.name
+    );
 }
 
 pub(super) async fn a_shadow_never_blocks(harness: &dyn LimitHarness, case: &Case) {

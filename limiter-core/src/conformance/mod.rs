@@ -88,6 +88,7 @@ pub async fn limits(harness: &dyn LimitHarness) {
         single::concurrent_charges_admit_exactly_the_limit(harness, &case).await;
         single::a_lowered_quota_keeps_the_count(harness, &case).await;
         group::a_key_twice_adds_up(harness, &case).await;
+        group::a_peek_takes_no_part(harness, &case).await;
         group::a_shadow_never_blocks(harness, &case).await;
         if harness.store().capabilities().refunds {
             once::a_refund_gives_back_once(harness, &case).await;

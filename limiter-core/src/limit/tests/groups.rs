@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::error::ErrorKind;
 use crate::key::Key;
 use crate::limit::{
-    Action, Capabilities, Group, MAX_HOLD, OPERATION_TTL, OperationId, Period, Policy, Quota, Step,
+    Action, Capabilities, Group, MAX_HOLD, Mark, OPERATION_TTL, OperationId, Period, Policy, Quota,
+    Receipt, Step,
 };
 
 const ALL: Capabilities = Capabilities::ALL;
@@ -53,6 +54,16 @@ fn numbers_out_of_range_are_refused() {
         assert!(hold(1, MAX_HOLD));
         assert!(!hold(1, MAX_HOLD + Duration::from_nanos(1)));
     }
+    let refund = |cost, number| {
+        let mark = Mark {
+            number,
+            ..Mark::default()
+        };
+        let receipt = &Receipt::new(OperationId::new("c"), mark, cost);
+        takes(&plain, Action::Refund { receipt })
+    };
+    assert!(refund(0, 0) && refund((1 << 51) - 1, (1 << 53) - 1));
+    assert!(!refund(1 << 51, 0) && !refund(0, 1 << 53));
     let settle = |actual| takes(&plain, Action::Settle { id, actual });
     assert!(settle(0) && settle((1 << 51) - 1));
     assert!(!settle(1 << 51));
@@ -235,4 +246,35 @@ fn an_operation_needs_a_store_that_remembers_it() {
     let short = Duration::from_micros(999);
     let refused = group.with_operation(&id, short, &ALL).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+}
+
+/// What a person needs to find the place where it went wrong.
+#[test]
+fn errors_name_the_step() {
+    let (plain, streams, key) = (policy("p"), streams(), key("a"));
+    let (id, ttl) = (&OperationId::new("r-1"), Duration::from_secs(1));
+    let settle = Step::new(&plain, &key, Action::Settle { id, actual: 1 });
+    let renew = Step::new(&streams, &key, Action::Renew { lease: id, ttl });
+    for (error, kind, parts) in [
+        (
+            settle.gone(),
+            ErrorKind::Expired,
+            ["the reservation r-1", "ratelimit:a"],
+        ),
+        (
+            renew.gone(),
+            ErrorKind::Expired,
+            ["the lease r-1", "ratelimit:a"],
+        ),
+        (
+            settle.conflict(),
+            ErrorKind::Conflict,
+            ["r-1 cannot settle", "ratelimit:a"],
+        ),
+    ] {
+        assert_eq!(error.kind(), kind);
+        for part in parts {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
 }
