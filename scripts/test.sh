@@ -8,4 +8,5 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 ./scripts/install-redis.sh
-exec cargo test --workspace --all-features --locked
+cargo test --workspace --all-features --locked
+./scripts/interleavings.sh
