@@ -104,7 +104,8 @@ function token_bucket.view(stored, quota, now)
   local debt = math.min(rescale(stored.debt, stored.token, quota.token), largest)
   local since = div_ceil(stored.at, quota.unit) * quota.unit
   local units = math.floor(math.max(0, boundary - since) / quota.unit)
-  return bucket(quota, paid(quota, debt, units), boundary, stored.since)
+  local left = paid(quota, debt, units)
+  return bucket(quota, left, boundary, left == 0 and boundary or stored.since)
 end
 
 -- Another quota, or a clock that stepped back: what is reported holds only if it is kept.

@@ -190,7 +190,8 @@ impl Algorithm for TokenBucket {
         } else {
             debt - units * self.gain
         };
-        self.state(debt, boundary, state.since)
+        let since = if debt == 0 { boundary } else { state.since };
+        self.state(debt, boundary, since)
     }
 
     /// Time alone moves a debt along without changing when it is paid off. A clock that stepped back
