@@ -20,6 +20,7 @@ pub(crate) use untimed::{sleep, timeout_at};
 /// Shuttle's lock, after which others may run at once: shuttle itself lets them run before an operation,
 /// and does not know the count of an `Arc` for one.
 #[cfg(all(test, shuttle))]
+#[allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 mod locks {
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Many interleavings of those who want one value, by shuttle: `scripts/interleavings.sh`. A failure prints
 //! the schedule, which `shuttle::replay` runs again.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -185,7 +185,7 @@ fn an_overflow_is_counted() {
     let first = fingerprint(&keys::<1>()[0]).shard();
     let mut of_one_shard = keys::<2_000>().into_iter();
     let of_one_shard: [Key; 3] = std::array::from_fn(|_| {
-        let mut others = of_one_shard.by_ref();
+        let others = of_one_shard.by_ref();
         others
             .find(|key| fingerprint(key).shard() == first)
             .unwrap()

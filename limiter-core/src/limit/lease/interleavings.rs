@@ -1,5 +1,6 @@
 //! Many interleavings of a lease's renewal and its end, by shuttle: `scripts/interleavings.sh`. A failure
 //! prints the schedule, which `shuttle::replay` runs again.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 use shuttle::future::block_on;
 use shuttle::thread;
