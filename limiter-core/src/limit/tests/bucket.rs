@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{One, at};
-use crate::clock::Timestamp;
 use crate::limit::algorithm::{Change, counts_until};
 use crate::limit::{Mark, Period, Quota};
 
@@ -25,18 +24,19 @@ fn micros(micros: u64) -> Duration {
     Duration::from_micros(micros)
 }
 
-/// As long as a debt of twice the bucket, the largest there is, takes to be paid off.
 #[test]
-fn a_charge_counts_until_the_largest_debt_is_paid_off() {
-    let mark = Mark {
+fn a_charge_counts_until_its_debt_is_paid_off() {
+    let mark = |number| Mark {
         at: at(5.0),
-        number: 1,
+        number,
     };
-    let until = |quota| counts_until(&quota, mark).saturating_since(at(5.0));
-    // 20 tokens at 7 a minute; 120,000 at 7 a day, in milliseconds.
-    assert_eq!(until(seven_a_minute()), micros(171_428_572));
-    let longest = Duration::from_millis(1_481_142_857_143);
-    assert_eq!(until(seven_a_day()), longest);
+    let until = |quota, number| counts_until(&quota, mark(number)).saturating_since(at(5.0));
+    assert_eq!(until(seven_a_minute(), 7), Duration::from_secs(60));
+    assert_eq!(until(seven_a_minute(), 1), micros(8_571_429));
+    // No debt is more than twice the bucket: 20 tokens.
+    assert_eq!(until(seven_a_minute(), 1_000), micros(171_428_572));
+    assert_eq!(until(seven_a_day(), 7), Duration::from_secs(86_400));
+    assert_eq!(until(seven_a_day(), 1), Duration::from_millis(12_342_858));
 }
 
 /// What has flowed back already is not given back.
@@ -44,7 +44,7 @@ fn a_charge_counts_until_the_largest_debt_is_paid_off() {
 fn a_late_give_back_is_of_what_is_still_owed() {
     let (quota, mut one) = (seven_a_minute(), One::default());
     let mark = one.take(&quota, at(0.0), 7);
-    assert_eq!(mark.number, at(0.0).as_micros() + 7);
+    assert_eq!(mark.number, 7);
     // Half of it has flowed back; 3 more are taken: 6.5 are owed, 3.5 of them for the first.
     one.take(&quota, at(30.0), 3);
     assert_eq!(one.used(&quota, at(30.0)), 7);
@@ -63,7 +63,7 @@ fn a_late_give_back_is_of_what_is_still_owed() {
     assert_eq!((given, one.used(&quota, at(43_200.0))), (4, 3));
 }
 
-/// A debt may be twice the bucket, no more.
+/// A debt may be twice the bucket, no more, and each of its charges is owed for that long.
 #[test]
 fn an_overrun_leaves_as_much_debt_again() {
     let quota = bucket(10, 1, Period::SECOND);
@@ -72,36 +72,42 @@ fn an_overrun_leaves_as_much_debt_again() {
     assert_eq!(one.change(&quota, at(0.0), Change::Overrun(mark, 99)), 10);
     assert_eq!(one.used(&quota, at(0.0)), 20);
     assert_eq!(one.wait(&quota, at(0.0), 1), Duration::from_secs(11));
-    // Of the 11 that are owed after 9 s, the overrun came after the charge and is paid off after it.
-    let mut one_more = one.clone();
-    let given = one_more.change(&quota, at(9.0), Change::GiveBack(mark, 99));
-    assert_eq!((given, one_more.used(&quota, at(9.0))), (1, 10));
-    // With it, 11 are owed: more than the 10 that a charge can be.
-    let number = mark.number + 10;
-    let whole = Change::GiveBack(Mark { number, ..mark }, 99);
-    assert_eq!(one.change(&quota, at(9.0), whole), 10);
+    // 20 of debt as it was left, 9 of it paid off: more than the 10 that a charge can be is owed.
+    let whole = Mark { number: 20, ..mark };
+    assert_eq!(one.change(&quota, at(9.0), Change::GiveBack(whole, 99)), 10);
     assert_eq!(one.used(&quota, at(9.0)), 1);
 }
 
-/// A receipt of what a bucket counted before it was full again, or after its count began anew, names
-/// nothing.
+/// Of a charge nothing is owed once the bucket was full after it, or was reset, or while the clock stands
+/// before it.
 #[test]
-fn what_was_charged_before_is_not_owed() {
+fn a_full_bucket_owes_nothing_of_what_was_before() {
     let quota = bucket(10, 1, Period::SECOND);
+    let give = |one: &mut One, now, mark| one.change(&quota, at(now), Change::GiveBack(mark, 10));
     let mut one = One::default();
     let mark = one.take(&quota, at(0.0), 10);
     one.take(&quota, at(10.0), 10);
-    assert_eq!(one.change(&quota, at(10.0), Change::GiveBack(mark, 10)), 0);
-    assert_eq!(one.used(&quota, at(10.0)), 10);
+    assert_eq!(give(&mut one, 10.0, mark), 0);
 
-    // The count goes on to 2^53 - 1.
-    let now = Timestamp::from_micros((1 << 53) - 1 - 3);
+    // By give-backs: what is charged at that moment is of the new count, what was before is not.
     let mut one = One::default();
-    let last = one.take(&quota, now, 3);
-    assert_eq!(last.number, (1 << 53) - 1);
-    assert_eq!(one.take(&quota, now, 5).number, 5);
-    assert_eq!(one.change(&quota, now, Change::GiveBack(last, 3)), 0);
-    assert_eq!(one.used(&quota, now), 8);
+    let old = one.take(&quota, at(0.0), 10);
+    let last = one.take(&quota, at(5.0), 5);
+    assert_eq!(give(&mut one, 5.0, last), 10);
+    let new = one.take(&quota, at(5.0), 5);
+    assert_eq!(give(&mut one.clone(), 5.0, old), 0);
+    assert_eq!(give(&mut one.clone(), 5.0, new), 5);
+    // And a clock that stands before both knows nothing of what was paid since.
+    assert_eq!(give(&mut one.clone(), 4.999_999, new), 0);
+    assert_eq!(give(&mut one, 4.0, old), 0);
+    assert_eq!(one.used(&quota, at(5.0)), 5);
+
+    // A debt that was not paid off in between: both are owed.
+    let mut one = One::default();
+    let old = one.take(&quota, at(0.0), 10);
+    one.take(&quota, at(5.0), 5);
+    assert_eq!(give(&mut one, 5.0, old), 5);
+    assert_eq!(one.used(&quota, at(5.0)), 5);
 }
 
 #[test]
