@@ -43,6 +43,7 @@ async fn main() -> ExitCode {
     }
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
     let load = AgentLoad::run(sabotage).await;
