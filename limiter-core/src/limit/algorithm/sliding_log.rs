@@ -2,7 +2,7 @@
 //! window's length.
 //!
 //! The price is memory and time that grow with the limit, so the limit is at most [`MAX_LOG`]. Above it
-//! the sliding window counter and the token bucket keep four numbers a key.
+//! the sliding window counter and the token bucket keep a few numbers a key.
 
 use std::collections::VecDeque;
 use std::time::Duration;
