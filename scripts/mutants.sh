@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Changes what decides, one small thing at a time, and has the tests find it: cargo-mutants with
 # .cargo/mutants.toml. Fails if a change is found by no test and docs/reliability.md does not explain it.
-# Takes half an hour on two idle cores; arguments go to cargo-mutants: `scripts/mutants.sh -F token_bucket`.
+# Takes long, and no part of CI; arguments go to cargo-mutants: `scripts/mutants.sh -F token_bucket`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
