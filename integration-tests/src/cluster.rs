@@ -224,7 +224,8 @@ fn third_of(slot: u16) -> usize {
     usize::from(slot) * 3 / usize::from(SLOTS)
 }
 
-/// Polls, with a pause in between that leaves the machine to the servers.
+/// Polls until it is done, at most 30 s. The sleep is the pause of the poll and waits for no time: three
+/// servers that agree with each other need the cores that polling without one would take.
 fn wait(what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {

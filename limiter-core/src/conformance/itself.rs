@@ -1,4 +1,5 @@
 //! The suite over the simplest store, so that this crate's tests alone hold its algorithms to it.
+//! The suite asserts.
 
 use super::*;
 use crate::limit::Capabilities;

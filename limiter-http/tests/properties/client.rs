@@ -1,3 +1,5 @@
+//! Any `X-Forwarded-For`; `oracle::client::check` asserts, for the fuzz target too.
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::collection::vec;

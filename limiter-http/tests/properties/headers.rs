@@ -1,3 +1,5 @@
+//! Any decisions; `oracle::headers::check` asserts, for the fuzz target too.
+
 use std::time::Duration;
 
 use limiter_core::clock::Timestamp;

@@ -1,0 +1,111 @@
+//! N3, I-R4: what is delivered in the end, and once.
+
+use integration_tests::Fault;
+use limiter_core::ErrorKind;
+use limiter_core::limit::{Charge, OperationId};
+use tokio::time::sleep;
+
+use super::{MINUTE, World, daily, key, reserve};
+
+/// Requests and replies get lost; what arrives twice is applied once.
+#[tokio::test(start_paused = true)]
+async fn settlements_are_delivered_in_the_end_and_once() {
+    for fault in [Fault::Request, Fault::Reply] {
+        let world = World::new();
+        let (policy, key) = (daily(1_000), key("delivery"));
+        let mut reservation =
+            reserve(&world.limiter, &[Charge::new(&policy, &key).with_cost(500)]).await;
+        reservation.started();
+        world.faults.set(fault);
+        let error = reservation.settle(&[120]).await.unwrap_err();
+        assert!(error.kind().is_outage(), "{error}");
+        sleep(MINUTE).await;
+        world.faults.set(Fault::None);
+        sleep(MINUTE).await;
+        assert_eq!(world.used(&policy, &key).await, 120, "{fault:?}");
+
+        let (_, charged) = world
+            .limiter
+            .charge(&[Charge::new(&policy, &key).with_cost(7)])
+            .await
+            .unwrap();
+        let charged = charged.unwrap();
+        world.faults.set(fault);
+        assert!(charged.refund().await.is_err());
+        world.faults.set(Fault::None);
+        sleep(MINUTE).await;
+        charged.refund().await.unwrap();
+        charged.clone().refund().await.unwrap();
+        assert_eq!(
+            world.used(&policy, &key).await,
+            120,
+            "{fault:?}: refunded once"
+        );
+        let calls = world.faults.calls();
+        sleep(MINUTE).await;
+        assert_eq!(world.faults.calls(), calls, "nobody goes on asking");
+    }
+}
+
+/// A key that a group charges twice is refunded twice, also after an outage.
+#[tokio::test(start_paused = true)]
+async fn all_of_a_group_is_refunded() {
+    let world = World::new();
+    let (policy, key) = (daily(100), key("refund-twice"));
+    let charge = Charge::new(&policy, &key);
+    let charges = [charge.with_cost(3), charge.with_cost(4)];
+    let (_, charged) = world.limiter.charge(&charges).await.unwrap();
+    world.faults.set(Fault::Request);
+    charged.unwrap().refund().await.unwrap_err();
+    world.faults.set(Fault::None);
+    sleep(MINUTE).await;
+    assert_eq!(world.used(&policy, &key).await, 0);
+}
+
+/// N3: the retry of an answer that did not come charges nothing more.
+#[tokio::test(start_paused = true)]
+async fn a_charge_is_made_once_under_its_operation_id() {
+    let world = World::new();
+    let (policy, key) = (daily(100), key("once"));
+    let charges = [Charge::new(&policy, &key).with_cost(5)];
+    let id = OperationId::random();
+    world.faults.set(Fault::Reply);
+    let lost = world.limiter.charge_once(&id, &charges).await.unwrap_err();
+    assert_eq!(lost.kind(), ErrorKind::Timeout);
+    world.faults.set(Fault::None);
+    let (decision, charged) = world.limiter.charge_once(&id, &charges).await.unwrap();
+    assert!(decision.is_allowed());
+    assert_eq!(world.used(&policy, &key).await, 5);
+
+    let other = [Charge::new(&policy, &key).with_cost(6)];
+    let conflict = world.limiter.charge_once(&id, &other).await.unwrap_err();
+    assert_eq!(conflict.kind(), ErrorKind::Conflict);
+
+    charged.unwrap().refund().await.unwrap();
+    let (_, again) = world.limiter.charge_once(&id, &charges).await.unwrap();
+    again.unwrap().refund().await.unwrap();
+    assert_eq!(world.used(&policy, &key).await, 0, "one charge, one refund");
+    sleep(2 * MINUTE).await;
+    world.limiter.charge_once(&id, &charges).await.unwrap();
+    assert_eq!(
+        world.used(&policy, &key).await,
+        5,
+        "forgotten after a minute"
+    );
+}
+
+/// A forgotten id names another charge, with a refund of its own.
+#[tokio::test(start_paused = true)]
+async fn an_operation_id_that_is_used_again_can_be_refunded_again() {
+    let world = World::new();
+    let (policy, key) = (daily(100), key("again"));
+    let charges = [Charge::new(&policy, &key).with_cost(5)];
+    let id = OperationId::new("again");
+    for _ in 0..3 {
+        let (_, charged) = world.limiter.charge_once(&id, &charges).await.unwrap();
+        assert_eq!(world.used(&policy, &key).await, 5);
+        charged.unwrap().refund().await.unwrap();
+        assert_eq!(world.used(&policy, &key).await, 0);
+        sleep(2 * MINUTE).await;
+    }
+}
