@@ -33,4 +33,7 @@ for pair in "limit cache" "cache limit"; do
     fi
 done
 
+# Within a room data flows one way too.
+python3 scripts/check-circles.py || fail=1
+
 exit "$fail"

@@ -220,7 +220,7 @@ pub(super) async fn takes_no_charges(harness: &dyn LimitHarness) {
         },
     ];
     for action in actions {
-        let supported = action.is_supported_by(&harness.store().capabilities());
+        let supported = harness.store().capabilities().supports(&action);
         let name = action.as_str();
         let refused = act(harness, &policy, &key, action).await.unwrap_err();
         let kind = if supported {

@@ -342,7 +342,7 @@ pub(super) async fn lacking_actions_are_refused(harness: &dyn LimitHarness) {
         Action::Release { lease: &id },
     ];
     for action in actions {
-        if action.is_supported_by(&capabilities) {
+        if capabilities.supports(&action) {
             continue;
         }
         let steps = [Step::new(&policy, &key, action)];
@@ -382,7 +382,7 @@ pub(super) async fn leases_do_not_fit(harness: &dyn LimitHarness, case: &Case) {
         Action::Release { lease },
     ];
     for action in actions {
-        let supported = action.is_supported_by(&harness.store().capabilities());
+        let supported = harness.store().capabilities().supports(&action);
         let refused = act(harness, &policy, &key, action).await.unwrap_err();
         let kind = if supported {
             ErrorKind::InvalidInput

@@ -11,8 +11,8 @@ use super::fixed_window::window_end;
 use super::{Algorithm, Change, FixedWindowState, Written, check_limit};
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::limit::observed::Mark;
 use crate::limit::period::Period;
+use crate::limit::store::Mark;
 
 const DAY: u64 = 86_400_000;
 

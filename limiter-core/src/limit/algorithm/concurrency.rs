@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Algorithm, Change, Written, invalid};
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::limit::observed::Mark;
+use crate::limit::store::Mark;
 
 /// The largest limit of concurrency: each unit may be a lease of its own, and Redis reads and writes
 /// all of a key's leases at once.

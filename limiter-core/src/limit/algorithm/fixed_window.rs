@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::{Algorithm, COUNT_BOUND, Change, Written, check_limit, invalid};
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::limit::observed::Mark;
 use crate::limit::period::Period;
+use crate::limit::store::Mark;
 
 /// The numbers of [`Quota::fixed_window`](crate::limit::Quota::fixed_window).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,7 +3,7 @@
 //! Each algorithm answers a few questions about its state (the trait `Algorithm`); the functions of
 //! this module derive the verdict, what is used, `retry_after` and `reset_after` from them, for all
 //! algorithms alike. An in-process store keeps [`State`]s and calls
-//! [`apply_group`](super::apply_group), which is made of them; the Redis scripts mirror these modules
+//! [`apply_group`](crate::limit::apply_group), which is made of them; the Redis scripts mirror these modules
 //! file by file, and a differential test holds the two equal.
 
 mod calendar_window;
@@ -17,9 +17,9 @@ mod token_bucket;
 
 use std::time::Duration;
 
-use super::observed::{Mark, Observed, Source, Verdict};
-use super::quota::Quota;
 use crate::clock::Timestamp;
+use crate::limit::quota::Quota;
+use crate::limit::store::{Mark, Observed, Source, Verdict};
 
 pub use calendar_window::{Calendar, CalendarWindow};
 pub use concurrency::{Concurrency, ConcurrencyState};
@@ -29,8 +29,8 @@ pub use sliding_window::{SlidingWindow, SlidingWindowState};
 pub use state::State;
 pub use token_bucket::{TokenBucket, TokenBucketState};
 
-pub(super) use concurrency::Lease;
-pub(super) use number::LIMIT_BOUND;
+pub(in crate::limit) use concurrency::Lease;
+pub(in crate::limit) use number::LIMIT_BOUND;
 use number::{COUNT_BOUND, check_limit, exact, finest_unit, invalid};
 
 /// What one algorithm knows. Costs are in `1..=capacity`, except where something is given back or
@@ -82,7 +82,7 @@ trait Algorithm {
 
 /// A change of a state, which cannot be denied any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(in crate::limit) enum Change {
     /// The view becomes the state.
     Keep,
     /// An admitted charge.
@@ -122,10 +122,10 @@ impl<S> Written<S> {
 }
 
 /// What became of a change.
-pub(super) struct Changed {
-    pub(super) state: Option<State>,
-    pub(super) amount: u64,
-    pub(super) mark: Mark,
+pub(in crate::limit) struct Changed {
+    pub(in crate::limit) state: Option<State>,
+    pub(in crate::limit) amount: u64,
+    pub(in crate::limit) mark: Mark,
 }
 
 impl Changed {
@@ -224,7 +224,7 @@ pub fn charge(
 }
 
 /// Makes a change that was decided before.
-pub(super) fn change(
+pub(in crate::limit) fn change(
     quota: &Quota,
     state: Option<State>,
     now: Timestamp,
@@ -266,7 +266,7 @@ fn copy_of<S: Clone>(state: Option<&S>) -> Option<S> {
 }
 
 /// When a charge at `mark` no longer counts.
-pub(super) fn counts_until(quota: &Quota, mark: Mark) -> Timestamp {
+pub(in crate::limit) fn counts_until(quota: &Quota, mark: Mark) -> Timestamp {
     match quota {
         Quota::FixedWindow(quota) => quota.counts_until(mark),
         Quota::CalendarWindow(quota) => quota.counts_until(mark),
@@ -278,7 +278,7 @@ pub(super) fn counts_until(quota: &Quota, mark: Mark) -> Timestamp {
 }
 
 /// The live lease of a state, if it holds one of that id.
-pub(super) fn lease(state: Option<&State>, id: u128, now: Timestamp) -> Option<Lease> {
+pub(in crate::limit) fn lease(state: Option<&State>, id: u128, now: Timestamp) -> Option<Lease> {
     match state {
         Some(State::Concurrency(state)) => state.lease(id, now),
         _ => None,

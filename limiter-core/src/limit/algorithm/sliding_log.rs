@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::{Algorithm, COUNT_BOUND, Change, Written, invalid};
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::limit::observed::Mark;
 use crate::limit::period::Period;
+use crate::limit::store::Mark;
 
 /// The largest limit of a sliding log: each unit may be an entry of its own, and Redis reads and
 /// writes the whole log at a charge.

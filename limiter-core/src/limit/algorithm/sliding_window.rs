@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::{Algorithm, Change, LIMIT_BOUND, Written, check_limit, exact, finest_unit, invalid};
 use crate::clock::{MAX_INTEGER, Timestamp};
 use crate::error::Error;
-use crate::limit::observed::Mark;
 use crate::limit::period::Period;
+use crate::limit::store::Mark;
 
 /// The numbers of [`Quota::sliding_window`](crate::limit::Quota::sliding_window).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

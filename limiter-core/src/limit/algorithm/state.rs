@@ -4,7 +4,7 @@ use super::{
     ConcurrencyState, FixedWindowState, SlidingLogState, SlidingWindowState, TokenBucketState,
 };
 use crate::clock::Timestamp;
-use crate::limit::record::Record;
+use crate::limit::store::Record;
 
 /// What an in-process store keeps under one name. A missing state is a fresh one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::{Algorithm, Change, Written, check_limit, exact, finest_unit, invalid};
 use crate::clock::{MAX_INTEGER, Timestamp};
 use crate::error::Error;
-use crate::limit::observed::Mark;
 use crate::limit::period::Period;
+use crate::limit::store::Mark;
 
 /// Every debt is paid off sooner (microseconds). Moments stay below 2^53 too: from today's date, half of
 /// that is left.

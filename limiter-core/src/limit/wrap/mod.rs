@@ -8,7 +8,7 @@ mod outage;
 
 use std::sync::Arc;
 
-use super::store::LimitStore;
+use crate::limit::store::LimitStore;
 
 pub use observe::{Event, Observe, Observer};
 pub use outage::OutageRules;

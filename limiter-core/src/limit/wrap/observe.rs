@@ -8,9 +8,7 @@ use async_trait::async_trait;
 
 use crate::error::Error;
 use crate::health::Health;
-use crate::limit::group::Group;
-use crate::limit::observed::Observed;
-use crate::limit::store::{Capabilities, LimitStore};
+use crate::limit::store::{Capabilities, Group, LimitStore, Observed};
 
 /// Sees every group that a store answered. Called on the path of the request: be quick.
 pub trait Observer: Send + Sync + fmt::Debug {

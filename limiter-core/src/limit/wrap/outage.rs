@@ -6,11 +6,8 @@ use async_trait::async_trait;
 
 use crate::error::{Effect, Error};
 use crate::health::Health;
-use crate::limit::action::Action;
-use crate::limit::group::Group;
-use crate::limit::observed::{Observed, Source, Verdict};
 use crate::limit::policy::Outage;
-use crate::limit::store::{Capabilities, LimitStore};
+use crate::limit::store::{Action, Capabilities, Group, LimitStore, Observed, Source, Verdict};
 
 /// A store that applies the [`Outage`] rules of the policies when the inner store is not there.
 ///

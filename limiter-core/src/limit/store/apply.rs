@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::action::Action;
-use super::algorithm::{self, Change, Lease, State};
 use super::group::{Group, Step};
-use super::observed::{Mark, Observed};
+use super::id::Mark;
+use super::observed::Observed;
 use super::record::{ChargeRecord, OperationRecord, Record, RecordKind, Status};
 use crate::clock::{MAX_INTEGER, Timestamp};
 use crate::error::Error;
+use crate::limit::algorithm::{self, Change, Lease, State};
 
 /// Where a group keeps something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

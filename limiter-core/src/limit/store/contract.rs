@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::capabilities::Capabilities;
 use super::group::Group;
 use super::observed::Observed;
 use crate::error::Error;
 use crate::health::Health;
 
-/// Where limits live. For implementors; users call [`Limiter`](super::Limiter).
+/// Where limits live. For implementors; users call [`Limiter`](crate::limit::Limiter).
 ///
 /// # Contract
 /// - **Atomicity.** A group is one atomic step: all of its charges are made, or none. A denied group
@@ -46,30 +47,6 @@ pub trait LimitStore: Send + Sync + fmt::Debug {
 
     /// How the store is. Never fails and answers within the store's deadline.
     async fn health(&self) -> Health;
-}
-
-/// What a store can do beyond the base: charge, peek and reset, in groups, enforced or in shadow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Capabilities {
-    /// Gives single charges back by their receipt.
-    pub refunds: bool,
-    /// Reserve, settle and cancel.
-    pub reservations: bool,
-    /// Acquire, renew and release.
-    pub leases: bool,
-    /// Recognises a retried group by its operation id.
-    pub operation_ids: bool,
-}
-
-impl Capabilities {
-    /// What [`apply_group`](super::apply_group) does: all of it.
-    pub const ALL: Self = Self {
-        refunds: true,
-        reservations: true,
-        leases: true,
-        operation_ids: true,
-    };
 }
 
 /// Shared stores are stores.

@@ -7,13 +7,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-use super::action::{Action, OperationId, Receipt};
-use super::group::{Group, Step};
-use super::observed::Observed;
-use super::policy::Policy;
-use super::store::LimitStore;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
+use crate::limit::policy::Policy;
+use crate::limit::store::{Action, Group, LimitStore, Observed, OperationId, Receipt, Step};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

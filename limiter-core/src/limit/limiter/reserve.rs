@@ -5,17 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::action::{Action, OperationId};
-use super::charge::group_decision;
+use super::charge::Charge;
+use super::check::Limiter;
 use super::decision::GroupDecision;
 use super::deliver::{Give, What, deadline, deliver, deliver_detached};
-use super::group::Step;
-use super::limiter::{Charge, Limiter};
-use super::observed::Observed;
-use super::policy::Policy;
-use super::store::LimitStore;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
+use crate::limit::policy::Policy;
+use crate::limit::store::{Action, LimitStore, Observed, OperationId, Step};
 
 /// The answer to [`Limiter::reserve`].
 #[derive(Debug)]
@@ -154,7 +151,7 @@ impl Limiter {
             }
             return Err(error);
         }
-        let decision = group_decision(&steps, &observed);
+        let decision = GroupDecision::of(&steps, &observed);
         if !decision.is_allowed() {
             reservation.on_drop = OnDrop::Nothing;
             return Ok(Reserved::Denied(decision));

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use super::charge::Charge;
+use super::check::Limiter;
 use super::decision::GroupDecision;
-use super::limiter::{Charge, Limiter};
-use super::policy::{Policy, Unit};
 use super::reserve::{Reservation, Reserved, Settled};
 use crate::error::Error;
 use crate::key::Key;
+use crate::limit::policy::{Policy, Unit};
 
 /// What a provider reports of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

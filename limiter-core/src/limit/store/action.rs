@@ -1,21 +1,15 @@
 //! What can be done to a limit: the whole, closed set.
 
-use std::fmt;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
-use super::observed::Mark;
-use super::store::Capabilities;
+use super::id::{OperationId, Receipt};
 
 /// The longest life of a reservation or a lease without a renewal: seven days.
 pub const MAX_HOLD: Duration = Duration::from_secs(7 * 86_400);
 
 /// One action on the limit of one key.
 ///
-/// Every store takes charges, peeks and resets; the others are declared in its [`Capabilities`], and
+/// Every store takes charges, peeks and resets; the others are declared in its [`Capabilities`](super::Capabilities), and
 /// asking a store for what it lacks is refused as `Unsupported` before anything is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -96,18 +90,6 @@ impl Action<'_> {
         }
     }
 
-    /// Whether a store with these capabilities takes the action.
-    pub fn is_supported_by(&self, capabilities: &Capabilities) -> bool {
-        match self {
-            Self::Charge { .. } | Self::Peek { .. } | Self::Reset => true,
-            Self::Refund { .. } => capabilities.refunds,
-            Self::Reserve { .. } | Self::Settle { .. } | Self::Cancel { .. } => {
-                capabilities.reservations
-            }
-            Self::Acquire { .. } | Self::Renew { .. } | Self::Release { .. } => capabilities.leases,
-        }
-    }
-
     /// The id of the reservation, the refund or the lease.
     pub fn id(&self) -> Option<&OperationId> {
         match self {
@@ -143,82 +125,5 @@ impl Action<'_> {
             Self::Renew { .. } => "renew",
             Self::Release { .. } => "release",
         }
-    }
-}
-
-/// The caller's name for an operation (a group, a reservation, a lease), under which a retry is
-/// recognised. It belongs to a key: the same id on another key is another operation. Unique for as
-/// long as the store remembers it; a UUID is a good one. Clones share the text.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct OperationId(Arc<str>);
-
-impl OperationId {
-    /// An id of any text.
-    pub fn new(id: impl Into<Arc<str>>) -> Self {
-        Self(id.into())
-    }
-
-    /// An id that no other call gives: 128 random bits.
-    pub fn random() -> Self {
-        // Each hasher has keys of its own, drawn from the system's random numbers and counted up.
-        let word = || RandomState::new().hash_one(0_u8);
-        Self::new(format!("{:016x}{:016x}", word(), word()))
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The first half of the text's SHA-256: how stores keep an id, whatever its length.
-    pub fn digest(&self) -> u128 {
-        half(Sha256::digest(self.0.as_bytes()))
-    }
-}
-
-/// The first 128 bits of a digest.
-pub(crate) fn half(digest: impl AsRef<[u8]>) -> u128 {
-    let mut bytes = [0; 16];
-    for (byte, of_digest) in bytes.iter_mut().zip(digest.as_ref()) {
-        *byte = *of_digest;
-    }
-    u128::from_be_bytes(bytes)
-}
-
-impl fmt::Debug for OperationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OperationId({})", self.0)
-    }
-}
-
-/// One charge as a refund needs it: under which id it is given back once, where it stands, and how
-/// much it was.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Receipt {
-    id: OperationId,
-    mark: Mark,
-    cost: u64,
-}
-
-impl Receipt {
-    /// The receipt of a charge of `cost` that a store observed at `mark`. Two receipts of one id on one
-    /// key are the same charge.
-    pub fn new(id: OperationId, mark: Mark, cost: u64) -> Self {
-        Self { id, mark, cost }
-    }
-
-    /// Under which it is given back once.
-    pub fn id(&self) -> &OperationId {
-        &self.id
-    }
-
-    /// Where the charge stands.
-    pub fn mark(&self) -> Mark {
-        self.mark
-    }
-
-    /// How much was charged.
-    pub fn cost(&self) -> u64 {
-        self.cost
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::action::{Action, MAX_HOLD, OperationId, Receipt};
-use super::decision::{Decision, GroupDecision};
+use super::charge::Charge;
+use super::check::Limiter;
+use super::decision::GroupDecision;
 use super::deliver::{Give, What, deliver_all};
-use super::group::{OPERATION_TTL, Step};
-use super::limiter::{Charge, Limiter};
-use super::observed::{Mark, Observed};
-use super::store::LimitStore;
 use crate::error::Error;
+use crate::limit::store::{
+    Action, LimitStore, MAX_HOLD, Mark, OPERATION_TTL, Observed, OperationId, Receipt, Step,
+};
 
 /// An admitted group of charges, by which it can be given back.
 #[derive(Clone, Debug)]
@@ -125,7 +125,7 @@ impl Limiter {
         let mut observed = vec![Observed::default(); steps.len()];
         let remembered = operation.map(|operation| (operation, OPERATION_TTL));
         self.apply(&steps, remembered, &mut observed).await?;
-        let decision = group_decision(&steps, &observed);
+        let decision = GroupDecision::of(&steps, &observed);
         if !decision.is_allowed() {
             return Ok((decision, None));
         }
@@ -140,13 +140,4 @@ impl Limiter {
         let charged = Charged::of(self.store().clone(), id, &steps, &observed);
         Ok((decision, Some(charged)))
     }
-}
-
-pub(super) fn group_decision(steps: &[Step<'_>], observed: &[Observed]) -> GroupDecision {
-    let decisions = steps.iter().zip(observed);
-    GroupDecision::new(
-        decisions
-            .map(|(step, observed)| Decision::new(step.policy, observed))
-            .collect(),
-    )
 }

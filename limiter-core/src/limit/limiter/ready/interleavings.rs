@@ -11,6 +11,7 @@ use crate::health::Health;
 use crate::limit::{
     Action, Capabilities, Group, LimitStore, Observed, Period, Quota, Source, Verdict,
 };
+use crate::sync::Mutex;
 
 const SOON: Duration = Duration::from_secs(1);
 const EVER: Duration = Duration::from_secs(3_600);

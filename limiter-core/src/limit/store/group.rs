@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::action::{Action, MAX_HOLD, OperationId, half};
-use super::algorithm::LIMIT_BOUND;
-use super::policy::Policy;
+use super::action::{Action, MAX_HOLD};
+use super::capabilities::Capabilities;
+use super::id::{OperationId, half};
 use super::record::RecordKind;
-use super::store::Capabilities;
 use crate::clock::MAX_INTEGER;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
+use crate::limit::algorithm::LIMIT_BOUND;
+use crate::limit::policy::Policy;
 
 /// The most steps in one group.
 pub const MAX_STEPS: usize = 64;
@@ -208,7 +209,7 @@ fn check_step(step: &Step<'_>, capabilities: &Capabilities) -> Result<(), Error>
         return Err(invalid("a key has no segment; give it at least one"));
     }
     let (action, policy) = (&step.action, step.policy);
-    if !action.is_supported_by(capabilities) {
+    if !capabilities.supports(action) {
         return Err(Error::new(
             ErrorKind::Unsupported,
             "limit.group",

@@ -3,17 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::action::{Action, OperationId};
-use super::charge::group_decision;
+use super::charge::Charge;
 use super::decision::{Decision, GroupDecision};
-use super::group::{Group, Step};
-use super::observed::Observed;
-use super::policy::Policy;
-use super::ready::Queues;
-use super::store::LimitStore;
+use super::queues::Queues;
 use crate::error::Error;
 use crate::health::Health;
 use crate::key::Key;
+use crate::limit::policy::Policy;
+use crate::limit::store::{Action, Group, LimitStore, Observed, OperationId, Step};
 
 /// Asks a store for decisions. Cheap to clone; clones share the store.
 ///
@@ -23,46 +20,6 @@ use crate::key::Key;
 pub struct Limiter {
     store: Arc<dyn LimitStore>,
     queues: Arc<Queues>,
-}
-
-/// One charge of a group: a policy, a key and a cost.
-#[derive(Clone, Copy, Debug)]
-pub struct Charge<'a> {
-    policy: &'a Policy,
-    key: &'a Key,
-    cost: u64,
-}
-
-impl<'a> Charge<'a> {
-    /// A charge of 1.
-    pub fn new(policy: &'a Policy, key: &'a Key) -> Self {
-        Self {
-            policy,
-            key,
-            cost: 1,
-        }
-    }
-
-    /// The same charge at another cost. 0 is a peek.
-    #[must_use]
-    pub fn with_cost(self, cost: u64) -> Self {
-        Self { cost, ..self }
-    }
-
-    /// The policy.
-    pub fn policy(&self) -> &'a Policy {
-        self.policy
-    }
-
-    /// The key.
-    pub fn key(&self) -> &'a Key {
-        self.key
-    }
-
-    /// The cost.
-    pub fn cost(&self) -> u64 {
-        self.cost
-    }
 }
 
 impl Limiter {
@@ -118,7 +75,7 @@ impl Limiter {
     /// Charges a group: all of it, or, if any enforced policy denies, nothing.
     pub async fn check_all(&self, charges: &[Charge<'_>]) -> GroupDecision {
         self.try_check_all(charges).await.unwrap_or_else(|error| {
-            let policies = || charges.iter().map(|charge| charge.policy);
+            let policies = || charges.iter().map(|charge| charge.policy());
             report(policies().map(Policy::name), &error);
             GroupDecision::unavailable(policies(), &error)
         })
@@ -132,13 +89,13 @@ impl Limiter {
         let steps: Vec<Step<'_>> = charges
             .iter()
             .map(|charge| {
-                let cost = charge.cost;
-                Step::new(charge.policy, charge.key, Action::Charge { cost })
+                let cost = charge.cost();
+                Step::new(charge.policy(), charge.key(), Action::Charge { cost })
             })
             .collect();
         let mut observed = vec![Observed::default(); steps.len()];
         self.apply(&steps, None, &mut observed).await?;
-        Ok(group_decision(&steps, &observed))
+        Ok(GroupDecision::of(&steps, &observed))
     }
 
     /// What is used, without charging anything. `outcome` says whether a charge of 1 would pass.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::id::Mark;
 use crate::clock::Timestamp;
 
 /// The state of one key after (or, where the group was denied, without) one step.
@@ -26,17 +27,6 @@ pub struct Observed {
     pub charged: u64,
     /// Where that charge can be found again; see [`Receipt`](super::Receipt).
     pub mark: Mark,
-}
-
-/// Where a charge stands in a state, so that it can be given back: when it was made by the store's
-/// clock, and the algorithm's own number (the window's end or start, an entry's sequence, the debt in
-/// tokens that it left).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Mark {
-    /// When the charge was made.
-    pub at: Timestamp,
-    /// The algorithm's own number.
-    pub number: u64,
 }
 
 impl Observed {

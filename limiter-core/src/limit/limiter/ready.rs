@@ -1,66 +1,19 @@
 //! Waiting until a charge is admitted, in the order of arrival.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::check::Limiter;
 use super::decision::{Decision, Outcome};
 use super::deliver::deadline;
-use super::limiter::Limiter;
-use super::policy::Policy;
 use crate::error::Error;
 use crate::key::Key;
-use crate::sync::{Mutex, sleep, timeout_at};
+use crate::limit::policy::Policy;
+use crate::sync::{sleep, timeout_at};
 
 #[cfg(all(test, shuttle))]
 mod interleavings;
-
-/// A queue for each key that somebody waits for.
-#[derive(Debug, Default)]
-pub(super) struct Queues(Mutex<HashMap<Key, Queue>>);
-
-#[derive(Debug, Default)]
-struct Queue {
-    /// How many have a place in it. Counted under the map's lock, because the count of `turn` goes down
-    /// after it: two who leave at once would each leave the queue to the other.
-    places: usize,
-    /// A fair lock: first come, first served.
-    turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl Queues {
-    fn join(self: &Arc<Self>, key: &Key) -> Place {
-        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let queue = queues.entry(key.clone()).or_default();
-        queue.places += 1;
-        Place {
-            turn: queue.turn.clone(),
-            key: key.clone(),
-            queues: self.clone(),
-        }
-    }
-}
-
-/// A place in the queue of a key; the last one to leave removes it.
-struct Place {
-    queues: Arc<Queues>,
-    key: Key,
-    turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut queues = self.queues.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get_mut(&self.key) {
-            queue.places -= 1;
-            if queue.places == 0 {
-                queues.remove(&self.key);
-            }
-        }
-    }
-}
 
 impl Limiter {
     /// Charges `cost` as soon as it is admitted, waiting at most `longest`. Those who wait for one key

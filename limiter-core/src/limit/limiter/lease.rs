@@ -7,16 +7,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::action::{Action, OperationId};
-use super::charge::group_decision;
+use super::charge::Charge;
+use super::check::Limiter;
 use super::decision::GroupDecision;
 use super::deliver::{Give, What, deliver, deliver_detached};
-use super::group::Step;
-use super::limiter::{Charge, Limiter};
-use super::observed::Observed;
-use super::policy::Policy;
 use crate::error::{Effect, Error, ErrorKind};
 use crate::key::Key;
+use crate::limit::policy::Policy;
+use crate::limit::store::{Action, Observed, OperationId, Step};
 use crate::sync::{AbortHandle, sleep, spawn};
 
 #[cfg(all(test, shuttle))]
@@ -157,7 +155,7 @@ impl Limiter {
             }
             return Err(error);
         }
-        let decision = group_decision(&steps, &observed);
+        let decision = GroupDecision::of(&steps, &observed);
         taken.0 = None;
         if !decision.is_allowed() {
             return Ok(Acquired::Denied(decision));
@@ -277,7 +275,7 @@ impl Holder {
             .collect();
         let mut observed = vec![Observed::default(); steps.len()];
         self.limiter.apply(&steps, None, &mut observed).await?;
-        let decision = group_decision(&steps, &observed);
+        let decision = GroupDecision::of(&steps, &observed);
         if decision.decisions.iter().any(|part| part.degraded) {
             return Err(Error::new(
                 ErrorKind::Connection,

@@ -3,8 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::action::{OperationId, half};
-use super::observed::Mark;
+use super::id::{Mark, OperationId, half};
 use crate::clock::Timestamp;
 use crate::key::Key;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::observed::{Observed, Source, Verdict};
-use super::policy::Policy;
 use crate::error::{Error, ErrorKind};
+use crate::limit::policy::Policy;
+use crate::limit::store::{Observed, Source, Step, Verdict};
 
 /// The answer for one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +159,16 @@ impl GroupDecision {
             })
             .unwrap_or(Outcome::Allowed);
         Self { outcome, decisions }
+    }
+
+    /// The decision that what a store observed of a group means.
+    pub fn of(steps: &[Step<'_>], observed: &[Observed]) -> Self {
+        let parts = steps.iter().zip(observed);
+        Self::new(
+            parts
+                .map(|(step, observed)| Decision::new(step.policy, observed))
+                .collect(),
+        )
     }
 
     /// The decision when the store could not be asked, or would not: a group that is misused is never

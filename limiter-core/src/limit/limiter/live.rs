@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::policy::Policy;
-use super::quota::Quota;
 use crate::key::Key;
+use crate::limit::policy::Policy;
+use crate::limit::quota::Quota;
 
 /// A policy whose quota can be changed at run time, for everybody or for one key (a tenant with a
 /// quota of its own). Clones share it. A change keeps what was charged; see "When the quota changes" in

@@ -1,0 +1,26 @@
+//! What users call: a [`Limiter`] over a store, and what it answers.
+//!
+//! Data flows one way: a [`Charge`] is asked for, the store's observations become a [`Decision`]. Reservations,
+//! leases and charges that can be refunded hold what is needed to give them back, which
+//! `deliver` does.
+
+mod charge;
+mod charged;
+mod check;
+mod decision;
+mod deliver;
+mod lease;
+mod live;
+mod model_call;
+mod queues;
+mod ready;
+mod reserve;
+
+pub use charge::Charge;
+pub use charged::Charged;
+pub use check::Limiter;
+pub use decision::{Decision, GroupDecision, Outcome};
+pub use lease::{Acquired, Lease, LeaseStatus};
+pub use live::LivePolicy;
+pub use model_call::{ModelCall, ModelCallReserved, TokenUsage};
+pub use reserve::{Reservation, Reserved, Settled};
