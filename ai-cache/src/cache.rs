@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::answer::{Answer, ComputeError};
+use crate::canonical::CanonicalJson;
 use crate::config::{CacheConfig, whole_millis};
 use crate::key::CacheRequest;
 use crate::scope::{Addressed, PerUser, Shared, User, Whole};
@@ -137,6 +138,10 @@ impl<T: Cacheable, S: Addressed> AiCache<T, S> {
 
     /// The answer for these parameters: the cached one, or else that of `compute`, which is stored.
     ///
+    /// `compute` gets the parameters as the [canonical JSON](CanonicalJson) that the key is made of. Send the
+    /// model that text, and nothing else of the parameters: then two requests that share an answer have asked the
+    /// same question.
+    ///
     /// In one process a key is computed once at a time, by a task of its own: callers that come
     /// meanwhile wait for it and get the same answer or error, and a caller that goes away cancels
     /// nothing (I-K4). Errors are never stored (I-K2); for an answer that is empty or was cut
@@ -160,12 +165,12 @@ impl<T: Cacheable, S: Addressed> AiCache<T, S> {
     ) -> Result<Answer<T>, ComputeError>
     where
         P: Serialize + ?Sized,
-        F: FnOnce() -> Fut + Send + 'static,
+        F: FnOnce(CanonicalJson) -> Fut + Send + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + 'static,
     {
-        let key = self.key(params)?;
-        let outcome = self.tiers.read_or_compute(key, compute).await;
+        let (key, text) = self.key_and_text(params)?;
+        let outcome = self.tiers.read_or_compute(key, move || compute(text)).await;
         self.tiers
             .counters
             .lookup(outcome.as_ref().ok().map(|answer| answer.source));
@@ -173,6 +178,13 @@ impl<T: Cacheable, S: Addressed> AiCache<T, S> {
     }
 
     fn key<P: Serialize + ?Sized>(&self, params: &P) -> Result<CacheKey, Error> {
+        self.key_and_text(params).map(|(key, _)| key)
+    }
+
+    fn key_and_text<P: Serialize + ?Sized>(
+        &self,
+        params: &P,
+    ) -> Result<(CacheKey, CanonicalJson), Error> {
         let settings = &self.tiers.settings;
         CacheRequest::new(&settings.operation, params)
             .scope(self.scope.id())

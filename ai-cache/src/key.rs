@@ -6,12 +6,12 @@ use limiter_core::cache::CacheKey;
 use limiter_core::{Error, ErrorKind, Key};
 use serde::Serialize;
 
-use crate::canonical;
+use crate::canonical::{CanonicalJson, write_string};
 
 /// Everything that an answer depends on. Two requests have one key only if all of it is equal.
 ///
 /// The key is `cache:<operation>:<hash>` (W4), where the hash is the SHA-256, in hexadecimal, of the
-/// [canonical JSON](canonical) of one object with exactly these members, absent ones `null`:
+/// [canonical JSON](crate::canonical) of one object with exactly these members, absent ones `null`:
 /// `model`, `operation`, `parameters`, `prompt_version`, `schema_version`, `scope`. A scope is a
 /// member of its own, so no parameter can pass for it.
 ///
@@ -27,7 +27,6 @@ use crate::canonical;
 /// assert_ne!(key, CacheRequest::new("companyResearch", &params).scope("42").key()?);
 /// # Ok::<(), limiter_core::Error>(())
 /// ```
-#[derive(Serialize)]
 #[must_use = "call `key`"]
 pub struct CacheRequest<'a, P: ?Sized> {
     model: Option<&'a str>,
@@ -81,11 +80,11 @@ impl<'a, P: Serialize + ?Sized> CacheRequest<'a, P> {
     /// `InvalidInput` for an empty scope, and for parameters without canonical JSON. Nothing is
     /// left out to make a key.
     pub fn key(&self) -> Result<CacheKey, Error> {
-        self.key_in(&namespace(self.operation))
+        self.key_in(&namespace(self.operation)).map(|(key, _)| key)
     }
 
-    /// The key, for a caller that holds the operation's namespace.
-    pub(crate) fn key_in(&self, namespace: &Key) -> Result<CacheKey, Error> {
+    /// The key, and the parameters' text, for a caller that holds the operation's namespace.
+    pub(crate) fn key_in(&self, namespace: &Key) -> Result<(CacheKey, CanonicalJson), Error> {
         if self.scope == Some("") {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -93,9 +92,32 @@ impl<'a, P: Serialize + ?Sized> CacheRequest<'a, P> {
                 "the scope is empty; give the user's id",
             ));
         }
+        let parameters = CanonicalJson::of(self.parameters)?;
         // A token's digest is the SHA-256 of its text, in hexadecimal.
-        let digest = Key::builder().token(&canonical::to_string(self)?).build();
-        Ok(CacheKey::new(namespace, digest.as_str()))
+        let digest = Key::builder().token(&self.text(&parameters)).build();
+        Ok((CacheKey::new(namespace, digest.as_str()), parameters))
+    }
+
+    /// The canonical JSON that is hashed: its members in the order of their names.
+    fn text(&self, parameters: &CanonicalJson) -> String {
+        let mut text = String::from("{\"model\":");
+        let member = |text: &mut String, value: Option<&str>| match value {
+            Some(value) => write_string(text, value),
+            None => text.push_str("null"),
+        };
+        member(&mut text, self.model);
+        text.push_str(",\"operation\":");
+        member(&mut text, Some(self.operation));
+        text.push_str(",\"parameters\":");
+        text.push_str(parameters.as_str());
+        text.push_str(",\"prompt_version\":");
+        member(&mut text, self.prompt_version);
+        text.push_str(",\"schema_version\":");
+        member(&mut text, self.schema_version);
+        text.push_str(",\"scope\":");
+        member(&mut text, self.scope);
+        text.push('}');
+        text
     }
 }
 
@@ -132,7 +154,7 @@ mod tests {
             .model("m")
             .prompt_version("2");
         assert_eq!(
-            canonical::to_string(&request).unwrap(),
+            request.text(&CanonicalJson::of(request.parameters).unwrap()),
             r#"{"model":"m","operation":"op","parameters":[1],"prompt_version":"2","schema_version":null,"scope":"u"}"#
         );
         assert_eq!(

@@ -13,7 +13,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use ai_cache::{AiCache, CacheConfig};
+//! use ai_cache::{AiCache, CacheConfig, CanonicalJson};
 //! use serde::{Deserialize, Serialize};
 //! use serde_json::json;
 //!
@@ -46,7 +46,11 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! # let store = Arc::new(MapStore::default());
 //! let research: AiCache<Research> = AiCache::new(store.clone(), CacheConfig::company_research());
-//! let ask = || async { Ok::<_, std::io::Error>(Research { summary: "Makes anvils.".to_owned() }) };
+//! // What the model is sent is what the key is made of.
+//! let ask = |parameters: CanonicalJson| async move {
+//!     assert_eq!(parameters.as_str(), r#"{"company":"Acme","lang":"en"}"#);
+//!     Ok::<_, std::io::Error>(Research { summary: "Makes anvils.".to_owned() })
+//! };
 //!
 //! let first = research.get_or_compute(&json!({ "company": "Acme", "lang": "en" }), ask).await?;
 //! assert_eq!(first.source.x_cache(), "miss");
@@ -82,6 +86,7 @@ mod writes;
 
 pub use answer::{Answer, ComputeError, Source};
 pub use cache::{AiCache, Cacheable};
+pub use canonical::CanonicalJson;
 pub use config::CacheConfig;
 pub use key::CacheRequest;
 pub use stats::Stats;

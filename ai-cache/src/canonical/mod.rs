@@ -1,19 +1,26 @@
 //! Canonical JSON: one text for one value, so that a digest of the text names the value.
 //!
 //! The form is that of [RFC 8785] (JCS): no white space, members sorted by the UTF-16 code units of
-//! their names, strings with the fewest escapes, numbers as ECMAScript prints them. Two rules go
+//! their names, strings with the fewest escapes, numbers as ECMAScript prints them. Three rules go
 //! beyond it, so that two values never share a text:
 //!
-//! - A whole number prints all of its digits (RFC 8785 rounds it to the nearest double: two ids
-//!   above 2^53 would become one). Integers are exact from `i128::MIN` to `u128::MAX`; a float with
-//!   a whole value below 10^21 prints as the integer that it equals, a larger one as RFC 8785 has it
-//!   (`1e+21`).
-//! - What JSON cannot hold is refused: NaN, infinities, two members of one name, names that are no
+//! - **Numbers are exact, or refused.** Whole numbers print all of their digits, from `i128::MIN` to
+//!   `u128::MAX` (RFC 8785 rounds them to the nearest double: two ids above 2^53 would become one). A
+//!   decimal is written as the double that it equals when that is printed; a decimal that a double
+//!   changes is refused, and so is a whole double of 2^53 or more, which cannot tell itself from its
+//!   neighbours. `3.10` and `3.1` are one number, and one text: [what is hashed](CanonicalJson) is what the
+//!   model should be sent. Where the digits themselves matter (a version), the parameter is a string.
+//! - **Sets are ordered.** The elements of a `HashSet`, whose order changes from one run to the next, are sorted by
+//!   their text. A set is recognised by its type's name, also behind references and boxes; one inside of a
+//!   type with a `Serialize` of its own is an array like any other. The order of every other array
+//!   matters, so write parameters as a struct or with `json!`, not as pairs in an array.
+//! - **What JSON cannot hold is refused**: NaN, infinities, two members of one name, names that are no
 //!   string, boolean, integer or character, and values nested deeper than [`MAX_DEPTH`].
 //!
-//! Values take the JSON form that `serde_json` gives them. Its numbers with the feature
-//! `arbitrary_precision` are recognised: whole ones are exact or refused, others are read as `f64`,
-//! as RFC 8785 does. `RawValue` is refused, because its text need not be canonical.
+//! The features of `serde_json` do not change the text: a number that one of its forms loses is refused in the form
+//! that still has it. `RawValue` is refused, because its text need not be canonical. Parse requests with the feature
+//! `arbitrary_precision` to have decimals of more than 15 digits refused: without it, `serde_json` has rounded them
+//! before this module sees them.
 //!
 //! It is a serializer of its own because `serde_json::Value`, on which other implementations build,
 //! turns NaN to null and loses the digits of a 128-bit integer.
@@ -24,7 +31,11 @@ mod name;
 mod number;
 mod object;
 mod refused;
+mod set;
 mod value;
+
+use std::fmt;
+use std::sync::Arc;
 
 use limiter_core::{Error, ErrorKind};
 use serde::Serialize;
@@ -36,39 +47,66 @@ use value::ValueWriter;
 /// no trace in JSON, such as `Some` and newtypes, because they use the stack all the same.
 pub const MAX_DEPTH: usize = 128;
 
-/// The canonical JSON of a value.
+/// The canonical JSON of a value: the text that a cache's key is made of, and that the model is sent.
 ///
 /// ```
-/// use ai_cache::canonical;
+/// use ai_cache::canonical::CanonicalJson;
 ///
 /// let params = serde_json::json!({ "lang": "en", "company": "Acme", "top": 1.0 });
-/// assert_eq!(canonical::to_string(&params)?, r#"{"company":"Acme","lang":"en","top":1}"#);
-/// assert!(canonical::to_string(&f64::NAN).is_err());
+/// let text = CanonicalJson::of(&params)?;
+/// assert_eq!(text.as_str(), r#"{"company":"Acme","lang":"en","top":1}"#);
+/// assert!(CanonicalJson::of(&f64::NAN).is_err());
 /// # Ok::<(), limiter_core::Error>(())
 /// ```
 ///
-/// # Errors
-/// `InvalidInput` for a value without a canonical form. The message names the value's type and the
-/// rule, never the content.
-pub fn to_string<T: Serialize + ?Sized>(value: &T) -> Result<String, Error> {
-    write(value).map_err(|refused| {
-        let type_name = std::any::type_name::<T>();
-        Error::new(
-            ErrorKind::InvalidInput,
-            "ai_cache.key",
-            format!("a `{type_name}` has no canonical JSON: {refused}"),
-        )
-    })
+/// Clones share the text. `Debug` does not show it: parameters may be anybody's.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CanonicalJson(Arc<str>);
+
+impl CanonicalJson {
+    /// The canonical JSON of a value.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a value without a canonical form. The message names the value's type and the
+    /// rule, never the content.
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
+        let text = write(value).map_err(|refused| {
+            let type_name = std::any::type_name::<T>();
+            Error::new(
+                ErrorKind::InvalidInput,
+                "ai_cache.key",
+                format!("a `{type_name}` has no canonical JSON: {refused}"),
+            )
+        })?;
+        Ok(Self(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CanonicalJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for CanonicalJson {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CanonicalJson({} bytes)", self.0.len())
+    }
 }
 
 fn write<T: Serialize + ?Sized>(value: &T) -> Result<String, Refused> {
     let mut out = String::new();
-    value.serialize(ValueWriter::new(&mut out))?;
+    ValueWriter::new(&mut out).write(value)?;
     Ok(out)
 }
 
 /// Writes a string with the escapes of RFC 8785, section 3.2.2.2, and no others.
-fn write_string(out: &mut String, text: &str) {
+pub(crate) fn write_string(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
         match c {

@@ -16,32 +16,45 @@ pub(super) const NUMBER: &str = "$serde_json::private::Number";
 /// The name of `serde_json`'s `RawValue` struct.
 pub(super) const RAW: &str = "$serde_json::private::RawValue";
 
-/// Writes the elements of an array in their order.
+/// Writes the elements of an array in their order, or in that of their texts.
 pub(super) struct ArrayWriter<'a> {
     inside: ValueWriter<'a>,
     first: bool,
     close: &'static str,
+    /// The elements' texts, if they are to be sorted.
+    sorted: Option<Vec<String>>,
 }
 
 impl<'a> ArrayWriter<'a> {
     /// Opens an array whose elements `inside` writes; `close` ends it, and what it stands in.
-    pub(super) fn open(inside: ValueWriter<'a>, close: &'static str) -> Self {
+    pub(super) fn open(inside: ValueWriter<'a>, close: &'static str, sorted: bool) -> Self {
         inside.out.push('[');
         Self {
             inside,
             first: true,
             close,
+            sorted: sorted.then(Vec::new),
         }
     }
 
     pub(super) fn element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
+        if let Some(texts) = &mut self.sorted {
+            let mut text = String::new();
+            self.inside.elsewhere(&mut text).write(value)?;
+            texts.push(text);
+            return Ok(());
+        }
         if !std::mem::take(&mut self.first) {
             self.inside.out.push(',');
         }
-        value.serialize(self.inside.again())
+        self.inside.again().write(value)
     }
 
-    pub(super) fn close(self) {
+    pub(super) fn close(mut self) {
+        if let Some(texts) = &mut self.sorted {
+            texts.sort_unstable();
+            self.inside.out.push_str(&texts.join(","));
+        }
         self.inside.out.push_str(self.close);
     }
 }
@@ -69,7 +82,7 @@ impl<'a> ObjectWriter<'a> {
 
     fn member<T: Serialize + ?Sized>(&mut self, name: String, value: &T) -> Result<(), Refused> {
         let mut text = String::new();
-        value.serialize(self.inside.elsewhere(&mut text))?;
+        self.inside.elsewhere(&mut text).write(value)?;
         self.members.push((name, text));
         Ok(())
     }

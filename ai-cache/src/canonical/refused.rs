@@ -23,7 +23,9 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rule = match self {
             Self::NonFinite => "it holds NaN or an infinity; leave the number out",
-            Self::Number => "it holds a number that 128 bits cannot; give it as a string",
+            Self::Number => {
+                "it holds a number that is not exact as a double, nor a whole number of 128 bits; give it as a string"
+            }
             Self::Name => {
                 "a map's keys must be strings, booleans, integers, characters or variants without data"
             }

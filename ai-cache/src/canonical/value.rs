@@ -5,17 +5,31 @@ use serde::ser::Serializer;
 
 use super::object::{ArrayWriter, NUMBER, ObjectWriter, RAW, StructWriter};
 use super::refused::Refused;
+use super::set::is_unordered;
 use super::{MAX_DEPTH, number, write_string};
 
 /// Writes one value to the end of `out`.
 pub(super) struct ValueWriter<'a> {
     pub(super) out: &'a mut String,
     depth: usize,
+    /// Whether the value is a set, whose elements are sorted.
+    unordered: bool,
 }
 
 impl<'a> ValueWriter<'a> {
     pub(super) fn new(out: &'a mut String) -> Self {
-        Self { out, depth: 0 }
+        Self {
+            out,
+            depth: 0,
+            unordered: false,
+        }
+    }
+
+    /// Writes a value.
+    pub(super) fn write<T: Serialize + ?Sized>(mut self, value: &T) -> Result<(), Refused> {
+        // A wrapper's own name says nothing of what it holds, so what was found outside stays.
+        self.unordered |= is_unordered::<T>();
+        value.serialize(self)
     }
 
     /// A writer for the next value on this level.
@@ -23,6 +37,7 @@ impl<'a> ValueWriter<'a> {
         ValueWriter {
             out: self.out,
             depth: self.depth,
+            unordered: false,
         }
     }
 
@@ -31,6 +46,7 @@ impl<'a> ValueWriter<'a> {
         ValueWriter {
             out,
             depth: self.depth,
+            unordered: false,
         }
     }
 
@@ -42,6 +58,7 @@ impl<'a> ValueWriter<'a> {
         Ok(Self {
             out: self.out,
             depth: self.depth + 1,
+            unordered: self.unordered,
         })
     }
 
@@ -118,7 +135,7 @@ impl<'a> Serializer for ValueWriter<'a> {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Refused> {
-        value.serialize(self.deeper()?)
+        self.deeper()?.write(value)
     }
 
     fn serialize_unit(self) -> Result<(), Refused> {
@@ -144,7 +161,7 @@ impl<'a> Serializer for ValueWriter<'a> {
         _: &'static str,
         value: &T,
     ) -> Result<(), Refused> {
-        value.serialize(self.deeper()?)
+        self.deeper()?.write(value)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -155,13 +172,14 @@ impl<'a> Serializer for ValueWriter<'a> {
         value: &T,
     ) -> Result<(), Refused> {
         let mut inside = self.variant(variant)?;
-        value.serialize(inside.again())?;
+        inside.again().write(value)?;
         inside.out.push('}');
         Ok(())
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<ArrayWriter<'a>, Refused> {
-        Ok(ArrayWriter::open(self.deeper()?, "]"))
+        let sorted = self.unordered;
+        Ok(ArrayWriter::open(self.deeper()?, "]", sorted))
     }
 
     fn serialize_tuple(self, _: usize) -> Result<ArrayWriter<'a>, Refused> {
@@ -179,7 +197,11 @@ impl<'a> Serializer for ValueWriter<'a> {
         variant: &'static str,
         _: usize,
     ) -> Result<ArrayWriter<'a>, Refused> {
-        Ok(ArrayWriter::open(self.variant(variant)?.deeper()?, "]}"))
+        Ok(ArrayWriter::open(
+            self.variant(variant)?.deeper()?,
+            "]}",
+            false,
+        ))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<ObjectWriter<'a>, Refused> {

@@ -60,7 +60,7 @@ fn computing(
     let (go, wait) = tokio::sync::oneshot::channel();
     let cache = cache.clone();
     let task = tokio::spawn(async move {
-        let compute = move || async move {
+        let compute = move |_| async move {
             wait.await?;
             Ok::<_, tokio::sync::oneshot::error::RecvError>(text(value))
         };

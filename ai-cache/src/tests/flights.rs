@@ -42,7 +42,7 @@ fn ask(cache: &AiCache<String>, provider: &Arc<Provider>) -> Asked {
     let (cache, provider) = (cache.clone(), provider.clone());
     tokio::spawn(async move {
         cache
-            .get_or_compute("a", move || async move { provider.ask().await })
+            .get_or_compute("a", move |_| async move { provider.ask().await })
             .await
     })
 }
@@ -119,10 +119,10 @@ async fn errors_are_shared_and_not_stored() {
 #[tokio::test]
 async fn a_panic_frees_the_key() {
     let cache = cache(&TestStore::new());
-    let early = || -> std::future::Ready<Result<String, &str>> { panic!("on purpose") };
+    let early = |_| -> std::future::Ready<Result<String, &str>> { panic!("on purpose") };
     let result = cache.get_or_compute("a", early).await;
     assert!(matches!(result, Err(ComputeError::Aborted)));
-    let late = || async {
+    let late = |_| async {
         tokio::task::yield_now().await;
         if true {
             panic!("on purpose");
@@ -136,7 +136,7 @@ async fn a_panic_frees_the_key() {
     assert!(matches!(first, Err(ComputeError::Aborted)));
     assert!(matches!(second, Err(ComputeError::Aborted)));
     let answer = cache
-        .get_or_compute("a", || async { Ok::<_, &str>(text("answer")) })
+        .get_or_compute("a", |_| async { Ok::<_, &str>(text("answer")) })
         .await;
     assert_eq!(answer.unwrap().value, "answer");
 }
@@ -188,7 +188,7 @@ async fn there_is_no_gap_between_computing_and_storing() {
                     for _ in 0..caller {
                         tokio::task::yield_now().await;
                     }
-                    let compute = move || async move {
+                    let compute = move |_| async move {
                         calls.fetch_add(1, Ordering::SeqCst);
                         Ok::<_, &str>(text("answer"))
                     };
@@ -209,9 +209,9 @@ async fn computations_may_nest() {
     let cache = cache(&TestStore::new());
     let inner = cache.clone();
     let answer = cache
-        .get_or_compute("outer", move || async move {
+        .get_or_compute("outer", move |_| async move {
             let part = inner
-                .get_or_compute("inner", || async { Ok::<_, &str>(text("part")) })
+                .get_or_compute("inner", |_| async { Ok::<_, &str>(text("part")) })
                 .await?;
             Ok::<_, ComputeError>(part.value + " and whole")
         })

@@ -60,7 +60,7 @@ async fn another_instance_has_the_answer() {
     let other = cache(&store);
     for source in [Source::L2, Source::L1] {
         let answer = other
-            .get_or_compute("a", || async { Err::<String, _>("not needed") })
+            .get_or_compute("a", |_| async { Err::<String, _>("not needed") })
             .await
             .unwrap();
         assert_eq!((&*answer.value, answer.source), ("answer", source));
@@ -174,7 +174,7 @@ async fn a_cached_null_is_a_hit() {
         let config = CacheConfig::shared("op", HOUR).unwrap();
         let cache: AiCache<Option<String>> = AiCache::new(store.clone(), config);
         let found = cache
-            .get_or_compute("a", || async { Ok::<_, &str>(None) })
+            .get_or_compute("a", |_| async { Ok::<_, &str>(None) })
             .await
             .unwrap();
         assert_eq!(found.value, None);
@@ -232,7 +232,7 @@ async fn bad_parameters_are_refused() {
     ];
     assert!(errors.iter().all(|e| e.kind() == ErrorKind::InvalidInput));
     let result = cache
-        .get_or_compute(&nan, || async { Ok::<_, &str>(text("a")) })
+        .get_or_compute(&nan, |_| async { Ok::<_, &str>(text("a")) })
         .await;
     assert!(matches!(result, Err(crate::ComputeError::Input(_))));
     assert_eq!(cache.stats().computations, 0);
@@ -246,7 +246,7 @@ async fn a_value_that_json_cannot_hold_is_not_cached() {
     let error = cache.set("a", f64::NAN).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     let answer = cache
-        .get_or_compute("a", || async { Ok::<_, &str>(f64::NAN) })
+        .get_or_compute("a", |_| async { Ok::<_, &str>(f64::NAN) })
         .await
         .unwrap();
     assert!(answer.value.is_nan());
@@ -261,7 +261,7 @@ async fn lookups_are_counted() {
     for params in ["a", "a", "b"] {
         cache.get(params).await.unwrap();
     }
-    let compute = || async { Ok::<_, &str>(text("c")) };
+    let compute = |_| async { Ok::<_, &str>(text("c")) };
     for params in ["a", "c", "c"] {
         cache.clone().get_or_compute(params, compute).await.unwrap();
     }

@@ -78,7 +78,7 @@ async fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 model.set(key, value, ttl);
             }
             Step::Compute(key, value) => {
-                let compute = move || async move { Ok::<_, &str>(value) };
+                let compute = move |_| async move { Ok::<_, &str>(value) };
                 let answer = cache.get_or_compute(&key, compute).await.unwrap();
                 let known = model.get(key);
                 prop_assert_eq!(answer.source.is_hit(), known.is_some());

@@ -41,7 +41,7 @@ async fn an_outage_does_not_flood_the_provider() {
     let ask = |params: &'static str| {
         let cache = cache.clone();
         tokio::spawn(async move {
-            let compute = || async {
+            let compute = |_| async {
                 // Of paused time.
                 tokio::time::sleep(MINUTE).await;
                 Ok::<_, &str>(text("answer"))
@@ -95,7 +95,7 @@ async fn warnings_name_the_operation_and_no_content() {
 
     cache.get(secret).await.unwrap();
     assert_eq!(log.warnings(), 1);
-    let compute = || async { Ok::<_, &str>(text("a secret answer")) };
+    let compute = |_| async { Ok::<_, &str>(text("a secret answer")) };
     cache.get_or_compute(secret, compute).await.unwrap();
     settle().await;
     assert_eq!(log.warnings(), 3, "one for the read, one for the write");

@@ -3,7 +3,7 @@ use super::*;
 use crate::Source;
 
 async fn compute(cache: &AiCache<String>, value: &'static str) -> crate::Answer<String> {
-    let compute = move || async move { Ok::<_, &str>(text(value)) };
+    let compute = move |_| async move { Ok::<_, &str>(text(value)) };
     cache.get_or_compute("a", compute).await.unwrap()
 }
 
@@ -93,7 +93,7 @@ async fn a_write_on_its_way_does_not_overtake_a_clear() {
 #[tokio::test(start_paused = true)]
 async fn a_computation_does_not_outlive_a_set() {
     let cache = without_l1(&TestStore::new());
-    let never = || std::future::pending::<Result<String, &str>>();
+    let never = |_| std::future::pending::<Result<String, &str>>();
     let old = tokio::spawn({
         let cache = cache.clone();
         async move { cache.get_or_compute("a", never).await }
@@ -146,7 +146,7 @@ async fn the_tiers_agree_when_all_is_quiet() {
                         3 => drop(cache.clear_all().await.unwrap()),
                         4 => drop(cache.get("a").await.unwrap()),
                         _ => {
-                            let compute = || async move {
+                            let compute = |_| async move {
                                 tokio::task::yield_now().await;
                                 Ok::<_, &str>(value)
                             };

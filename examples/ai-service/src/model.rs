@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use limiter::ai_cache::CanonicalJson;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::settings::ModelSettings;
 
@@ -81,18 +82,17 @@ impl Model {
         }
     }
 
-    /// Asks for one operation with its parameters.
+    /// Asks for one operation with its parameters: the text that a cached answer's key is made of.
     pub(crate) async fn complete(
         &self,
         operation: &str,
-        parameters: &Map<String, Value>,
+        parameters: &CanonicalJson,
     ) -> Result<Completion, ModelError> {
         let text = match self {
             Self::Offline => {
                 tokio::time::sleep(OFFLINE_DELAY).await;
                 format!(
-                    "This is the built-in offline model; set AI_BASE_URL, AI_API_KEY and AI_MODEL for a real one. It was asked for {operation} with {} parameters.",
-                    parameters.len()
+                    "This is the built-in offline model; set AI_BASE_URL, AI_API_KEY and AI_MODEL for a real one. It was asked for {operation} with {parameters}."
                 )
             }
             Self::OpenAi(openai) => openai.complete(operation, parameters).await?,
@@ -124,13 +124,13 @@ impl OpenAi {
     async fn complete(
         &self,
         operation: &str,
-        parameters: &Map<String, Value>,
+        parameters: &CanonicalJson,
     ) -> Result<String, ModelError> {
         let request = json!({
             "model": self.model,
             "messages": [
                 { "role": "system", "content": format!("You help a job seeker. Task: {operation}. The parameters are JSON.") },
-                { "role": "user", "content": Value::Object(parameters.clone()).to_string() },
+                { "role": "user", "content": parameters.as_str() },
             ],
         });
         let failed = |error: reqwest::Error| ModelError(error.without_url().to_string());

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use limiter::ai_cache::{Answer, CacheRequest, ComputeError};
+use limiter::ai_cache::{Answer, CanonicalJson, ComputeError};
 use limiter::{Key, Policy};
 use serde_json::{Map, Value, json};
 
@@ -74,7 +74,7 @@ impl Operation {
     }
 }
 
-const UNUSABLE: &str = "a parameter cannot be told apart from others: a number is too large or too long, or the nesting too deep";
+const UNUSABLE: &str = "a parameter cannot be told apart from others: a number is too large or too long (give it as a string), or the nesting too deep";
 
 pub(crate) async fn run(
     State(app): State<Arc<App>>,
@@ -86,9 +86,7 @@ pub(crate) async fn run(
     let user = app.users.authenticate(&headers)?;
     let operation = Operation::parse(&operation)?;
     let parameters: Map<String, Value> = body::object(&body::read(body).await?)?;
-    CacheRequest::new(operation.name(), &parameters)
-        .key()
-        .map_err(|_| Problem::bad_request(UNUSABLE))?;
+    let sent = CanonicalJson::of(&parameters).map_err(|_| Problem::bad_request(UNUSABLE))?;
 
     let policy = operation.policy(&app).map_err(internal)?;
     let decision = app.limiter.check(policy, &operation.key(user)).await;
@@ -96,7 +94,7 @@ pub(crate) async fn run(
     if let Some(refusal) = app.responder.refusal(&decision, operation.name()) {
         return Ok(refusal);
     }
-    let mut response = answer(&app, operation, user, parameters)
+    let mut response = answer(&app, operation, user, &parameters, sent)
         .await
         .unwrap_or_else(IntoResponse::into_response);
     // The model's seconds are not the limit's.
@@ -109,37 +107,32 @@ async fn answer(
     app: &Arc<App>,
     operation: Operation,
     user: &User,
-    parameters: Map<String, Value>,
+    parameters: &Map<String, Value>,
+    sent: CanonicalJson,
 ) -> Result<Response, Problem> {
-    let parameters = Arc::new(parameters);
     let ask = {
-        let (app, parameters) = (app.clone(), parameters.clone());
-        move || async move { app.model.complete(operation.name(), &parameters).await }
+        let app = app.clone();
+        move |sent: CanonicalJson| async move { app.model.complete(operation.name(), &sent).await }
     };
     let caches = &app.caches;
     let cached = match operation {
         Operation::CompanyResearch => {
             caches
                 .company_research
-                .get_or_compute(&*parameters, ask)
+                .get_or_compute(parameters, ask)
                 .await
         }
-        Operation::JobExtraction => {
-            caches
-                .job_extraction
-                .get_or_compute(&*parameters, ask)
-                .await
-        }
+        Operation::JobExtraction => caches.job_extraction.get_or_compute(parameters, ask).await,
         Operation::ResumeAnalysis => {
             let mine = caches.resume_analysis.user(&user.id);
-            mine.get_or_compute(&*parameters, ask).await
+            mine.get_or_compute(parameters, ask).await
         }
         Operation::InterviewPrep => {
             let mine = caches.interview_prep.user(&user.id);
-            mine.get_or_compute(&*parameters, ask).await
+            mine.get_or_compute(parameters, ask).await
         }
         Operation::CoverLetter | Operation::EmailDraft | Operation::CareerAdvice => {
-            let completion = ask().await.map_err(model_failed)?;
+            let completion = ask(sent).await.map_err(model_failed)?;
             return Ok(render(operation, &completion).into_response());
         }
     };

@@ -91,6 +91,41 @@ async fn answers_come_from_the_model_once() {
     assert_eq!(model.calls.load(Ordering::SeqCst), 1);
 }
 
+/// I-K1: one key where the model is asked one question, and no key for a number that would become another one.
+#[tokio::test]
+async fn the_model_is_sent_what_the_key_is_made_of() {
+    let (service, model) = start().await;
+    let ask = async |body: &'static str| {
+        service
+            .post("/api/companyResearch", "demo-alice", body)
+            .await
+    };
+    for (body, x_cache, question) in [
+        (r#"{"python": 3.10}"#, "miss", r#"{"python":3.1}"#),
+        (r#"{"python": 3.1}"#, "hit", r#"{"python":3.1}"#),
+        (r#"{"python": "3.10"}"#, "miss", r#"{"python":"3.10"}"#),
+        (r#"{ "b": 1e2, "a": 1.0 }"#, "miss", r#"{"a":1,"b":100}"#),
+    ] {
+        let reply = ask(body).await;
+        assert_eq!(reply.header("x-cache"), x_cache, "{body}");
+        assert_eq!(reply.body["answer"], format!("About {question}"));
+    }
+    assert_eq!(model.calls.load(Ordering::SeqCst), 3);
+    let left = async || {
+        ask(r#"{"a": 1, "b": 100}"#)
+            .await
+            .number("x-ratelimit-remaining")
+    };
+    let before = left().await;
+    ask(r#"{"a": 0.10000000000000001}"#)
+        .await
+        .assert_problem(400);
+    ask(r#"{"a": 9007199254740993.0}"#)
+        .await
+        .assert_problem(400);
+    assert_eq!(left().await, before - 1, "a refusal is not charged");
+}
+
 /// I-K2: errors, empty and half answers are said and never stored.
 #[tokio::test]
 async fn what_is_no_answer_is_not_cached() {

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use limiter_core::ErrorKind;
 use serde::Serialize;
@@ -7,21 +7,18 @@ use serde_json::json;
 
 use super::{refused, text};
 use crate::canonical::refused::Refused;
-use crate::canonical::{MAX_DEPTH, object, to_string};
+use crate::canonical::{CanonicalJson, MAX_DEPTH, object};
 
 #[test]
 fn rfc_8785_section_3_2_2() {
-    let value: serde_json::Value = serde_json::from_str(
-        r#"{
-            "numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
-            "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/",
-            "literals": [null, true, false]
-        }"#,
-    )
-    .unwrap();
+    let value = json!({
+        "numbers": [333_333_333.333_333_29, 4.50, 2e-3, 0.000_000_000_000_000_000_000_000_001],
+        "string": "\u{20ac}$\u{f}\nA'B\"\\\\\"/",
+        "literals": [null, true, false]
+    });
     assert_eq!(
         text(&value),
-        r#"{"literals":[null,true,false],"numbers":[333333333.3333333,1e+30,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}"#
+        r#"{"literals":[null,true,false],"numbers":[333333333.3333333,4.5,0.002,1e-27],"string":"€$\u000f\nA'B\"\\\\\"/"}"#
     );
 }
 
@@ -59,14 +56,6 @@ fn rfc_8785_appendix_b() {
         (0x8000_0000_0000_0000, "0"),
         (0x0000_0000_0000_0001, "5e-324"),
         (0x8000_0000_0000_0001, "-5e-324"),
-        (0x7fef_ffff_ffff_ffff, "1.7976931348623157e+308"),
-        (0xffef_ffff_ffff_ffff, "-1.7976931348623157e+308"),
-        (0x4340_0000_0000_0000, "9007199254740992"),
-        (0xc340_0000_0000_0000, "-9007199254740992"),
-        (0x44b5_2d02_c7e1_4af5, "9.999999999999997e+22"),
-        (0x44b5_2d02_c7e1_4af6, "1e+23"),
-        (0x44b5_2d02_c7e1_4af7, "1.0000000000000001e+23"),
-        (0x444b_1ae4_d6e2_ef50, "1e+21"),
         (0x3eb0_c6f7_a0b5_ed8c, "9.999999999999997e-7"),
         (0x3eb0_c6f7_a0b5_ed8d, "0.000001"),
         (0x41b3_de43_5555_5553, "333333333.3333332"),
@@ -76,28 +65,62 @@ fn rfc_8785_appendix_b() {
         (0x41b3_de43_5555_5557, "333333333.33333343"),
         (0xbecb_f647_612f_3696, "-0.0000033333333333333333"),
         (0x4314_3ff3_c1cb_0959, "1424953923781206.2"),
-        // The three rows where we print all digits: RFC 8785 has 295147905179352830000,
-        // 999999999999999700000 and 999999999999999900000, which are other integers' texts.
-        (0x4430_0000_0000_0000, "295147905179352825856"),
-        (0x444b_1ae4_d6e2_ef4e, "999999999999999737856"),
-        (0x444b_1ae4_d6e2_ef4f, "999999999999999868928"),
     ] {
         assert_eq!(text(&f64::from_bits(bits)), expected);
     }
     for bits in [0x7fff_ffff_ffff_ffff_u64, 0x7ff0_0000_0000_0000] {
         assert_eq!(refused(&f64::from_bits(bits)), Refused::NonFinite);
     }
+    // Where RFC 8785 prints the text of another whole number, or one of several that the double may stand for.
+    for bits in [
+        0x7fef_ffff_ffff_ffff_u64,
+        0xffef_ffff_ffff_ffff,
+        0x4340_0000_0000_0000,
+        0xc340_0000_0000_0000,
+        0x44b5_2d02_c7e1_4af6,
+        0x444b_1ae4_d6e2_ef50,
+        0x4430_0000_0000_0000,
+        0x444b_1ae4_d6e2_ef4e,
+    ] {
+        assert_eq!(refused(&f64::from_bits(bits)), Refused::Number);
+    }
 }
 
-/// I-K1: the text that RFC 8785 gives the float 2^60 is that of another integer.
+/// I-K1: the text that RFC 8785 gives the double 2^60 is that of another integer.
 #[test]
-fn a_float_and_an_integer_share_a_text_only_if_equal() {
-    let float = 1_152_921_504_606_846_976.0_f64;
-    assert_eq!(text(&float), text(&(1_u64 << 60)));
-    assert_ne!(text(&float), text(&1_152_921_504_606_847_000_u64));
-    assert_eq!(text(&[1.0, -0.0, 1e20]), "[1,0,100000000000000000000]");
+fn a_double_and_an_integer_share_a_text_only_if_equal() {
+    assert_eq!(refused(&1_152_921_504_606_846_976.0_f64), Refused::Number);
+    assert_eq!(text(&9_007_199_254_740_991.0_f64), "9007199254740991");
+    assert_eq!(text(&[1.0, -0.0, 1e15]), "[1,0,1000000000000000]");
     assert_eq!(text(&0.5_f32), "0.5");
     assert_eq!(text(&[i128::MIN]), format!("[{}]", i128::MIN));
+}
+
+/// B4: "whatever their order" holds for a set too, whose order changes from one instance to the next.
+#[test]
+fn sets_are_ordered() {
+    #[derive(Serialize)]
+    struct Search<'a> {
+        tags: &'a HashSet<String>,
+        nested: Option<Box<HashSet<(u8, bool)>>>,
+        list: Vec<u8>,
+    }
+    let tags = |count: u8| -> HashSet<String> { (0..count).map(|tag| tag.to_string()).collect() };
+    let first = tags(9);
+    let written = text(&Search {
+        tags: &first,
+        nested: Some(Box::new([(2, true), (10, false)].into())),
+        list: vec![2, 1],
+    });
+    assert_eq!(
+        written,
+        r#"{"list":[2,1],"nested":[[10,false],[2,true]],"tags":["0","1","2","3","4","5","6","7","8"]}"#
+    );
+    for _ in 0..20 {
+        // Each set has hash keys of its own, and so an order of its own.
+        assert_eq!(text(&tags(9)), text(&first));
+    }
+    assert_ne!(text(&tags(8)), text(&first));
 }
 
 #[test]
@@ -257,7 +280,7 @@ fn arbitrary_precision_is_exact_or_refused() {
     ] {
         assert_eq!(refused(&Arbitrary(given)), Refused::Number, "{given}");
     }
-    assert_eq!(refused(&Arbitrary("1e999")), Refused::NonFinite);
+    assert_eq!(refused(&Arbitrary("1e999")), Refused::Number);
 }
 
 #[test]
@@ -282,7 +305,7 @@ fn errors_name_the_type_and_not_the_content() {
             Err(serde::ser::Error::custom("cannot write `my salary`"))
         }
     }
-    let error = to_string(&Quoting).unwrap_err();
+    let error = CanonicalJson::of(&Quoting).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(error.to_string().contains("Quoting"), "{error}");
     assert!(!format!("{error} {error:?}").contains("salary"));
