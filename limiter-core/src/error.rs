@@ -31,12 +31,21 @@ pub enum ErrorKind {
     Unsupported,
     /// The key holds a value of another type. It is never overwritten.
     Foreign,
-    /// The operation id was used before for a different group.
+    /// An id was used before for something else, or what is there is not this policy's: a live state of another
+    /// algorithm, or one that a newer version wrote.
     Conflict,
     /// The reservation or lease named by its id is gone.
     Expired,
+    /// The reservation, lease or receipt was issued by another store: only that one can settle it or give it
+    /// back.
+    Misdirected,
     /// The store's bounded table is full and its policy refuses new keys.
     Capacity,
+    /// This process is saturated: it has no free connection, or a queue of its own is full. Says nothing of the
+    /// server.
+    Saturated,
+    /// The breaker in front of the store is open: the store was not asked.
+    BreakerOpen,
     /// No answer within the deadline.
     Timeout,
     /// The store cannot be reached, or the connection broke.
@@ -50,9 +59,16 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Whether the store is to blame, so that a policy's [`Outage`](crate::limit::Outage) rule
+    /// Whether no answer could be had, so that a policy's [`Outage`](crate::limit::Outage) rule
     /// applies. Misuse and misconfiguration never trigger it.
     pub fn is_outage(self) -> bool {
+        self.blames_the_server()
+            || matches!(self, Self::Capacity | Self::Saturated | Self::BreakerOpen)
+    }
+
+    /// Whether the error speaks against the server, and not against this process or its caller: what a breaker
+    /// counts.
+    pub fn blames_the_server(self) -> bool {
         matches!(
             self,
             Self::Timeout | Self::Connection | Self::Unauthorized | Self::Server | Self::Protocol
@@ -68,7 +84,10 @@ impl ErrorKind {
             Self::Foreign => "foreign",
             Self::Conflict => "conflict",
             Self::Expired => "expired",
+            Self::Misdirected => "misdirected",
             Self::Capacity => "capacity",
+            Self::Saturated => "saturated",
+            Self::BreakerOpen => "breaker_open",
             Self::Timeout => "timeout",
             Self::Connection => "connection",
             Self::Unauthorized => "unauthorized",
@@ -199,5 +218,12 @@ mod tests {
         assert_eq!(error.source().unwrap().to_string(), "late");
         assert!(error.kind().is_outage());
         assert!(!ErrorKind::Unsupported.is_outage());
+        for ours in [
+            ErrorKind::Capacity,
+            ErrorKind::Saturated,
+            ErrorKind::BreakerOpen,
+        ] {
+            assert!(ours.is_outage() && !ours.blames_the_server(), "{ours}");
+        }
     }
 }

@@ -1,19 +1,28 @@
 //! Names of counters and cached values: segments, encoded so that no two lists of plain segments
 //! share one text.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::fmt::Write as _;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
+use crate::fingerprint::Fingerprint;
+
 /// A segment whose encoded form is longer than this is replaced by its digest, so that a caller's
 /// text cannot grow a key without bound.
 const MAX_SEGMENT_BYTES: usize = 200;
 
 /// The name of one counter: segments joined by `:`.
+///
+/// **What a key must hold.** One key is one counter, so it names everything that the counter is of: the policy, and whom
+/// it limits. [`Policy::key`](crate::limit::Policy::key) puts the policy's name into it; two policies over one
+/// hand-made key share one counter and undo each other's limits. An id that a user chose is a segment of its own, never
+/// glued to another.
 ///
 /// Encoding is injective. In a segment `:`, `{`, `}`, `%` and control bytes are percent-encoded, so
 /// a user's text never changes the key's structure; an empty segment is `%-`; one whose encoded
@@ -28,8 +37,11 @@ const MAX_SEGMENT_BYTES: usize = 200;
 /// ```
 ///
 /// Clones share the text.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Arc<str>);
+#[derive(Clone)]
+pub struct Key {
+    text: Arc<str>,
+    fingerprint: Fingerprint,
+}
 
 impl Key {
     /// A key of plain segments.
@@ -51,8 +63,8 @@ impl Key {
     #[must_use]
     pub fn join(&self, segment: &str) -> Self {
         KeyBuilder {
-            text: self.0.as_ref().to_owned(),
-            tagged: self.0.contains('{'),
+            text: self.text.as_ref().to_owned(),
+            tagged: self.text.contains('{'),
         }
         .segment(segment)
         .build()
@@ -60,19 +72,52 @@ impl Key {
 
     /// The encoded text, without the store's prefix.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// What tells the key from others in this process, made once with the key: a table that is asked for it need
+    /// not hash the text again.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint && self.text == other.text
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.fingerprint.hash(state);
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By the text.
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({})", self.0)
+        write!(f, "Key({})", self.text)
     }
 }
 
@@ -132,7 +177,10 @@ impl KeyBuilder {
 
     /// The key.
     pub fn build(self) -> Key {
-        Key(self.text.into())
+        Key {
+            fingerprint: Fingerprint::of(&self.text),
+            text: self.text.into(),
+        }
     }
 
     fn separate(&mut self) {

@@ -21,21 +21,24 @@
 //! use limiter_core::clock::{Clock, SystemClock};
 //! use limiter_core::limit::algorithm::State;
 //! use limiter_core::limit::{
-//!     Capabilities, Group, LimitStore, Limiter, MapStates, Observed, Period, Policy, Quota, apply_group,
+//!     Capabilities, Group, Issuer, LimitStore, Limiter, MapStates, Observed, Period, Policy, Quota, apply_group,
 //! };
-//! use limiter_core::{Error, Health, Key};
+//! use limiter_core::{Error, Health};
 //!
-//! #[derive(Debug, Default)]
-//! struct MapStore(Mutex<HashMap<String, State>>);
+//! #[derive(Debug)]
+//! struct MapStore(Mutex<HashMap<String, State>>, Issuer);
 //!
 //! #[async_trait::async_trait]
 //! impl LimitStore for MapStore {
 //!     fn capabilities(&self) -> Capabilities {
 //!         Capabilities::ALL
 //!     }
+//!     fn is_issuer(&self, issuer: Issuer) -> bool {
+//!         issuer == self.1
+//!     }
 //!     fn try_apply_now(&self, group: &Group<'_>, observed: &mut [Observed]) -> Option<Result<(), Error>> {
 //!         let mut map = self.0.lock().unwrap();
-//!         Some(apply_group(group, &mut MapStates::new(group, &mut map), SystemClock.now(), observed))
+//!         Some(apply_group(group, &mut MapStates::new(group, &mut map, self.1), SystemClock.now(), observed))
 //!     }
 //!     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
 //!         self.try_apply_now(group, observed).expect("always answers")
@@ -46,9 +49,10 @@
 //! }
 //!
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-//! let limiter = Limiter::new(MapStore::default());
+//! let limiter = Limiter::new(MapStore(Mutex::default(), Issuer::unique()));
 //! let policy = Policy::new("cover-letter", Quota::fixed_window(2, Period::HOUR)?)?;
-//! let key = Key::new(["ratelimit", "user", "42", "coverLetter"]);
+//! let key = policy.key(["42"]);
+//! assert_eq!(key.as_str(), "ratelimit:cover-letter:42");
 //! assert_eq!(limiter.check(&policy, &key).await.remaining, 1);
 //! assert!(limiter.check(&policy, &key).await.is_allowed());
 //! let third = limiter.check(&policy, &key).await;
@@ -67,6 +71,7 @@ pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod fingerprint;
 mod health;
 mod key;
 pub mod limit;
@@ -75,5 +80,6 @@ mod sync;
 mod testing;
 
 pub use error::{Effect, Error, ErrorKind};
+pub use fingerprint::Fingerprint;
 pub use health::Health;
 pub use key::{IdentitySecret, Key, KeyBuilder};

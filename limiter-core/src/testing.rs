@@ -9,7 +9,7 @@ use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::error::Error;
 use crate::health::Health;
 use crate::limit::algorithm::State;
-use crate::limit::{Capabilities, Group, LimitStore, MapStates, Observed, apply_group};
+use crate::limit::{Capabilities, Group, Issuer, LimitStore, MapStates, Observed, apply_group};
 use crate::sync::Mutex;
 
 /// States in a map. Clones share them.
@@ -18,6 +18,7 @@ pub(crate) struct MapStore {
     pub(crate) clock: ManualClock,
     capabilities: Capabilities,
     states: Arc<Mutex<HashMap<String, State>>>,
+    issuer: Issuer,
 }
 
 impl MapStore {
@@ -27,6 +28,7 @@ impl MapStore {
             clock: ManualClock::at(Timestamp::from_micros(1_795_219_200_123_456)),
             capabilities,
             states: Arc::default(),
+            issuer: Issuer::unique(),
         }
     }
 }
@@ -37,13 +39,17 @@ impl LimitStore for MapStore {
         self.capabilities
     }
 
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        issuer == self.issuer
+    }
+
     fn try_apply_now(
         &self,
         group: &Group<'_>,
         observed: &mut [Observed],
     ) -> Option<Result<(), Error>> {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut states = MapStates::new(group, &mut states);
+        let mut states = MapStates::new(group, &mut states, self.issuer);
         Some(apply_group(group, &mut states, self.clock.now(), observed))
     }
 

@@ -6,8 +6,8 @@ use super::{LimitHarness, act, apply, limiter, used};
 use crate::error::ErrorKind;
 use crate::key::Key;
 use crate::limit::{
-    Action, Charge, Mark, Observed, OperationId, Outcome, Period, Policy, Quota, Receipt, Step,
-    Verdict,
+    Action, Charge, Mark, Observed, OperationId, Outcome, Period, Policy, Quota, Receipt, Replay,
+    Step, Verdict,
 };
 
 const TTL: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ impl Slots<'_> {
 
     async fn release(&self, id: &str) {
         let lease = &OperationId::new(id);
-        self.act(Action::Release { lease }).await;
+        self.act(Action::Release { lease, ttl: TTL }).await;
     }
 
     async fn used(&self) -> u64 {
@@ -151,6 +151,48 @@ pub(super) async fn is_recognised_by_its_id(harness: &dyn LimitHarness) {
     }
 }
 
+/// A release ends its id: an acquisition that arrives after it takes nothing, and is no lease.
+pub(super) async fn a_release_overtakes_its_acquisition(harness: &dyn LimitHarness) {
+    let slots = Slots(harness, streams(1), key("overtaken"));
+    let lease = &OperationId::new("late");
+    let acquire = Action::Acquire {
+        lease,
+        cost: 1,
+        ttl: TTL,
+    };
+    let refused = async || {
+        let late = act(harness, &slots.1, &slots.2, acquire.clone()).await;
+        late.unwrap_err()
+    };
+    // Before it, after it was held, and again.
+    for held in [false, true] {
+        if held {
+            harness.advance(TTL).await;
+            assert!(slots.act(acquire.clone()).await.is_admitted());
+        }
+        for _ in 0..2 {
+            slots.release("late").await;
+            assert_eq!(slots.used().await, 0);
+            assert_eq!(refused().await.kind(), ErrorKind::Conflict);
+        }
+        harness.advance(TTL - MICRO).await;
+        assert_eq!(refused().await.kind(), ErrorKind::Conflict);
+        assert_eq!(slots.used().await, 0, "what is remembered is no lease");
+        let other = slots.acquire("other", 1, MICRO * 1_000).await;
+        assert!(other.is_admitted(), "and takes no place");
+        harness.advance(MICRO * 1_000).await;
+    }
+    harness.advance(TTL).await;
+    let again = slots.act(acquire.clone()).await;
+    assert_eq!(
+        (again.charged, again.replayed),
+        (1, None),
+        "forgotten in time"
+    );
+    let renewed = slots.act(acquire.clone()).await;
+    assert_eq!(renewed.replayed, Some(Replay::Held));
+}
+
 /// A stream that is also a request: both or neither.
 pub(super) async fn stands_in_groups(harness: &dyn LimitHarness) {
     let (streams, stream) = (streams(1), key("stream"));
@@ -179,6 +221,7 @@ pub(super) async fn stands_in_groups(harness: &dyn LimitHarness) {
     );
     let release = Action::Release {
         lease: &OperationId::new("a"),
+        ttl: TTL,
     };
     act(harness, &streams, &stream, release).await.unwrap();
     assert!(group("b").await.iter().all(Observed::is_admitted));
@@ -203,7 +246,7 @@ pub(super) async fn takes_no_charges(harness: &dyn LimitHarness) {
             ttl: TTL,
         },
         Action::Settle { id, actual: 1 },
-        Action::Cancel { id },
+        Action::Cancel { id, ttl: TTL },
         Action::Acquire {
             lease: id,
             cost: 0,

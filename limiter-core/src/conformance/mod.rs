@@ -32,6 +32,8 @@
 )]
 
 mod cache;
+mod contract;
+mod debit;
 mod group;
 #[cfg(test)]
 mod itself;
@@ -60,6 +62,15 @@ pub trait LimitHarness: Sync {
 
     /// Moves the store's clock forward.
     async fn advance(&self, by: Duration);
+
+    /// Whether the store's answers are degraded now: it answers in place of one that is away. A store of its own never
+    /// is.
+    fn degraded(&self) -> bool {
+        false
+    }
+
+    /// A case begins, with keys of its own: the moment to change what the store has behind it.
+    fn next_case(&self) {}
 }
 
 /// A cache store whose time the suite can move.
@@ -78,65 +89,139 @@ pub trait CacheHarness: Sync {
 /// If the store breaks its contract.
 pub async fn limits(harness: &dyn LimitHarness) {
     for case in cases() {
-        single::counts_down_to_a_denial(harness, &case).await;
-        single::a_denial_charges_nothing(harness, &case).await;
-        single::retry_after_is_exact(harness, &case).await;
-        single::reset_after_frees_everything(harness, &case).await;
-        single::costs_out_of_range_never_reach_the_state(harness, &case).await;
-        single::a_peek_changes_nothing(harness, &case).await;
-        single::a_reset_forgets(harness, &case).await;
-        single::concurrent_charges_admit_exactly_the_limit(harness, &case).await;
-        single::a_lowered_quota_keeps_the_count(harness, &case).await;
-        group::a_key_twice_adds_up(harness, &case).await;
-        group::a_peek_takes_no_part(harness, &case).await;
-        group::a_shadow_never_blocks(harness, &case).await;
+        run(
+            harness,
+            contract::an_issuer_is_asked_for_its_own(harness, &case),
+        )
+        .await;
+        run(harness, contract::versions_never_meet(harness, &case)).await;
+        run(harness, contract::an_answer_is_its_own(harness, &case)).await;
+        run(harness, single::counts_down_to_a_denial(harness, &case)).await;
+        run(harness, single::a_denial_charges_nothing(harness, &case)).await;
+        run(harness, single::retry_after_is_exact(harness, &case)).await;
+        run(
+            harness,
+            single::reset_after_frees_everything(harness, &case),
+        )
+        .await;
+        run(
+            harness,
+            single::costs_out_of_range_never_reach_the_state(harness, &case),
+        )
+        .await;
+        run(harness, single::a_peek_changes_nothing(harness, &case)).await;
+        run(harness, single::a_reset_forgets(harness, &case)).await;
+        run(
+            harness,
+            single::concurrent_charges_admit_exactly_the_limit(harness, &case),
+        )
+        .await;
+        run(
+            harness,
+            single::a_lowered_quota_keeps_the_count(harness, &case),
+        )
+        .await;
+        run(harness, group::a_key_twice_adds_up(harness, &case)).await;
+        run(harness, group::a_peek_takes_no_part(harness, &case)).await;
+        run(harness, group::a_shadow_never_blocks(harness, &case)).await;
         if harness.store().capabilities().refunds {
-            once::a_refund_gives_back_once(harness, &case).await;
-            once::a_late_refund_gives_back_nothing(harness, &case).await;
+            run(harness, once::a_refund_gives_back_once(harness, &case)).await;
+            run(
+                harness,
+                once::a_late_refund_gives_back_nothing(harness, &case),
+            )
+            .await;
         }
         if harness.store().capabilities().operation_ids {
-            once::an_operation_charges_once(harness, &case).await;
+            run(harness, once::an_operation_charges_once(harness, &case)).await;
         }
         if harness.store().capabilities().reservations {
-            reserve::settles_to_what_was_used(harness, &case).await;
-            reserve::cancels_once(harness, &case).await;
-            reserve::an_overrun_leaves_debt(harness, &case).await;
-            reserve::a_late_settlement_is_expired(harness, &case).await;
-            reserve::a_lost_reply_changes_nothing(harness, &case).await;
+            run(harness, reserve::settles_to_what_was_used(harness, &case)).await;
+            run(harness, reserve::cancels_once(harness, &case)).await;
+            run(harness, reserve::an_overrun_leaves_debt(harness, &case)).await;
+            run(
+                harness,
+                reserve::a_late_settlement_is_expired(harness, &case),
+            )
+            .await;
+            run(
+                harness,
+                reserve::a_lost_reply_changes_nothing(harness, &case),
+            )
+            .await;
+            run(
+                harness,
+                reserve::a_cancel_overtakes_its_reservation(harness, &case),
+            )
+            .await;
+            run(harness, reserve::a_replay_is_told_apart(harness, &case)).await;
         }
-        single::leases_do_not_fit(harness, &case).await;
+        if harness.store().capabilities().debits {
+            run(harness, debit::takes_what_is_free(harness, &case)).await;
+            run(
+                harness,
+                debit::keeps_the_bound_until_the_end(harness, &case),
+            )
+            .await;
+        }
+        run(harness, single::leases_do_not_fit(harness, &case)).await;
     }
     if harness.store().capabilities().leases {
-        lease::holds_at_most_the_limit(harness).await;
-        lease::runs_out_unless_renewed(harness).await;
-        lease::waits_for_the_earliest_that_are_enough(harness).await;
-        lease::is_recognised_by_its_id(harness).await;
-        lease::stands_in_groups(harness).await;
-        lease::takes_no_charges(harness).await;
+        run(harness, lease::holds_at_most_the_limit(harness)).await;
+        run(harness, lease::runs_out_unless_renewed(harness)).await;
+        run(
+            harness,
+            lease::waits_for_the_earliest_that_are_enough(harness),
+        )
+        .await;
+        run(harness, lease::is_recognised_by_its_id(harness)).await;
+        run(harness, lease::a_release_overtakes_its_acquisition(harness)).await;
+        run(harness, lease::stands_in_groups(harness)).await;
+        run(harness, lease::takes_no_charges(harness)).await;
     }
     if harness.store().capabilities().operation_ids {
-        once::a_denied_operation_is_not_remembered(harness).await;
-        once::an_operation_belongs_to_its_key(harness).await;
+        run(harness, once::a_denied_operation_is_not_remembered(harness)).await;
+        run(harness, once::an_operation_belongs_to_its_key(harness)).await;
+        run(harness, once::an_operation_that_lost_its_hold(harness)).await;
     }
+    if harness.store().capabilities().debits {
+        run(harness, debit::a_bucket_is_charged_as_of_the_end(harness)).await;
+        run(harness, debit::a_log_dates_it_at_the_end(harness)).await;
+        run(harness, debit::a_window_ends_it(harness)).await;
+        run(harness, debit::misuse_is_refused(harness)).await;
+    }
+    run(harness, contract::a_deadline_is_kept(harness)).await;
+    run(harness, contract::a_stranger_is_a_conflict(harness)).await;
+    run(harness, contract::a_window_lasts_as_it_was_opened(harness)).await;
     if harness.store().capabilities().refunds {
-        once::a_refill_is_not_given_back(harness).await;
+        run(harness, once::a_refill_is_not_given_back(harness)).await;
     }
     if harness.store().capabilities().reservations {
-        reserve::groups_are_settled_whole(harness).await;
-        reserve::a_shadow_never_fails(harness).await;
+        run(harness, reserve::groups_are_settled_whole(harness)).await;
+        run(harness, reserve::a_shadow_never_fails(harness)).await;
+        run(harness, reserve::a_named_holder_does_not_cancel(harness)).await;
     }
-    group::all_or_nothing(harness).await;
-    group::the_largest_wait_is_enough(harness).await;
-    group::misuse_is_refused(harness).await;
-    single::a_faster_quota_keeps_its_word(harness).await;
-    single::two_quotas_side_by_side_grant_nothing(harness).await;
-    single::large_quotas_are_exact(harness).await;
-    single::lacking_actions_are_refused(harness).await;
+    run(harness, group::all_or_nothing(harness)).await;
+    run(harness, group::the_largest_wait_is_enough(harness)).await;
+    run(harness, group::misuse_is_refused(harness)).await;
+    run(harness, single::a_faster_quota_keeps_its_word(harness)).await;
+    run(
+        harness,
+        single::two_quotas_side_by_side_grant_nothing(harness),
+    )
+    .await;
+    run(harness, single::large_quotas_are_exact(harness)).await;
+    run(harness, single::lacking_actions_are_refused(harness)).await;
     let health = harness.store().health().await;
     assert!(
         health.connected,
         "the store under test is healthy: {health:?}"
     );
+}
+
+async fn run(harness: &dyn LimitHarness, case: impl Future<Output = ()>) {
+    harness.next_case();
+    case.await;
 }
 
 /// Checks a cache store. Needs a tokio runtime.

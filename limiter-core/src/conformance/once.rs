@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use super::{Case, LimitHarness, act, fill, limiter, portion, used};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::key::Key;
-use crate::limit::{Action, Charge, OperationId, Period, Policy, Quota, Receipt};
+use crate::limit::{
+    Action, Charge, Charged, Group, OPERATION_TTL, Observed, OperationId, Period, Policy, Quota,
+    Receipt, Replay, Step,
+};
 
 /// I-R4.
 pub(super) async fn a_refund_gives_back_once(harness: &dyn LimitHarness, case: &Case) {
@@ -105,15 +108,87 @@ pub(super) async fn an_operation_charges_once(harness: &dyn LimitHarness, case: 
         assert_eq!(of_each, [cost, 2 * cost], "{}", case.name);
         receipts.push(charged.unwrap());
     }
-    let turned = [charges[0], charges[1].with_cost(cost)];
-    let conflict = limiter.charge_once(&id, &turned).await.unwrap_err();
+    let replays: Vec<_> = receipts.iter().map(Charged::is_replay).collect();
+    assert_eq!(replays, [false, true, true], "{}", case.name);
+    let other_cost = [charges[0], charges[1].with_cost(cost)];
+    let conflict = limiter.charge_once(&id, &other_cost).await.unwrap_err();
     assert_eq!(conflict.kind(), ErrorKind::Conflict, "{}", case.name);
+    // In another order it is the same operation, and each charge stands where it stood.
+    let turned = [charges[1], charges[0]];
+    let (decision, charged) = limiter.charge_once(&id, &turned).await.unwrap();
+    assert!(decision.is_replay(), "{}: {decision:?}", case.name);
+    receipts.push(charged.unwrap());
     // Every answer's receipt is the same one.
     for receipt in receipts {
         receipt.refund().await.unwrap();
     }
     assert_eq!(used(harness, &policy, &other).await, 0, "{}", case.name);
     assert_eq!(used(harness, &policy, &key).await, 0, "{}", case.name);
+    // What was given back is not charged again under its id, and so not admitted either.
+    for charges in [&charges, &turned] {
+        let conflict = limiter.charge_once(&id, charges).await.unwrap_err();
+        assert_eq!(conflict.kind(), ErrorKind::Conflict, "{}", case.name);
+    }
+    assert_eq!(used(harness, &policy, &key).await, 0, "{}", case.name);
+}
+
+/// An operation that holds something is not admitted again once it holds it no more.
+pub(super) async fn an_operation_that_lost_its_hold(harness: &dyn LimitHarness) {
+    let store = harness.store();
+    let capabilities = store.capabilities();
+    let ttl = Duration::from_secs(10);
+    let key = |name| Key::new(["ratelimit", "conformance", "operation-holds", name]);
+    let apply = async |steps: &[Step<'_>], id: &OperationId| {
+        let group = Group::new(steps, &capabilities)?;
+        let group = group.with_operation(id, OPERATION_TTL, &capabilities)?;
+        let mut observed = vec![Observed::default(); steps.len()];
+        store.apply(&group, &mut observed).await?;
+        Ok::<_, Error>(observed)
+    };
+    let id = &OperationId::new("the hold");
+    if capabilities.leases {
+        let streams = Policy::new("streams", Quota::concurrency(2).unwrap()).unwrap();
+        let (key, operation) = (key("lease"), OperationId::new("stream"));
+        let acquire = Action::Acquire {
+            lease: id,
+            cost: 1,
+            ttl,
+        };
+        let steps = [Step::new(&streams, &key, acquire)];
+        apply(&steps, &operation).await.unwrap();
+        let again = apply(&steps, &operation).await.unwrap();
+        assert_eq!(again[0].replayed, Some(Replay::Held));
+        harness.advance(ttl).await;
+        let gone = apply(&steps, &operation).await.unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::Expired);
+        assert_eq!(used(harness, &streams, &key).await, 0);
+    }
+    if capabilities.reservations {
+        let quota = Quota::fixed_window(9, Period::HOUR).unwrap();
+        let budget = Policy::new("budget", quota).unwrap();
+        let (key, operation) = (key("reservation"), OperationId::new("call"));
+        let reserve = Action::Reserve {
+            id,
+            estimate: 4,
+            ttl,
+        };
+        let steps = [Step::new(&budget, &key, reserve)];
+        apply(&steps, &operation).await.unwrap();
+        let again = apply(&steps, &operation).await.unwrap();
+        assert_eq!(
+            (again[0].replayed, again[0].charged),
+            (Some(Replay::Held), 4)
+        );
+        act(harness, &budget, &key, Action::Cancel { id, ttl })
+            .await
+            .unwrap();
+        let cancelled = apply(&steps, &operation).await.unwrap_err();
+        assert_eq!(cancelled.kind(), ErrorKind::Conflict);
+        harness.advance(ttl).await;
+        let gone = apply(&steps, &operation).await.unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::Expired);
+        assert_eq!(used(harness, &budget, &key).await, 0);
+    }
 }
 
 pub(super) async fn a_denied_operation_is_not_remembered(harness: &dyn LimitHarness) {

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::{Case, LimitHarness, act, apply, limiter, portion, used};
-use crate::error::ErrorKind;
+use crate::error::{Effect, ErrorKind};
 use crate::key::Key;
-use crate::limit::{Action, OperationId, Outcome, Period, Policy, Quota, Step};
+use crate::limit::{
+    Action, Charge, OperationId, Outcome, Period, Policy, Quota, Replay, Reserved, Step,
+};
 
 const TTL: Duration = Duration::from_secs(10);
 
@@ -55,7 +57,7 @@ pub(super) async fn cancels_once(harness: &dyn LimitHarness, case: &Case) {
         act(harness, &policy, &key, reserve).await.unwrap();
     }
     for _ in 0..3 {
-        let cancelled = act(harness, &policy, &key, Action::Cancel { id })
+        let cancelled = act(harness, &policy, &key, Action::Cancel { id, ttl: TTL })
             .await
             .unwrap();
         assert_eq!(
@@ -83,7 +85,10 @@ pub(super) async fn cancels_once(harness: &dyn LimitHarness, case: &Case) {
         actual: unit,
     };
     act(harness, &policy, &key, settle).await.unwrap();
-    let cancel = Action::Cancel { id: other };
+    let cancel = Action::Cancel {
+        id: other,
+        ttl: TTL,
+    };
     let conflict = act(harness, &policy, &key, cancel).await.unwrap_err();
     assert_eq!(conflict.kind(), ErrorKind::Conflict, "{}", case.name);
     assert_eq!(used(harness, &policy, &key).await, unit, "{}", case.name);
@@ -122,16 +127,11 @@ pub(super) async fn an_overrun_leaves_debt(harness: &dyn LimitHarness, case: &Ca
 pub(super) async fn a_late_settlement_is_expired(harness: &dyn LimitHarness, case: &Case) {
     let (policy, key) = (case.policy(), case.key("late-settle"));
     let id = &OperationId::new("late");
-    let actions = [Action::Settle { id, actual: 0 }, Action::Cancel { id }];
-    for action in actions.clone() {
-        let unknown = act(harness, &policy, &key, action).await.unwrap_err();
-        assert_eq!(
-            unknown.kind(),
-            ErrorKind::Expired,
-            "{}: never made",
-            case.name
-        );
-    }
+    let settle = Action::Settle { id, actual: 0 };
+    let unknown = act(harness, &policy, &key, settle.clone())
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Expired, "{}", case.name);
     let reserve = Action::Reserve {
         id,
         estimate: 1,
@@ -141,10 +141,95 @@ pub(super) async fn a_late_settlement_is_expired(harness: &dyn LimitHarness, cas
     harness.advance(TTL - Duration::from_micros(1)).await;
     act(harness, &policy, &key, reserve).await.unwrap();
     harness.advance(Duration::from_micros(1)).await;
-    for action in actions {
-        let late = act(harness, &policy, &key, action).await.unwrap_err();
-        assert_eq!(late.kind(), ErrorKind::Expired, "{}: ran out", case.name);
+    let late = act(harness, &policy, &key, settle).await.unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Expired, "{}: ran out", case.name);
+}
+
+/// A cancellation that overtakes its own reservation: what arrives after it charges nothing, for its time to live.
+pub(super) async fn a_cancel_overtakes_its_reservation(harness: &dyn LimitHarness, case: &Case) {
+    let (policy, key, unit) = (case.policy(), case.key("overtaken"), portion(case));
+    let id = &OperationId::new("overtaken");
+    let reserve = Action::Reserve {
+        id,
+        estimate: unit,
+        ttl: TTL,
+    };
+    for _ in 0..2 {
+        let cancel = Action::Cancel { id, ttl: TTL };
+        let cancelled = act(harness, &policy, &key, cancel).await.unwrap();
+        assert_eq!((cancelled.used, cancelled.charged), (0, 0), "{}", case.name);
     }
+    for wait in [Duration::ZERO, TTL - Duration::from_micros(1)] {
+        harness.advance(wait).await;
+        let late = act(harness, &policy, &key, reserve.clone())
+            .await
+            .unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Conflict, "{}: {wait:?}", case.name);
+        assert_eq!(late.effect(), Effect::No, "{}", case.name);
+        assert_eq!(used(harness, &policy, &key).await, 0, "{}", case.name);
+    }
+    harness.advance(Duration::from_micros(1)).await;
+    let held = act(harness, &policy, &key, reserve).await.unwrap();
+    assert_eq!(held.charged, unit, "{}: forgotten in time", case.name);
+}
+
+/// A retry knows that it is one, and what stands.
+pub(super) async fn a_replay_is_told_apart(harness: &dyn LimitHarness, case: &Case) {
+    let (policy, key, unit) = (case.policy(), case.key("replay"), portion(case));
+    let id = &OperationId::new("replay");
+    let reserve = || Action::Reserve {
+        id,
+        estimate: 2 * unit,
+        ttl: TTL,
+    };
+    let first = act(harness, &policy, &key, reserve()).await.unwrap();
+    assert_eq!(first.replayed, None, "{}", case.name);
+    let again = act(harness, &policy, &key, reserve()).await.unwrap();
+    assert_eq!(again.replayed, Some(Replay::Held), "{}", case.name);
+    assert_eq!(again.charged, 2 * unit, "{}", case.name);
+    let settle = || Action::Settle { id, actual: unit };
+    let settled = act(harness, &policy, &key, settle()).await.unwrap();
+    assert_eq!(settled.replayed, None, "{}", case.name);
+    let again = act(harness, &policy, &key, settle()).await.unwrap();
+    assert_eq!(again.replayed, Some(Replay::Done), "{}", case.name);
+    let late = act(harness, &policy, &key, reserve()).await.unwrap();
+    let expected = Some(Replay::Settled { actual: unit });
+    assert_eq!(
+        (late.replayed, late.charged),
+        (expected, unit),
+        "{}",
+        case.name
+    );
+}
+
+/// What a job under a name of the caller's holds, no other holder takes from under it; and once it is settled, a job that
+/// runs again is not paid for again.
+pub(super) async fn a_named_holder_does_not_cancel(harness: &dyn LimitHarness) {
+    let limiter = limiter(harness);
+    let quota = Quota::fixed_window(100, Period::HOUR).unwrap();
+    let policy = Policy::new("named", quota).unwrap();
+    let key = policy.key(["conformance"]);
+    let charges = [Charge::new(&policy, &key).with_cost(40)];
+    let reserve = async || {
+        let id = OperationId::new("job 7");
+        limiter.reserve_as(id, &charges, TTL).await.unwrap()
+    };
+    let first = reserve().await.held().unwrap();
+    let second = reserve().await.held().unwrap();
+    assert!(!first.is_replay() && second.is_replay());
+    drop(first);
+    assert_eq!(
+        used(harness, &policy, &key).await,
+        40,
+        "the second one works"
+    );
+    let settled = second.settle(&[30]).await.unwrap();
+    assert_eq!(settled.charged, [30]);
+    match reserve().await {
+        Reserved::Settled(settled) => assert_eq!(settled.charged, [30]),
+        other => panic!("the job was done and paid for, and not {other:?}"),
+    }
+    assert_eq!(used(harness, &policy, &key).await, 30);
 }
 
 /// What is asked again was not done twice.
@@ -227,7 +312,14 @@ pub(super) async fn groups_are_settled_whole(harness: &dyn LimitHarness) {
 
     let settle = [
         Step::new(&minute, &a, Action::Settle { id, actual: 100 }),
-        Step::new(&day, &b, Action::Cancel { id: second }),
+        Step::new(
+            &day,
+            &b,
+            Action::Settle {
+                id: second,
+                actual: 1,
+            },
+        ),
     ];
     let refused = apply(harness, &settle).await.unwrap_err();
     assert_eq!(

@@ -9,6 +9,7 @@ pub mod limiter;
 mod period;
 mod policy;
 mod quota;
+mod share;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -16,14 +17,16 @@ pub mod wrap;
 
 pub use algorithm::Calendar;
 pub use limiter::{
-    Acquired, Charge, Charged, Decision, GroupDecision, Lease, LeaseStatus, Limiter, LivePolicy,
-    ModelCall, ModelCallReserved, Outcome, Reservation, Reserved, Settled, TokenUsage,
+    Acquired, Charge, Charged, Decision, GIVE_BACKS, GiveBackStats, GroupDecision, Lease,
+    LeaseStatus, Limiter, LivePolicy, ModelCall, ModelCallReserved, Outcome, Reservation, Reserved,
+    Settled, TokenUsage,
 };
 pub use period::Period;
 pub use policy::{Outage, Policy, Unit};
 pub use quota::Quota;
+pub use share::Share;
 pub use store::{
-    Action, Capabilities, ChargeRecord, Group, LimitStore, MAX_HOLD, MAX_STEPS, MapStates, Mark,
-    OPERATION_TTL, Observed, OperationId, OperationRecord, Place, Receipt, Record, RecordKind,
-    Source, States, Status, Step, Verdict, apply_group,
+    Action, Capabilities, ChargeRecord, Counter, Group, Issuer, LimitStore, MAX_HOLD, MAX_LIFE,
+    MAX_STEPS, MapStates, Mark, OPERATION_TTL, Observed, OperationId, OperationRecord, Place,
+    Receipt, Record, RecordKind, Replay, Source, States, Status, Step, Verdict, apply_group,
 };

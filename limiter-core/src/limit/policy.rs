@@ -1,14 +1,14 @@
 //! A quota with a name and with what surrounds it.
 
 use std::fmt;
-use std::sync::Arc;
 
 use super::quota::Quota;
 use crate::error::{Error, ErrorKind};
+use crate::key::Key;
 
 /// What is enforced, under which name, and what happens when it cannot be.
 ///
-/// The name goes into headers, logs, metrics and problem bodies. Clones share everything.
+/// The name goes into headers, logs, metrics, problem bodies and, by [`key`](Policy::key), into the policy's keys.
 ///
 /// ```
 /// use limiter_core::limit::{Outage, Period, Policy, Quota};
@@ -17,20 +17,63 @@ use crate::error::{Error, ErrorKind};
 ///     .with_scope("api")?
 ///     .with_outage(Outage::Allow);
 /// assert_eq!(policy.name(), "cover-letter");
+/// assert_eq!(policy.key(["user", "42"]).as_str(), "ratelimit:cover-letter:user:42");
 /// # Ok::<(), limiter_core::Error>(())
 /// ```
+///
+/// **One key, one policy.** A counter is of one policy. Two policies over one key count together, and each undoes the
+/// other's limit; where their algorithms differ, the second one is refused as a
+/// [`Conflict`](crate::ErrorKind::Conflict). Keys that a policy makes hold its name, so they cannot meet.
+///
+/// **A change of the algorithm raises the [version](Policy::with_version)**, which above 1 is a part of all of the
+/// policy's keys. Other numbers of the same algorithm do not: the count goes on under them.
+///
+/// A copy shares nothing with its original: a decision that holds one makes no two threads wait for each other.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Policy(Arc<Inner>);
-
-#[derive(Clone, PartialEq, Eq)]
-struct Inner {
-    name: Box<str>,
-    scope: Box<str>,
+pub struct Policy {
+    name: Name,
+    scope: Name,
     quota: Quota,
     outage: Outage,
     shadow: bool,
     version: u32,
+    revision: u32,
     unit: Unit,
+}
+
+/// A name of 1 to 64 of `A-Z a-z 0-9 _ - .`, in place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Name {
+    text: [u8; NAME_BYTES],
+    length: u8,
+}
+
+const NAME_BYTES: usize = 64;
+
+impl Name {
+    /// Names stand unescaped in headers and metric labels.
+    fn new(what: &'static str, name: &str) -> Result<Self, Error> {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.');
+        let bytes = name.as_bytes();
+        let mut text = [0; NAME_BYTES];
+        match (u8::try_from(bytes.len()), text.get_mut(..bytes.len())) {
+            (Ok(length @ 1..), Some(place)) if bytes.iter().all(|byte| allowed(*byte)) => {
+                place.copy_from_slice(bytes);
+                Ok(Self { text, length })
+            }
+            _ => Err(Error::new(
+                ErrorKind::InvalidInput,
+                "policy",
+                format!("{what} {name:?} must be 1 to 64 of A-Z a-z 0-9 _ - ."),
+            )),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        // It was made of ASCII.
+        let text = self.text.get(..self.length.into()).unwrap_or_default();
+        std::str::from_utf8(text).unwrap_or_default()
+    }
 }
 
 /// What a quota counts, for headers and for [`ModelCall`](super::ModelCall).
@@ -66,21 +109,33 @@ pub enum Outage {
 }
 
 impl Policy {
-    /// An enforced policy of scope `default` that denies in an outage.
+    /// An enforced policy of scope `default` and version 1 that denies in an outage.
     ///
     /// # Errors
     /// `InvalidInput` unless the name is 1 to 64 of `A-Z a-z 0-9 _ - .`.
     pub fn new(name: &str, quota: Quota) -> Result<Self, Error> {
-        check_name("policy name", name)?;
-        Ok(Self(Arc::new(Inner {
-            name: name.into(),
-            scope: "default".into(),
+        Ok(Self {
+            name: Name::new("policy name", name)?,
+            scope: Name::new("policy scope", "default")?,
             quota,
             outage: Outage::default(),
             shadow: false,
-            version: 1,
+            version: FIRST_VERSION,
+            revision: 0,
             unit: Unit::default(),
-        })))
+        })
+    }
+
+    /// The key of whom the policy limits, which no other policy's key equals: `ratelimit:{name}:{part}:...` (A5).
+    ///
+    /// The parts say whom: `policy.key([user])`, `policy.key([tenant, route])`. Without one, everybody shares a
+    /// counter.
+    pub fn key<S: AsRef<str>>(&self, parts: impl IntoIterator<Item = S>) -> Key {
+        let key = Key::builder().segment("ratelimit").segment(self.name());
+        let key = parts
+            .into_iter()
+            .fold(key, |key, part| key.segment(part.as_ref()));
+        key.build()
     }
 
     /// The same policy in another scope (`api`, `admin`, `webhook`): what metrics group by.
@@ -88,107 +143,138 @@ impl Policy {
     /// # Errors
     /// `InvalidInput` unless the scope is 1 to 64 of `A-Z a-z 0-9 _ - .`.
     pub fn with_scope(self, scope: &str) -> Result<Self, Error> {
-        check_name("policy scope", scope)?;
-        Ok(self.with(|inner| inner.scope = scope.into()))
+        let scope = Name::new("policy scope", scope)?;
+        Ok(Self { scope, ..self })
     }
 
     /// The same policy with another rule for outages.
     #[must_use]
     pub fn with_outage(self, outage: Outage) -> Self {
-        self.with(|inner| inner.outage = outage)
+        Self { outage, ..self }
     }
 
     /// The same policy, counting and reporting but never blocking, if `shadow`.
     #[must_use]
     pub fn with_shadow(self, shadow: bool) -> Self {
-        self.with(|inner| inner.shadow = shadow)
+        Self { shadow, ..self }
     }
 
-    /// The same policy with another quota.
+    /// The same policy with another quota. If its algorithm is another one, raise the version too.
     #[must_use]
     pub fn with_quota(self, quota: Quota) -> Self {
-        self.with(|inner| inner.quota = quota)
+        Self { quota, ..self }
     }
 
-    /// The same policy with another version. A changed quota needs a higher one, so that what
-    /// instances remember of the old one is dropped.
+    /// The same policy with another version; 1 is the first, and 0 counts as 1.
+    ///
+    /// A version above the first is a part of all of the policy's keys, hand-made ones too (`...:%v2`), so policies of
+    /// different versions never meet: not in a rolling deploy, and not after a rollback. That costs at most one extra
+    /// capacity a key. Raise it when the algorithm changes.
     #[must_use]
     pub fn with_version(self, version: u32) -> Self {
-        self.with(|inner| inner.version = version)
+        Self {
+            version: version.max(FIRST_VERSION),
+            ..self
+        }
+    }
+
+    /// The same policy with another revision: which of several quotas under one name and version it is. What instances
+    /// remember of another revision (a denial) is dropped. No part of keys.
+    #[must_use]
+    pub fn with_revision(self, revision: u32) -> Self {
+        Self { revision, ..self }
     }
 
     /// The same policy, counting in another unit.
     #[must_use]
     pub fn with_unit(self, unit: Unit) -> Self {
-        self.with(|inner| inner.unit = unit)
+        Self { unit, ..self }
+    }
+
+    /// This policy as `next`, which takes its place.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the name is another one, or the algorithm without a higher version: what was counted under one
+    /// algorithm cannot go on under another.
+    pub fn replaced_by(&self, next: Self) -> Result<Self, Error> {
+        let refused = |message: String| Err(Error::new(ErrorKind::InvalidInput, "policy", message));
+        if self.name != next.name {
+            return refused(format!(
+                "policy {} cannot become policy {}; keep the name",
+                self.name(),
+                next.name()
+            ));
+        }
+        if self.quota.algorithm() != next.quota.algorithm() && next.version <= self.version {
+            return refused(format!(
+                "policy {} changes from {} to {} under version {}; raise the version above {}, so that old and new counters do not meet",
+                self.name(),
+                self.quota.algorithm(),
+                next.quota.algorithm(),
+                next.version,
+                self.version
+            ));
+        }
+        Ok(next)
     }
 
     /// The name.
     pub fn name(&self) -> &str {
-        &self.0.name
+        self.name.as_str()
     }
 
     /// The scope.
     pub fn scope(&self) -> &str {
-        &self.0.scope
+        self.scope.as_str()
     }
 
     /// The quota.
     pub fn quota(&self) -> &Quota {
-        &self.0.quota
+        &self.quota
     }
 
     /// The rule for outages.
     pub fn outage(&self) -> Outage {
-        self.0.outage
+        self.outage
     }
 
     /// Whether the policy only watches.
     pub fn is_shadow(&self) -> bool {
-        self.0.shadow
+        self.shadow
     }
 
-    /// The version.
+    /// The version, at least 1.
     pub fn version(&self) -> u32 {
-        self.0.version
+        self.version
+    }
+
+    /// The revision, 0 at first.
+    pub fn revision(&self) -> u32 {
+        self.revision
     }
 
     /// What the quota counts.
     pub fn unit(&self) -> Unit {
-        self.0.unit
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
-        change(Arc::make_mut(&mut self.0));
-        self
+        self.unit
     }
 }
+
+/// The version that is no part of keys.
+const FIRST_VERSION: u32 = 1;
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Policy")
-            .field("name", &self.0.name)
-            .field("scope", &self.0.scope)
-            .field("quota", &self.0.quota)
-            .field("outage", &self.0.outage)
-            .field("shadow", &self.0.shadow)
-            .field("version", &self.0.version)
-            .field("unit", &self.0.unit)
+            .field("name", &self.name())
+            .field("scope", &self.scope())
+            .field("quota", &self.quota)
+            .field("outage", &self.outage)
+            .field("shadow", &self.shadow)
+            .field("version", &self.version)
+            .field("revision", &self.revision)
+            .field("unit", &self.unit)
             .finish()
     }
-}
-
-/// Names stand unescaped in headers and metric labels.
-fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            "policy",
-            format!("{what} {name:?} must be 1 to 64 of A-Z a-z 0-9 _ - ."),
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -205,5 +291,38 @@ mod tests {
         }
         let policy = Policy::new("ok", quota).unwrap();
         assert!(policy.with_scope("no good").is_err());
+        let longest = "x".repeat(64);
+        assert_eq!(Policy::new(&longest, quota).unwrap().name(), longest);
+    }
+
+    /// A5, and that no two policies' keys can meet.
+    #[test]
+    fn keys_hold_the_policys_name() {
+        let quota = Quota::fixed_window(1, Period::HOUR).unwrap();
+        let policy = |name| Policy::new(name, quota).unwrap();
+        assert_eq!(policy("api").key(["42"]).as_str(), "ratelimit:api:42");
+        assert_eq!(policy("api").key(["a:b"]).as_str(), "ratelimit:api:a%3Ab");
+        assert_eq!(policy("api").key([""; 0]).as_str(), "ratelimit:api");
+        assert_ne!(policy("api").key(["b", "c"]), policy("api.b").key(["c"]));
+    }
+
+    #[test]
+    fn another_algorithm_is_another_version() {
+        let window = Policy::new("p", Quota::fixed_window(9, Period::HOUR).unwrap()).unwrap();
+        let more = window
+            .clone()
+            .with_quota(Quota::fixed_window(20, Period::DAY).unwrap());
+        assert!(window.replaced_by(more).is_ok(), "other numbers");
+        let bucket = Quota::token_bucket(9, 9, Period::HOUR).unwrap();
+        let next = window.clone().with_quota(bucket);
+        let refused = window.replaced_by(next.clone()).unwrap_err();
+        assert!(refused.message().contains("raise the version"), "{refused}");
+        assert!(window.replaced_by(next.with_version(2)).is_ok());
+        assert!(
+            window
+                .replaced_by(Policy::new("q", bucket).unwrap())
+                .is_err()
+        );
+        assert_eq!(window.with_version(0).version(), 1);
     }
 }

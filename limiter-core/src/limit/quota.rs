@@ -6,7 +6,8 @@ use super::algorithm::{
     Calendar, CalendarWindow, Concurrency, FixedWindow, SlidingLog, SlidingWindow, TokenBucket,
 };
 use super::period::Period;
-use crate::error::Error;
+use super::share::Share;
+use crate::error::{Error, ErrorKind};
 
 /// An algorithm and its numbers. A quota that exists is valid: every value and every product that
 /// its arithmetic needs stays below 2^53.
@@ -107,6 +108,34 @@ impl Quota {
             Self::SlidingLog(quota) => quota.limit(),
             Self::TokenBucket(quota) => quota.capacity(),
             Self::Concurrency(quota) => quota.limit(),
+        }
+    }
+
+    /// The quota of a share of what this one limits: capacity and refill rounded down, the same algorithm and period.
+    ///
+    /// # Errors
+    /// `InvalidInput` if less than 1 is left of the capacity or of the refill.
+    pub fn scaled(&self, share: Share) -> Result<Self, Error> {
+        let part = |what: &str, number: u64| match share.of(number) {
+            0 => Err(Error::new(
+                ErrorKind::InvalidInput,
+                "quota.scaled",
+                format!(
+                    "a share of {share} leaves nothing of the {what} of {number}; give a larger share, or a larger number over a longer period"
+                ),
+            )),
+            part => Ok(part),
+        };
+        let limit = part("limit", self.capacity())?;
+        match self {
+            Self::FixedWindow(quota) => Self::fixed_window(limit, quota.window()),
+            Self::CalendarWindow(quota) => Self::calendar_window(limit, quota.calendar()),
+            Self::SlidingWindow(quota) => Self::sliding_window(limit, quota.window()),
+            Self::SlidingLog(quota) => Self::sliding_log(limit, quota.window()),
+            Self::TokenBucket(quota) => {
+                Self::token_bucket(limit, part("refill", quota.refill())?, quota.period())
+            }
+            Self::Concurrency(_) => Self::concurrency(limit),
         }
     }
 

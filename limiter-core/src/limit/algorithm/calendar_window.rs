@@ -128,24 +128,22 @@ impl Algorithm for CalendarWindow {
     }
 
     fn view(&self, stored: Option<&FixedWindowState>, now: Timestamp) -> FixedWindowState {
-        let millis = now.as_millis();
-        match stored {
-            // One that ends in the next unit was opened there, before the clock stepped back, and stands.
-            // One that ends later was opened under a longer quota.
-            Some(state) => {
-                let next = self.calendar.end(self.calendar.end(millis)) - 1;
-                if state.expires() <= next {
-                    *state
-                } else {
-                    state.until(self.expires(millis))
-                }
-            }
-            None => FixedWindowState::opened(self.expires(millis)),
-        }
+        // A window ends when it was opened for, whatever the quota is by then.
+        let end = self.expires(now.as_millis());
+        stored.map_or_else(|| FixedWindowState::opened(end), |state| *state)
     }
 
-    fn mends(&self, stored: &FixedWindowState, view: &FixedWindowState) -> bool {
-        view.expires() < stored.expires()
+    fn mends(&self, _stored: &FixedWindowState, _view: &FixedWindowState) -> bool {
+        false
+    }
+
+    fn debitable(
+        &self,
+        view: &FixedWindowState,
+        now: Timestamp,
+        life: Duration,
+    ) -> (u64, Duration) {
+        view.debitable(self.limit, now, life)
     }
 
     fn used(&self, view: &FixedWindowState, _now: Timestamp) -> u64 {

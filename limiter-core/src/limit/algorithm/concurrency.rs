@@ -83,6 +83,11 @@ impl Algorithm for Concurrency {
         false
     }
 
+    /// Leases are taken, not debits.
+    fn debitable(&self, _view: &u64, _now: Timestamp, life: Duration) -> (u64, Duration) {
+        (0, life)
+    }
+
     fn used(&self, view: &u64, _now: Timestamp) -> u64 {
         *view
     }

@@ -67,16 +67,14 @@ impl FixedWindowState {
         self.count
     }
 
-    pub(super) fn expires(&self) -> u64 {
-        self.expires
-    }
-
-    /// The same count in a window that ends with `expires`, if it ended later.
-    pub(super) fn until(self, expires: u64) -> Self {
-        Self {
-            expires: self.expires.min(expires),
-            ..self
-        }
+    /// What is left of a limit, until the window ends.
+    pub(super) fn debitable(&self, limit: u64, now: Timestamp, life: Duration) -> (u64, Duration) {
+        let left = Duration::from_micros(
+            (self.expires + 1)
+                .saturating_mul(1_000)
+                .saturating_sub(now.as_micros()),
+        );
+        (limit.saturating_sub(self.count), life.min(left))
     }
 
     pub(super) fn wait(&self, limit: u64, now: Timestamp, cost: u64) -> Duration {
@@ -93,7 +91,7 @@ impl FixedWindowState {
         let here = |mark: Mark| mark.number.abs_diff(self.expires) <= tolerance;
         let mut mark = Mark::default();
         let amount = match change {
-            Change::Charge(cost) => {
+            Change::Charge(cost) | Change::Debit(cost, _) => {
                 self.count += cost;
                 mark = Mark {
                     at: now,
@@ -135,17 +133,22 @@ impl Algorithm for FixedWindow {
     }
 
     fn view(&self, stored: Option<&FixedWindowState>, now: Timestamp) -> FixedWindowState {
-        // A window that a longer quota opened, or that a clock that stepped back makes longer than
-        // a whole one, ends with the shorter.
+        // A window ends when it was opened for, whatever the quota is by then.
         let end = now.as_millis() + self.window_millis() - 1;
-        match stored {
-            Some(state) => state.until(end),
-            None => FixedWindowState::opened(end),
-        }
+        stored.map_or_else(|| FixedWindowState::opened(end), |state| *state)
     }
 
-    fn mends(&self, stored: &FixedWindowState, view: &FixedWindowState) -> bool {
-        view.expires < stored.expires
+    fn mends(&self, _stored: &FixedWindowState, _view: &FixedWindowState) -> bool {
+        false
+    }
+
+    fn debitable(
+        &self,
+        view: &FixedWindowState,
+        now: Timestamp,
+        life: Duration,
+    ) -> (u64, Duration) {
+        view.debitable(self.limit, now, life)
     }
 
     fn used(&self, view: &FixedWindowState, _now: Timestamp) -> u64 {

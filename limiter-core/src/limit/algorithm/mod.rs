@@ -66,6 +66,15 @@ trait Algorithm {
         cost: u64,
     ) -> Duration;
 
+    /// How much a debit of such a life may take, and how long it lives: less than asked for where the charge ends
+    /// sooner.
+    fn debitable(&self, view: &Self::View, now: Timestamp, life: Duration) -> (u64, Duration);
+
+    /// Whether a debit of such a life takes nothing even of a fresh state.
+    fn never_debits(&self, _life: Duration) -> bool {
+        false
+    }
+
     /// The view as a state, with `change` made. What could be done of the change is reported: how much
     /// was charged or given back, and where a charge stands.
     fn write(
@@ -87,6 +96,8 @@ pub(in crate::limit) enum Change {
     Keep,
     /// An admitted charge.
     Charge(u64),
+    /// An admitted charge that is dated at the end of a life.
+    Debit(u64, Duration),
     /// A charge is given back, in part or whole, as far as it still counts.
     GiveBack(Mark, u64),
     /// A charge turns out larger.
@@ -136,6 +147,27 @@ impl Changed {
             mark: Mark::default(),
         }
     }
+}
+
+/// The algorithm of a state that counts and is not the quota's: a policy that meets it is misused. Fixed and calendar
+/// windows share their state.
+pub(in crate::limit) fn stranger(
+    quota: &Quota,
+    state: Option<&State>,
+    now: Timestamp,
+) -> Option<&'static str> {
+    let state = state?;
+    let own = matches!(
+        (quota, state),
+        (
+            Quota::FixedWindow(_) | Quota::CalendarWindow(_),
+            State::FixedWindow(_)
+        ) | (Quota::SlidingWindow(_), State::SlidingWindow(_))
+            | (Quota::SlidingLog(_), State::SlidingLog(_))
+            | (Quota::TokenBucket(_), State::TokenBucket(_))
+            | (Quota::Concurrency(_), State::Concurrency(_))
+    );
+    (!own && !state.is_fresh(now)).then(|| state.algorithm())
 }
 
 /// Runs `$body` with a quota's numbers and the matching part of a state, owned or borrowed. What does not
@@ -191,6 +223,31 @@ pub fn look(quota: &Quota, state: Option<&State>, now: Timestamp, cost: u64) -> 
     })
 }
 
+/// What a debit of at most so much would take now, and its life; and what is used.
+pub(in crate::limit) fn look_debit(
+    quota: &Quota,
+    state: Option<&State>,
+    now: Timestamp,
+    at_most: u64,
+    life: Duration,
+) -> (u64, Observed) {
+    dispatch!(quota, state, now, |quota, stored, _rest, _wrap| {
+        let view = quota.view(stored, now);
+        let mut observed = observe(quota, stored, &view, now, 1);
+        let (free, life) = quota.debitable(&view, now, life);
+        let take = free.min(at_most);
+        observed.verdict = if take > 0 {
+            observed.life = life;
+            Verdict::Admit
+        } else if quota.never_debits(life) {
+            Verdict::Never
+        } else {
+            observed.verdict
+        };
+        (take, observed)
+    })
+}
+
 /// Charges `cost` if it is admitted now. Pure: gives the state to keep, which is the given one unless
 /// something was charged or had to be mended.
 pub fn charge(
@@ -233,7 +290,7 @@ pub(in crate::limit) fn change(
     dispatch!(quota, state, now, |quota, stored, rest, wrap| {
         let takes = matches!(
             change,
-            Change::Charge(_) | Change::Overrun(..) | Change::Acquire(_)
+            Change::Charge(_) | Change::Debit(..) | Change::Overrun(..) | Change::Acquire(_)
         );
         let adjusts = matches!(change, Change::GiveBack(..) | Change::Overrun(..));
         let view = quota.view(stored.as_ref(), now);

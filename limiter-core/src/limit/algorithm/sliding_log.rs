@@ -31,8 +31,10 @@ pub struct SlidingLogState {
     window: u64,
     /// The next entry's number.
     next: u64,
-    /// The newest charge's time, also after it was given back: time in the log does not go back.
+    /// When the newest charge was made, also after it was given back: time in the log does not go back.
     last: u64,
+    /// The latest date that an entry was given, which for a debit is the end of its life.
+    dated: u64,
     sum: u64,
     entries: VecDeque<Entry>,
 }
@@ -47,14 +49,16 @@ struct Entry {
 /// A log as of a moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
-    /// At least the newest entry's time: a clock that stepped back frees nothing.
+    /// At least when the newest charge was made: a clock that stepped back frees nothing.
     now: u64,
     /// How many entries have left the window.
     gone: usize,
     /// What the others cost.
     sum: u64,
-    /// The newest entry's time.
+    /// The newest entry's date.
     last: u64,
+    /// No new entry is dated before this, so that they leave in their order.
+    dated: u64,
 }
 
 impl SlidingLog {
@@ -80,7 +84,7 @@ impl SlidingLog {
 
 impl SlidingLogState {
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
-        now.as_micros() >= self.last + self.window
+        now.as_micros() >= self.dated + self.window
     }
 }
 
@@ -102,6 +106,7 @@ impl Algorithm for SlidingLog {
             gone: 0,
             sum: 0,
             last: 0,
+            dated: 0,
         };
         let Some(log) = stored else { return fresh };
         // Under a changed window, what has left either of the two is gone.
@@ -117,7 +122,12 @@ impl Algorithm for SlidingLog {
             gone,
             sum: log.sum - cost,
             last: log.entries.back().map_or(0, |entry| entry.at),
+            dated: log.entries.back().map_or(0, |entry| entry.at),
         }
+    }
+
+    fn debitable(&self, view: &View, _now: Timestamp, life: Duration) -> (u64, Duration) {
+        (self.limit.saturating_sub(view.sum), life)
     }
 
     /// Entries that go on under a window of another length.
@@ -176,15 +186,21 @@ impl Algorithm for SlidingLog {
             position.and_then(|index| Some((index, *log.entries.get(index)?)))
         };
         match change {
-            Change::Charge(cost) => {
+            Change::Charge(cost) | Change::Debit(cost, _) => {
+                let life = match change {
+                    Change::Debit(_, life) => life,
+                    _ => Duration::ZERO,
+                };
+                let made = Timestamp::from_micros(view.now);
                 let entry = Entry {
-                    at: view.now,
+                    at: made.saturating_add(life).as_micros().max(view.dated),
                     number: log.next,
                     cost,
                 };
                 log.entries.push_back(entry);
                 log.next += 1;
                 log.last = view.now;
+                log.dated = log.dated.max(entry.at);
                 log.sum += cost;
                 let mark = Mark {
                     at: Timestamp::from_micros(entry.at),

@@ -104,6 +104,20 @@ impl SlidingWindowState {
         let windows = if self.current > 0 { 2 } else { 1 };
         now.as_micros() >= self.start + windows * self.window
     }
+
+    /// Where a window of another length begins so that the counts end no earlier under it than they would have,
+    /// `windows` whole windows after the stored start.
+    fn moved_to(&self, window: u64, windows: u64, previous: bool, current: bool) -> u64 {
+        let start = self.start + windows * self.window;
+        let (end, last) = if current {
+            (start + 2 * self.window, 2)
+        } else if previous {
+            (start + self.window, 1)
+        } else {
+            return 0;
+        };
+        end.next_multiple_of(window).saturating_sub(last * window)
+    }
 }
 
 impl Algorithm for SlidingWindow {
@@ -137,15 +151,25 @@ impl Algorithm for SlidingWindow {
         };
         SlidingWindowState {
             window,
-            // Under a changed window the counts go on in the new window that holds this moment.
-            start: if state.window == window {
-                state.start.max(start)
+            start: start.max(if state.window == window {
+                state.start
             } else {
-                start
-            },
+                state.moved_to(window, windows, previous > 0, current > 0)
+            }),
             previous: previous.min(self.largest_count()),
             current: current.min(self.largest_count()),
         }
+    }
+
+    fn debitable(
+        &self,
+        view: &SlidingWindowState,
+        now: Timestamp,
+        life: Duration,
+    ) -> (u64, Duration) {
+        let end = Timestamp::from_micros(view.start + self.window.as_micros());
+        let free = self.limit.saturating_sub(self.used(view, now));
+        (free, life.min(end.saturating_since(now)))
     }
 
     /// Counts that go on under a window of another length.
@@ -190,7 +214,7 @@ impl Algorithm for SlidingWindow {
         now: Timestamp,
         change: Change,
     ) -> Written<SlidingWindowState> {
-        if let Change::Charge(cost) = change {
+        if let Change::Charge(cost) | Change::Debit(cost, _) = change {
             state.current += cost;
             let mark = Mark {
                 at: now,

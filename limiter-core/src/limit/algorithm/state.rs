@@ -26,6 +26,18 @@ pub enum State {
 }
 
 impl State {
+    /// The name of the algorithm whose state it is, for people.
+    pub(in crate::limit) fn algorithm(&self) -> &'static str {
+        match self {
+            Self::FixedWindow(_) => "fixed_window",
+            Self::SlidingWindow(_) => "sliding_window",
+            Self::SlidingLog(_) => "sliding_log",
+            Self::TokenBucket(_) => "token_bucket",
+            Self::Concurrency(_) => "concurrency",
+            Self::Record(_) => "record",
+        }
+    }
+
     /// Whether the state says no more than a missing one would, so that it can be dropped.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         match self {

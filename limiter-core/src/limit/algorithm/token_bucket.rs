@@ -145,6 +145,13 @@ impl TokenBucket {
         (debt - units * self.gain).min(state.debt)
     }
 
+    /// What a life pays off, in `1/p` tokens; more than a full bucket if it does not matter how much more.
+    fn paid_in(&self, life: Duration) -> u64 {
+        let micros = u64::try_from(life.as_micros()).unwrap_or(u64::MAX);
+        let units = micros.div_ceil(self.unit);
+        units.saturating_mul(self.gain).min(self.full() + 1)
+    }
+
     fn state(&self, debt: u64, at: u64, since: u64) -> TokenBucketState {
         TokenBucketState {
             token: self.token,
@@ -200,6 +207,22 @@ impl Algorithm for TokenBucket {
         view.debt > 0 && view.full_at != stored.full_at
     }
 
+    /// A debit is charged as of the end of its life: on what the bucket owes by now, or on what the life pays off, if
+    /// that is more. So bucket and unspent debit together never exceed what the bucket alone may admit.
+    fn debitable(
+        &self,
+        view: &TokenBucketState,
+        _now: Timestamp,
+        life: Duration,
+    ) -> (u64, Duration) {
+        let onto = view.debt.max(self.paid_in(life));
+        (self.full().saturating_sub(onto) / self.token, life)
+    }
+
+    fn never_debits(&self, life: Duration) -> bool {
+        self.paid_in(life) + self.token > self.full()
+    }
+
     fn used(&self, view: &TokenBucketState, _now: Timestamp) -> u64 {
         view.debt.div_ceil(self.token)
     }
@@ -228,8 +251,12 @@ impl Algorithm for TokenBucket {
         change: Change,
     ) -> Written<TokenBucketState> {
         match change {
-            Change::Charge(cost) => {
-                let debt = state.debt + cost * self.token;
+            Change::Charge(cost) | Change::Debit(cost, _) => {
+                let onto = match change {
+                    Change::Debit(_, life) => state.debt.max(self.paid_in(life)),
+                    _ => state.debt,
+                };
+                let debt = onto + cost * self.token;
                 let state = self.state(debt, state.at, state.since);
                 let mark = Mark {
                     at: Timestamp::from_micros(state.at),

@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::charge::Charge;
 use super::check::Limiter;
 use super::decision::GroupDecision;
-use super::deliver::{Give, What, deliver_all};
+use super::give_back::{GIVE_BACKS, Give, GiveBacks, What, deadline};
 use crate::error::Error;
+use crate::limit::algorithm::counts_until;
 use crate::limit::store::{
-    Action, LimitStore, MAX_HOLD, Mark, OPERATION_TTL, Observed, OperationId, Receipt, Step,
+    Action, LimitStore, MAX_HOLD, OPERATION_TTL, Observed, OperationId, Receipt, Step, places,
 };
 
 /// An admitted group of charges, by which it can be given back.
 #[derive(Clone, Debug)]
 pub struct Charged {
-    store: Arc<dyn LimitStore>,
+    give_backs: GiveBacks,
     gives: Vec<Give>,
+    replay: bool,
 }
 
 impl Charged {
@@ -29,44 +29,68 @@ impl Charged {
         steps: &[Step<'_>],
         observed: &[Observed],
     ) -> Self {
-        let parts = steps.iter().zip(observed).enumerate();
-        let charged = parts.filter(|(_, (_, observed))| observed.charged > 0);
-        let gives = charged.map(|(index, (step, observed))| {
-            // An operation's id may be used again when it is forgotten; this charge's may not.
-            let Mark { at, number } = observed.mark;
-            let at = at.as_micros();
-            let id = OperationId::new(format!("{}#{index}@{at}:{number}", id.as_str()));
+        Self::new(GiveBacks::new(store, GIVE_BACKS), id, steps, observed)
+    }
+
+    fn new(
+        give_backs: GiveBacks,
+        id: &OperationId,
+        steps: &[Step<'_>],
+        observed: &[Observed],
+    ) -> Self {
+        let parts = steps.iter().zip(observed).zip(places(steps));
+        let charged = parts.filter(|((_, observed), _)| observed.charged > 0);
+        let gives = charged.map(|((step, observed), place)| {
+            let ends = counts_until(step.policy.quota(), observed.mark);
             Give {
                 policy: step.policy.clone(),
-                key: step.key.clone(),
-                what: What::Refund(Receipt::new(id, observed.mark, observed.charged)),
+                key: step.key().clone(),
+                issuer: observed.issuer,
+                what: What::Refund(Receipt::new(
+                    id.charge(place),
+                    observed.mark,
+                    observed.charged,
+                )),
+                until: deadline(ends.saturating_since(observed.mark.at).min(MAX_HOLD)),
             }
         });
         Self {
-            store,
             gives: gives.collect(),
+            give_backs,
+            replay: observed.iter().any(|observed| observed.replayed.is_some()),
         }
+    }
+
+    /// Whether the charges were made by an earlier call under the same id, and not by this one.
+    pub fn is_replay(&self) -> bool {
+        self.replay
     }
 
     /// Gives the charges back, as far as they still count: a window that has ended, an entry that has
     /// left its log and a debt that was paid off have nothing to give. Applies once: again, and from a
-    /// clone, it does nothing. One that an outage keeps from being delivered is retried in the
-    /// background.
+    /// clone, it does nothing. What an outage keeps from being delivered waits in the limiter's queue, until it counts no
+    /// more.
+    ///
+    /// A charge that was made [once](Limiter::charge_once) and given back stays given back: its id is used up, and
+    /// charging again under it is a `Conflict` for as long as the refund is remembered.
     ///
     /// # Errors
-    /// What the store reports; after an outage it is being retried.
+    /// What the store reports; after an outage it is being retried, unless the error is `Saturated`.
     pub async fn refund(&self) -> Result<(), Error> {
-        // A key that was charged twice needs two groups.
+        // A key that was charged twice needs two groups, and so does another store.
         let mut groups: Vec<Vec<Give>> = Vec::new();
         for give in &self.gives {
-            let lacks_key =
-                |group: &&mut Vec<Give>| group.iter().all(|other| other.key != give.key);
-            match groups.iter_mut().find(lacks_key) {
+            let fits = |group: &&mut Vec<Give>| {
+                group
+                    .iter()
+                    .all(|other| other.key != give.key && other.issuer == give.issuer)
+            };
+            match groups.iter_mut().find(fits) {
                 Some(group) => group.push(give.clone()),
                 None => groups.push(vec![give.clone()]),
             }
         }
-        deliver_all(&self.store, groups, Instant::now() + MAX_HOLD).await
+        self.give_backs.deliver_all(groups).await
     }
 }
 
@@ -96,12 +120,14 @@ impl Limiter {
         self.charge_as(charges, None).await
     }
 
-    /// Charges a group once: asked again under the same id within [`OPERATION_TTL`] (60 s), it is
-    /// admitted and charges nothing more. That makes a retry safe after an answer that did not come. A
-    /// denied group is not remembered. The id belongs to the key of the first charge.
+    /// Charges a group once: asked again under the same id within [`OPERATION_TTL`] (60 s), in whatever order, it is
+    /// admitted and charges nothing more, and says so ([`GroupDecision::is_replay`], [`Charged::is_replay`]). That makes
+    /// a retry safe after an answer that did not come. A
+    /// denied group is not remembered. The id belongs to one of the keys, the first by their texts.
     ///
     /// # Errors
-    /// As [`try_check_all`](Self::try_check_all); `Conflict` if the id was used for other charges.
+    /// As [`try_check_all`](Self::try_check_all); `Conflict` if the id was used for other charges, or if its charges were
+    /// given back.
     pub async fn charge_once(
         &self,
         operation: &OperationId,
@@ -137,7 +163,7 @@ impl Limiter {
                 &random
             }
         };
-        let charged = Charged::of(self.store().clone(), id, &steps, &observed);
+        let charged = Charged::new(self.give_backs().clone(), id, &steps, &observed);
         Ok((decision, Some(charged)))
     }
 }

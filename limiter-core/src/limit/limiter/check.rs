@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use super::charge::Charge;
 use super::decision::{Decision, GroupDecision};
+use super::give_back::{GIVE_BACKS, GiveBackStats, GiveBacks, deadline};
 use super::queues::Queues;
 use crate::error::Error;
 use crate::health::Health;
 use crate::key::Key;
 use crate::limit::policy::Policy;
 use crate::limit::store::{Action, Group, LimitStore, Observed, OperationId, Step};
+use crate::limit::wrap::Stack;
 
 /// Asks a store for decisions. Cheap to clone; clones share the store.
 ///
@@ -20,15 +22,51 @@ use crate::limit::store::{Action, Group, LimitStore, Observed, OperationId, Step
 pub struct Limiter {
     store: Arc<dyn LimitStore>,
     queues: Arc<Queues>,
+    give_backs: GiveBacks,
+    deadline: Option<Duration>,
 }
 
 impl Limiter {
-    /// A limiter over a store.
+    /// A limiter over a store, which keeps the policies' rules for outages.
     pub fn new(store: impl LimitStore + 'static) -> Self {
+        Self::raw(Stack::new(store).build())
+    }
+
+    /// A limiter over a store as it is: nothing but what is in it keeps the policies' rules for outages. For stores that
+    /// a [`Stack`] built, and for tests that want to see every error.
+    pub fn raw(store: Arc<dyn LimitStore>) -> Self {
         Self {
-            store: Arc::new(store),
+            give_backs: GiveBacks::new(store.clone(), GIVE_BACKS),
+            store,
             queues: Arc::default(),
+            deadline: None,
         }
+    }
+
+    /// The same limiter with a deadline for each call, counted from when it is asked. What is not begun by then is not
+    /// begun: `Timeout`, with `Effect::No`. A store with a shorter deadline of its own keeps that.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self {
+            deadline: Some(deadline),
+            ..self
+        }
+    }
+
+    /// A limiter over the same store, where at most so many refunds, settlements, cancellations and releases wait while
+    /// the store is away; [`GIVE_BACKS`] unless this says otherwise. Set it before the limiter is cloned.
+    #[must_use]
+    pub fn with_give_backs(self, most: usize) -> Self {
+        Self {
+            give_backs: GiveBacks::new(self.store.clone(), most),
+            ..self
+        }
+    }
+
+    /// What became of refunds, settlements, cancellations and releases that were not delivered at once: for metrics and
+    /// alerts.
+    pub fn give_back_stats(&self) -> GiveBackStats {
+        self.give_backs.stats()
     }
 
     /// The store.
@@ -143,6 +181,10 @@ impl Limiter {
         &self.queues
     }
 
+    pub(super) fn give_backs(&self) -> &GiveBacks {
+        &self.give_backs
+    }
+
     /// Applies a group, under an operation id that is remembered for a while if there is one.
     pub(super) async fn apply(
         &self,
@@ -154,6 +196,9 @@ impl Limiter {
         let mut group = Group::new(steps, &capabilities)?;
         if let Some((id, ttl)) = operation {
             group = group.with_operation(id, ttl, &capabilities)?;
+        }
+        if let Some(after) = self.deadline {
+            group = group.with_deadline(deadline(after));
         }
         match self.store.try_apply_now(&group, observed) {
             Some(answer) => answer,
@@ -169,92 +214,5 @@ fn report<'a>(policies: impl Iterator<Item = &'a str>, error: &Error) {
         tracing::warn!(?policies, %error, "limit not checked");
     } else {
         tracing::error!(?policies, %error, "limit refused");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::ErrorKind;
-    use crate::limit::wrap::Stack;
-    use crate::limit::{Capabilities, Group, Outage, Outcome, Period, Quota, Source};
-
-    /// A store that is never there.
-    #[derive(Debug)]
-    struct Broken(ErrorKind);
-
-    #[async_trait::async_trait]
-    impl LimitStore for Broken {
-        fn capabilities(&self) -> Capabilities {
-            Capabilities::default()
-        }
-
-        fn try_apply_now(
-            &self,
-            _group: &Group<'_>,
-            _observed: &mut [Observed],
-        ) -> Option<Result<(), Error>> {
-            None
-        }
-
-        async fn apply(&self, _group: &Group<'_>, _: &mut [Observed]) -> Result<(), Error> {
-            Err(Error::new(self.0, "limit.apply", "not there"))
-        }
-
-        async fn health(&self) -> Health {
-            Health::new("broken", false, None, "not there")
-        }
-    }
-
-    fn policy(outage: Outage) -> Policy {
-        let quota = Quota::fixed_window(5, Period::HOUR).unwrap();
-        Policy::new("p", quota).unwrap().with_outage(outage)
-    }
-
-    /// C2: fail closed or open, as the policy says; misuse is neither.
-    #[tokio::test]
-    async fn outage_rules_apply_to_outages_only() {
-        let key = Key::new(["ratelimit", "a"]);
-        let down = Limiter::new(Stack::new(Broken(ErrorKind::Connection)).build());
-        let denied = down.check(&policy(Outage::Deny), &key).await;
-        let kind = ErrorKind::Connection;
-        assert_eq!(denied.outcome, Outcome::Unavailable { kind });
-        let allowed = down.check(&policy(Outage::Allow), &key).await;
-        assert!(allowed.is_allowed() && allowed.degraded);
-        assert_eq!(allowed.source, Source::Outage);
-        let never = down.check_n(&policy(Outage::Allow), &key, 6).await;
-        assert_eq!(
-            never.outcome,
-            Outcome::Never,
-            "an outage does not raise a limit"
-        );
-        assert!(down.reset(&policy(Outage::Allow), &key).await.is_err());
-        assert!(!down.is_healthy().await);
-
-        let (allow, deny) = (policy(Outage::Allow), policy(Outage::Deny));
-        let other = Key::new(["ratelimit", "b"]);
-        let mixed = [Charge::new(&allow, &key), Charge::new(&deny, &other)];
-        assert!(!down.check_all(&mixed).await.is_allowed(), "Deny wins");
-
-        let misused = Limiter::new(Stack::new(Broken(ErrorKind::Unsupported)).build());
-        let refused = misused.check(&policy(Outage::Allow), &key).await;
-        assert!(!refused.is_allowed(), "misuse is no outage");
-    }
-
-    #[tokio::test]
-    async fn a_shadow_never_blocks_and_misuse_never_admits() {
-        let broken = Limiter::new(Broken(ErrorKind::Unsupported));
-        let key = Key::new(["ratelimit", "a"]);
-        let shadow = policy(Outage::Deny).with_shadow(true);
-        let watched = broken.check(&shadow, &key).await;
-        assert!(watched.is_allowed());
-        assert!(matches!(watched.shadow, Some(Outcome::Unavailable { .. })));
-        assert!(
-            broken
-                .check_all(&[Charge::new(&shadow, &key)])
-                .await
-                .is_allowed()
-        );
-        assert!(!broken.check_all(&[]).await.is_allowed());
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::limit::policy::Policy;
-use crate::limit::store::{Observed, Source, Step, Verdict};
+use crate::limit::store::{Observed, Replay, Source, Step, Verdict};
 
 /// The answer for one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,9 @@ pub struct Decision {
     pub policy: Policy,
     /// The most that one request can be granted: the window's limit or the bucket's size.
     pub limit: u64,
+    /// Whether somebody looked at the counter. If not, `used`, `remaining` and `reset_after` are zero and say nothing;
+    /// no header is written from them.
+    pub seen: bool,
     /// How much of it is taken; after this request, if it was allowed.
     pub used: u64,
     /// How much of it is left: a request of that cost would be allowed now.
@@ -24,8 +27,12 @@ pub struct Decision {
     pub reset_after: Duration,
     /// Who answered.
     pub source: Source,
-    /// Whether the answer is worth less than the store's own: an outage rule gave it.
+    /// Whether the answer is worth less than that of the store that was asked: it was given in its place, while it was
+    /// not there.
     pub degraded: bool,
+    /// Whether the request repeats one that was answered before, and what is known of that: nothing was charged for
+    /// this one.
+    pub replayed: Option<Replay>,
     /// For a shadow policy: what it would have answered. `outcome` is then `Allowed`.
     pub shadow: Option<Outcome>,
 }
@@ -48,6 +55,8 @@ pub enum Outcome {
         /// Why.
         kind: ErrorKind,
     },
+    /// Nobody looked: another policy of the group settled the answer. Not to go on, and not in the way.
+    Unseen,
 }
 
 impl Outcome {
@@ -63,6 +72,7 @@ impl Outcome {
             Self::Denied { .. } => "denied",
             Self::Never => "never",
             Self::Unavailable { .. } => "unavailable",
+            Self::Unseen => "unseen",
         }
     }
 }
@@ -73,6 +83,7 @@ impl From<Verdict> for Outcome {
             Verdict::Admit => Self::Allowed,
             Verdict::Deny { retry_after } => Self::Denied { retry_after },
             Verdict::Never => Self::Never,
+            Verdict::Unseen => Self::Unseen,
         }
     }
 }
@@ -90,11 +101,17 @@ impl Decision {
             },
             policy: policy.clone(),
             limit,
+            seen: observed.seen,
             used: observed.used,
-            remaining: limit.saturating_sub(observed.used),
+            remaining: if observed.seen {
+                limit.saturating_sub(observed.used)
+            } else {
+                0
+            },
             reset_after: observed.reset_after,
             source: observed.source,
-            degraded: observed.source == Source::Outage,
+            degraded: observed.degraded,
+            replayed: observed.replayed,
             shadow: policy.is_shadow().then_some(verdict),
         }
     }
@@ -110,11 +127,13 @@ impl Decision {
             },
             policy: policy.clone(),
             limit: policy.quota().capacity(),
+            seen: false,
             used: 0,
             remaining: 0,
             reset_after: Duration::ZERO,
             source: Source::Outage,
             degraded: true,
+            replayed: None,
             shadow: policy.is_shadow().then_some(outcome),
         }
     }
@@ -153,9 +172,10 @@ impl GroupDecision {
             .map(|decision| decision.outcome)
             .max_by_key(|outcome| match outcome {
                 Outcome::Allowed => (0, Duration::ZERO),
-                Outcome::Denied { retry_after } => (1, *retry_after),
-                Outcome::Never => (2, Duration::ZERO),
-                Outcome::Unavailable { .. } => (3, Duration::ZERO),
+                Outcome::Unseen => (1, Duration::ZERO),
+                Outcome::Denied { retry_after } => (2, *retry_after),
+                Outcome::Never => (3, Duration::ZERO),
+                Outcome::Unavailable { .. } => (4, Duration::ZERO),
             })
             .unwrap_or(Outcome::Allowed);
         Self { outcome, decisions }
@@ -194,11 +214,23 @@ impl GroupDecision {
         self.outcome.is_allowed()
     }
 
+    /// Whether the request repeats one that was answered before: nothing was charged for this one.
+    pub fn is_replay(&self) -> bool {
+        self.decisions
+            .iter()
+            .any(|decision| decision.replayed.is_some())
+    }
+
+    /// Whether one of the answers was given in place of the store that was asked.
+    pub fn is_degraded(&self) -> bool {
+        self.decisions.iter().any(|decision| decision.degraded)
+    }
+
     /// Every policy that stood in the way, in the order asked.
     pub fn violated(&self) -> impl Iterator<Item = &Decision> {
         self.decisions
             .iter()
-            .filter(|decision| !decision.is_allowed())
+            .filter(|decision| !decision.is_allowed() && decision.outcome != Outcome::Unseen)
     }
 
     /// The enforced policy that binds most: the worst violation, else the one with the smallest
@@ -207,17 +239,20 @@ impl GroupDecision {
         let enforced = || {
             self.decisions
                 .iter()
-                .filter(|decision| decision.shadow.is_none())
+                .filter(|decision| decision.shadow.is_none() && decision.outcome != Outcome::Unseen)
         };
         enforced()
             .find(|decision| !self.is_allowed() && decision.outcome == self.outcome)
             .or_else(|| {
-                enforced().min_by(|a, b| {
+                // One that nobody looked at has no share to compare.
+                let seen = enforced().filter(|decision| decision.seen);
+                let seen = seen.min_by(|a, b| {
                     // a.remaining / a.limit against b.remaining / b.limit, without rounding.
                     let left = u128::from(a.remaining) * u128::from(b.limit);
                     let right = u128::from(b.remaining) * u128::from(a.limit);
                     left.cmp(&right)
-                })
+                });
+                seen.or_else(|| enforced().next())
             })
     }
 }

@@ -1,7 +1,7 @@
 //! Concurrency leases that renew themselves while their guard lives.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::charge::Charge;
 use super::check::Limiter;
 use super::decision::GroupDecision;
-use super::deliver::{Give, What, deliver, deliver_detached};
+use super::give_back::{Give, What};
 use crate::error::{Effect, Error, ErrorKind};
 use crate::key::Key;
 use crate::limit::policy::Policy;
-use crate::limit::store::{Action, Observed, OperationId, Step};
+use crate::limit::store::{Action, Issuer, Observed, OperationId, Step};
 use crate::sync::{AbortHandle, sleep, spawn};
 
 #[cfg(all(test, shuttle))]
@@ -79,6 +79,14 @@ struct Part {
     policy: Policy,
     key: Key,
     cost: u64,
+    /// Who keeps it: known once it was acquired.
+    issuer: OnceLock<Option<Issuer>>,
+}
+
+impl Part {
+    fn issuer(&self) -> Option<Issuer> {
+        self.issuer.get().copied().flatten()
+    }
 }
 
 impl Limiter {
@@ -133,6 +141,7 @@ impl Limiter {
                     policy: charge.policy().clone(),
                     key: charge.key().clone(),
                     cost: charge.cost(),
+                    issuer: OnceLock::new(),
                 })
                 .collect(),
             ttl,
@@ -159,6 +168,13 @@ impl Limiter {
         taken.0 = None;
         if !decision.is_allowed() {
             return Ok(Acquired::Denied(decision));
+        }
+        let concurrent = steps.iter().zip(&observed);
+        let concurrent =
+            concurrent.filter(|(step, _)| matches!(step.action, Action::Acquire { .. }));
+        for (part, (_, observed)) in holder.parts.iter().zip(concurrent) {
+            // The only one who sets it.
+            let _ = part.issuer.set(observed.issuer);
         }
         let (report, status) = watch::channel(LeaseStatus::Held);
         let renewal = spawn(renew(holder.clone(), report, asked)).abort_handle();
@@ -202,8 +218,11 @@ impl Lease {
             return Ok(());
         };
         holder.released.store(true, Ordering::SeqCst);
-        let until = Instant::now() + holder.ttl;
-        deliver(holder.limiter.store(), holder.releases(), until)
+        let releases = holder.releases();
+        holder
+            .limiter
+            .give_backs()
+            .deliver(releases)
             .await
             .map(drop)
     }
@@ -236,15 +255,20 @@ impl Holder {
             .map(|part| Give {
                 policy: part.policy.clone(),
                 key: part.key.clone(),
-                what: What::Release(self.id.clone()),
+                issuer: part.issuer(),
+                what: What::Release {
+                    lease: self.id.clone(),
+                    ttl: self.ttl,
+                },
+                until: Instant::now() + self.ttl,
             })
             .collect()
     }
 
     fn release_detached(&self) {
         self.released.store(true, Ordering::SeqCst);
-        let until = Instant::now() + self.ttl;
-        deliver_detached(self.limiter.store(), self.releases(), until);
+        let releases = self.releases();
+        self.limiter.give_backs().deliver_detached(releases);
     }
 
     /// Takes every part again; whether all are held.
@@ -270,13 +294,13 @@ impl Holder {
                 } else {
                     Action::Renew { lease, ttl }
                 };
-                Step::new(&part.policy, &part.key, action)
+                Step::new(&part.policy, &part.key, action).at(part.issuer())
             })
             .collect();
         let mut observed = vec![Observed::default(); steps.len()];
         self.limiter.apply(&steps, None, &mut observed).await?;
         let decision = GroupDecision::of(&steps, &observed);
-        if decision.decisions.iter().any(|part| part.degraded) {
+        if decision.is_degraded() {
             return Err(Error::new(
                 ErrorKind::Connection,
                 "limit.renew",

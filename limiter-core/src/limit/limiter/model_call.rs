@@ -6,7 +6,7 @@ use super::charge::Charge;
 use super::check::Limiter;
 use super::decision::GroupDecision;
 use super::reserve::{Reservation, Reserved, Settled};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::limit::policy::{Policy, Unit};
 
@@ -101,6 +101,8 @@ impl Limiter {
             })
             .collect();
         Ok(match self.reserve(&charges, ttl).await? {
+            // Under a random id nothing was settled before.
+            Reserved::Settled(_) => return Err(never_settled()),
             Reserved::Denied(decision) => ModelCallReserved::Denied(decision),
             Reserved::Held(reservation) => ModelCallReserved::Held(ModelCall {
                 reservation,
@@ -108,6 +110,14 @@ impl Limiter {
             }),
         })
     }
+}
+
+fn never_settled() -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        "limit.reserve",
+        "the store says that a new reservation was settled before",
+    )
 }
 
 /// What a call with so many tokens takes of a limit.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::check::Limiter;
 use super::decision::{Decision, Outcome};
-use super::deliver::deadline;
+use super::give_back::deadline;
 use crate::error::Error;
 use crate::key::Key;
 use crate::limit::policy::Policy;

@@ -1,6 +1,5 @@
 //! Reservations: an estimate is charged before the work, and settled to what was used after it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,28 +7,34 @@ use tokio::time::Instant;
 use super::charge::Charge;
 use super::check::Limiter;
 use super::decision::GroupDecision;
-use super::deliver::{Give, What, deadline, deliver, deliver_detached};
-use crate::error::{Error, ErrorKind};
+use super::give_back::{Give, GiveBacks, What, deadline};
+use crate::error::{Effect, Error, ErrorKind};
 use crate::key::Key;
 use crate::limit::policy::Policy;
-use crate::limit::store::{Action, LimitStore, Observed, OperationId, Step};
+use crate::limit::store::{Action, Issuer, Observed, OperationId, Replay, Step};
 
 /// The answer to [`Limiter::reserve`].
 #[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "held or not held are all there is")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "held, settled or not held are all there is"
+)]
 pub enum Reserved {
     /// The estimates are charged.
     Held(Reservation),
+    /// The reservation of this id was settled before: the work is done, and paid for. Nothing is held. Only
+    /// [`Limiter::reserve_as`] answers so.
+    Settled(Settled),
     /// Nothing was charged.
     Denied(GroupDecision),
 }
 
 impl Reserved {
-    /// The reservation, if it was admitted.
+    /// The reservation, if one is held.
     pub fn held(self) -> Option<Reservation> {
         match self {
             Self::Held(reservation) => Some(reservation),
-            Self::Denied(_) => None,
+            Self::Settled(_) | Self::Denied(_) => None,
         }
     }
 }
@@ -39,16 +44,27 @@ impl Reserved {
 /// Dropped before [`started`](Self::started), it is cancelled. Dropped after that, it stays charged: a
 /// client that disconnects must not get back what was spent. It can be settled for its time to live,
 /// then the estimate stands.
+///
+/// One under an id of the caller's ([`Limiter::reserve_as`]) is never cancelled by a drop: others may hold it too, and
+/// what one of them drops another may be working on.
 #[derive(Debug)]
 #[must_use = "dropped at once, the reservation is cancelled"]
 pub struct Reservation {
-    store: Arc<dyn LimitStore>,
+    give_backs: GiveBacks,
     id: OperationId,
-    parts: Vec<(Policy, Key)>,
+    parts: Vec<Part>,
     decision: GroupDecision,
+    ttl: Duration,
     until: Instant,
     /// What a drop does.
     on_drop: OnDrop,
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    policy: Policy,
+    key: Key,
+    issuer: Option<Issuer>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +99,7 @@ impl Limiter {
     ///         let used = call_model().await;
     ///         reservation.settle(&[used]).await?;
     ///     }
+    ///     Reserved::Settled(_) => unreachable!("a random id was never settled"),
     ///     Reserved::Denied(decision) => println!("wait {:?}", decision.outcome),
     /// }
     /// # Ok(())
@@ -98,8 +115,11 @@ impl Limiter {
     }
 
     /// As [`reserve`](Self::reserve), under an id of the caller's: asked again with the same charges, it
-    /// is the same reservation. So one whose answer did not come is not cancelled in the background, which
-    /// would take it from under the retry: ask again, and cancel what is not needed.
+    /// is the same reservation, and says so ([`Reservation::is_replay`]). Once it was settled, the answer is
+    /// [`Reserved::Settled`]: a job that runs twice spends once.
+    ///
+    /// Nothing is cancelled behind the caller's back, which would take it from under whoever else holds it: neither by a
+    /// drop, nor if the answer does not come. Ask again, and cancel what is not needed.
     ///
     /// # Errors
     /// As [`reserve`](Self::reserve); `Conflict` if the id holds another amount or was cancelled.
@@ -112,10 +132,10 @@ impl Limiter {
         self.reserve_or(OnDrop::Nothing, id, charges, ttl).await
     }
 
-    /// `unanswered` is what becomes of the reservation if nobody hears whether it was made.
+    /// `on_drop` is what becomes of the reservation if its holder is dropped, or if nobody hears whether it was made.
     async fn reserve_or(
         &self,
-        unanswered: OnDrop,
+        on_drop: OnDrop,
         id: OperationId,
         charges: &[Charge<'_>],
         ttl: Duration,
@@ -133,20 +153,25 @@ impl Limiter {
             .collect();
         // From here on a drop of this future counts as one of the reservation.
         let mut reservation = Reservation {
-            store: self.store().clone(),
+            give_backs: self.give_backs().clone(),
             id: id.clone(),
             parts: charges
                 .iter()
-                .map(|charge| (charge.policy().clone(), charge.key().clone()))
+                .map(|charge| Part {
+                    policy: charge.policy().clone(),
+                    key: charge.key().clone(),
+                    issuer: None,
+                })
                 .collect(),
             decision: GroupDecision::new(Vec::new()),
+            ttl,
             // A time to live that is too long is refused below.
             until: deadline(ttl),
-            on_drop: unanswered,
+            on_drop,
         };
         let mut observed = vec![Observed::default(); steps.len()];
         if let Err(error) = self.apply(&steps, None, &mut observed).await {
-            if error.effect() == crate::error::Effect::No {
+            if error.effect() == Effect::No {
                 reservation.on_drop = OnDrop::Nothing;
             }
             return Err(error);
@@ -156,8 +181,18 @@ impl Limiter {
             reservation.on_drop = OnDrop::Nothing;
             return Ok(Reserved::Denied(decision));
         }
+        for (part, observed) in reservation.parts.iter_mut().zip(&observed) {
+            part.issuer = observed.issuer;
+        }
+        let settled =
+            |observed: &Observed| matches!(observed.replayed, Some(Replay::Settled { .. }));
+        if observed.iter().any(settled) {
+            reservation.on_drop = OnDrop::Nothing;
+            return Ok(Reserved::Settled(Settled {
+                charged: observed.iter().map(|observed| observed.charged).collect(),
+            }));
+        }
         reservation.decision = decision;
-        reservation.on_drop = OnDrop::Cancel;
         Ok(Reserved::Held(reservation))
     }
 }
@@ -166,6 +201,12 @@ impl Reservation {
     /// Under which it can be found again with [`Limiter::reserve_as`].
     pub fn id(&self) -> &OperationId {
         &self.id
+    }
+
+    /// Whether an earlier call under the same id made the reservation, and not the one that answered with this holder:
+    /// somebody else may hold it, and work on it.
+    pub fn is_replay(&self) -> bool {
+        self.decision.is_replay()
     }
 
     /// What the charge of the estimates answered.
@@ -198,63 +239,57 @@ impl Reservation {
                 ),
             ));
         }
-        let amounts = actual.iter();
-        let gives = self
-            .parts
-            .iter()
-            .zip(amounts)
-            .map(|((policy, key), actual)| Give {
-                policy: policy.clone(),
-                key: key.clone(),
-                what: What::Settle {
-                    id: self.id.clone(),
-                    actual: *actual,
-                },
-            });
-        let result = deliver(&self.store, gives.collect(), self.until).await;
+        let gives = self.parts.iter().zip(actual).map(|(part, actual)| {
+            let (id, actual) = (self.id.clone(), *actual);
+            self.give(part, What::Settle { id, actual })
+        });
+        let result = self.give_backs.deliver(gives.collect()).await;
         match result {
             // Admitted by an outage's rule: there is nothing to settle.
-            Err(error) if error.kind() == ErrorKind::Expired && self.is_degraded() => Ok(Settled {
-                charged: vec![0; actual.len()],
-            }),
+            Err(error) if error.kind() == ErrorKind::Expired && self.decision.is_degraded() => {
+                Ok(Settled {
+                    charged: vec![0; actual.len()],
+                })
+            }
             result => Ok(Settled {
                 charged: result?.iter().map(|observed| observed.charged).collect(),
             }),
         }
     }
 
-    /// Gives the estimates back.
+    /// Gives the estimates back. After the time to live there is nothing left to give back.
     ///
     /// # Errors
-    /// `Expired` after the time to live. After an outage it is retried in the background until then.
+    /// `Conflict` if another holder of the same id has settled it. After an outage it is retried in the background until
+    /// the time to live is over.
     pub async fn cancel(mut self) -> Result<(), Error> {
         self.on_drop = OnDrop::Nothing;
-        match deliver(&self.store, self.cancels(), self.until).await {
-            Err(error) if error.kind() == ErrorKind::Expired && self.is_degraded() => Ok(()),
-            result => result.map(drop),
-        }
+        self.give_backs.deliver(self.cancels()).await.map(drop)
     }
 
     fn cancels(&self) -> Vec<Give> {
-        let parts = self.parts.iter();
-        parts
-            .map(|(policy, key)| Give {
-                policy: policy.clone(),
-                key: key.clone(),
-                what: What::Cancel(self.id.clone()),
-            })
-            .collect()
+        let parts = self.parts.iter().map(|part| {
+            let (id, ttl) = (self.id.clone(), self.ttl);
+            self.give(part, What::Cancel { id, ttl })
+        });
+        parts.collect()
     }
 
-    fn is_degraded(&self) -> bool {
-        self.decision.decisions.iter().any(|part| part.degraded)
+    fn give(&self, part: &Part, what: What) -> Give {
+        Give {
+            policy: part.policy.clone(),
+            key: part.key.clone(),
+            issuer: part.issuer,
+            what,
+            until: self.until,
+        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.on_drop == OnDrop::Cancel {
-            deliver_detached(&self.store, self.cancels(), self.until);
+            self.give_backs.deliver_detached(self.cancels());
         }
     }
 }

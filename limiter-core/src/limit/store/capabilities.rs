@@ -14,6 +14,8 @@ pub struct Capabilities {
     pub leases: bool,
     /// Recognises a retried group by its operation id.
     pub operation_ids: bool,
+    /// Debits, as of the end of a life, what is spent elsewhere.
+    pub debits: bool,
 }
 
 impl Capabilities {
@@ -23,12 +25,14 @@ impl Capabilities {
         reservations: true,
         leases: true,
         operation_ids: true,
+        debits: true,
     };
 
     /// Whether a store that can do this takes the action.
     pub fn supports(&self, action: &Action<'_>) -> bool {
         match action {
             Action::Charge { .. } | Action::Peek { .. } | Action::Reset => true,
+            Action::Debit { .. } => self.debits,
             Action::Refund { .. } => self.refunds,
             Action::Reserve { .. } | Action::Settle { .. } | Action::Cancel { .. } => {
                 self.reservations

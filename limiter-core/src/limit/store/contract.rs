@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::capabilities::Capabilities;
 use super::group::Group;
+use super::id::Issuer;
 use super::observed::Observed;
 use crate::error::Error;
 use crate::health::Health;
@@ -18,8 +19,25 @@ use crate::health::Health;
 ///   charges nothing. Concurrent groups behave as if they ran one after the other.
 /// - **Clock.** One clock for all callers of the store (Redis `TIME`; in memory a
 ///   [`Clock`](crate::clock::Clock)), read once a group. A clock that steps back grants nothing.
+/// - **Names.** A step's counter is kept under its [`Counter`](super::Counter), not under its key alone.
+/// - **Deadline.** A group may carry one ([`Group::deadline`]). What is not begun by then is not begun: `Timeout` with
+///   `Effect::No`, which a future that is dropped from outside can never say. A store with a deadline of its own keeps
+///   the earlier one.
 /// - **Errors.** An [`Error`] says whether the group took effect. `Effect::No`: nothing was charged
 ///   and asking again is safe. `Effect::Unknown`: it may have run; the store has not sent it again.
+///   The kind tells whether this process is saturated, the server is gone or a breaker is open.
+/// - **Issuer.** Each observation of a step that left something charged names who keeps it. A step that names an issuer
+///   is done there; a store that [is not](LimitStore::is_issuer) that issuer refuses the group as `Misdirected`, with
+///   `Effect::No`.
+/// - **What is not known is not told.** A step whose state was not looked at is
+///   [unseen](Observed::unseen). What is answered in place of the store that was asked is marked
+///   [`degraded`](Observed::degraded).
+/// - **Strangers.** A counter that holds a live state of another algorithm, or one that a newer version wrote, is
+///   misuse: `Conflict`, and never a fresh start. Only a reset removes it.
+/// - **What overtakes its own request.** A cancellation and a release remember an unknown id for their time to
+///   live, so that the request that arrives after them is a `Conflict` and charges nothing.
+/// - **Replays.** A request that is recognised as done before says so ([`Observed::replayed`]), with what stands. An
+///   operation whose lease has run out, or whose reservation or charge was given back, is not admitted again.
 /// - **Cancellation.** Dropping the future of [`apply`](LimitStore::apply) leaves the group either
 ///   whole or undone, never in part; which one is unknown.
 /// - **Clones** of a store share its state.
@@ -28,6 +46,9 @@ use crate::health::Health;
 pub trait LimitStore: Send + Sync + fmt::Debug {
     /// What this store can do beyond charge, peek and reset of groups. Constant.
     fn capabilities(&self) -> Capabilities;
+
+    /// Whether this store, or one behind it, is that issuer.
+    fn is_issuer(&self, issuer: Issuer) -> bool;
 
     /// Answers without I/O, or not at all: `None` means that nothing was done and that
     /// [`apply`](LimitStore::apply) has to be called.
@@ -55,6 +76,10 @@ pub trait LimitStore: Send + Sync + fmt::Debug {
 impl<S: LimitStore + ?Sized> LimitStore for Arc<S> {
     fn capabilities(&self) -> Capabilities {
         (**self).capabilities()
+    }
+
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        (**self).is_issuer(issuer)
     }
 
     fn try_apply_now(

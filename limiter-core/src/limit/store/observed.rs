@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::id::Mark;
+use super::id::{Issuer, Mark};
 use crate::clock::Timestamp;
 
 /// The state of one key after (or, where the group was denied, without) one step.
@@ -19,8 +19,19 @@ pub struct Observed {
     pub used: u64,
     /// How long until the whole capacity is free, if nothing more is charged.
     pub reset_after: Duration,
+    /// Whether somebody looked at the state. If not, `used` and `reset_after` are zero and say nothing.
+    pub seen: bool,
     /// Who answered.
     pub source: Source,
+    /// Whether the answer is worth less than that of the store that was asked: it was given in its place, while it was
+    /// not there.
+    pub degraded: bool,
+    /// Who keeps what was charged; goes back with whatever settles it or gives it back. `None` if nobody does.
+    pub issuer: Option<Issuer>,
+    /// What is known of an earlier answer to the same request; `None` if this is the first one.
+    pub replayed: Option<Replay>,
+    /// How long a debit may be spent; zero for everything else.
+    pub life: Duration,
     /// How much stands charged for this step's own charge, reservation or lease after the action: the
     /// cost of an admitted charge, what a settled reservation came to, what a refund could not give
     /// back any more. 0 where nothing was charged.
@@ -36,7 +47,12 @@ impl Observed {
             verdict,
             used,
             reset_after,
+            seen: true,
             source,
+            degraded: false,
+            issuer: None,
+            replayed: None,
+            life: Duration::ZERO,
             charged: 0,
             mark: Mark {
                 at: Timestamp::from_micros(0),
@@ -55,6 +71,37 @@ impl Observed {
         }
     }
 
+    /// The observation of a step whose state nobody looked at: what was known of another step settled the answer.
+    pub const fn unseen(source: Source) -> Self {
+        Self::blind(Verdict::Unseen, source)
+    }
+
+    /// A verdict without a look at the state: the rule of a policy, or what is remembered of a denial.
+    pub const fn blind(verdict: Verdict, source: Source) -> Self {
+        Self {
+            seen: false,
+            ..Self::new(verdict, 0, Duration::ZERO, source)
+        }
+    }
+
+    /// The same observation, marked as given in place of the store that was asked.
+    #[must_use]
+    pub const fn degrade(self) -> Self {
+        Self {
+            degraded: true,
+            ..self
+        }
+    }
+
+    /// The same observation, of a counter that `issuer` keeps.
+    #[must_use]
+    pub const fn issued_by(self, issuer: Issuer) -> Self {
+        Self {
+            issuer: Some(issuer),
+            ..self
+        }
+    }
+
     /// Whether the step could be admitted.
     pub fn is_admitted(&self) -> bool {
         self.verdict == Verdict::Admit
@@ -64,7 +111,7 @@ impl Observed {
 /// A buffer's filler until a store writes to it: nothing was asked.
 impl Default for Observed {
     fn default() -> Self {
-        Self::new(Verdict::Never, 0, Duration::ZERO, Source::Store)
+        Self::unseen(Source::Store)
     }
 }
 
@@ -72,7 +119,7 @@ impl Default for Observed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_enums,
-    reason = "admitted, later or never are all there is"
+    reason = "admitted, later, never or unknown are all there is"
 )]
 pub enum Verdict {
     /// It could.
@@ -84,6 +131,23 @@ pub enum Verdict {
     },
     /// Never: the cost is above the capacity.
     Never,
+    /// Nobody looked: something else settled the group's answer. Neither admitted nor in the way.
+    Unseen,
+}
+
+/// What is known of an earlier answer to the same request, which this one repeats. Nothing was charged for this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Replay {
+    /// The reservation or the lease is held, by the earlier request.
+    Held,
+    /// The reservation was settled.
+    Settled {
+        /// To what.
+        actual: u64,
+    },
+    /// The operation, refund, settlement or cancellation was done.
+    Done,
 }
 
 /// Who answered a step.

@@ -3,9 +3,9 @@
 
 use sha2::{Digest, Sha256};
 
+use super::counter::Counter;
 use super::id::{Mark, OperationId, half};
 use crate::clock::Timestamp;
-use crate::key::Key;
 
 /// A reservation, a refund or an operation. Counts until it expires; an expired one says nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub enum RecordKind {
     Reservation,
     /// Refund.
     Refund,
+    /// The release of a lease: its id cannot be acquired again.
+    Lease,
     /// A group under an operation id.
     Operation,
 }
@@ -82,23 +84,24 @@ impl RecordKind {
         match self {
             Self::Reservation => "reservation",
             Self::Refund => "refund",
+            Self::Lease => "lease",
             Self::Operation => "operation",
         }
     }
 
     /// The name under which a store that puts `prefix` before its keys keeps the record of `id` for
-    /// `key`: `PREFIXratelimit:%KIND:{SLOT}DIGEST`. It stands in the key's own cluster slot, since `SLOT`
-    /// is the key's hash tag, or the whole key without one; the digest is the first half of the SHA-256
-    /// of key and id. No key has such a name: encoded segments do not begin with `%r` or `%o`.
-    pub fn name(self, prefix: &str, key: &Key, id: &OperationId) -> String {
+    /// `counter`: `PREFIXratelimit:%KIND:{SLOT}DIGEST`. It stands in the counter's own cluster slot, since `SLOT`
+    /// is its hash tag, or the whole name without one; the digest is the first half of the SHA-256
+    /// of counter and id. No counter has such a name: encoded segments do not begin with `%r`, `%l` or `%o`.
+    pub fn name(self, prefix: &str, counter: Counter<'_>, id: &OperationId) -> String {
         let kind = self.as_str();
-        let text = key.as_str();
+        let text = counter.to_string();
         let tagged = text
             .split_once('{')
             .and_then(|(_, rest)| rest.split_once('}'));
         let mut digest = Sha256::new();
         digest.update((text.len() as u64).to_be_bytes());
-        digest.update(text);
+        digest.update(&text);
         digest.update(id.as_str());
         let digest = half(digest.finalize());
         match tagged {
@@ -111,12 +114,17 @@ impl RecordKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::Key;
+    use crate::limit::{Period, Policy, Quota};
 
     #[test]
     fn names_stand_in_the_slot_of_their_key() {
         let id = OperationId::new("op-1");
+        let quota = Quota::fixed_window(1, Period::HOUR).unwrap();
+        let policy = Policy::new("p", quota).unwrap();
+        let of = |key| Counter::new(&policy, key);
         let plain = Key::new(["ratelimit", "user", "42"]);
-        let name = RecordKind::Reservation.name("app:", &plain, &id);
+        let name = RecordKind::Reservation.name("app:", of(&plain), &id);
         assert!(
             name.starts_with("app:ratelimit:%reservation:{app:ratelimit:user:42}"),
             "{name}"
@@ -126,17 +134,17 @@ mod tests {
             .hash_tag("acme")
             .segment("42")
             .build();
-        let name = RecordKind::Operation.name("app:", &tagged, &id);
+        let name = RecordKind::Operation.name("app:", of(&tagged), &id);
         assert!(
             name.starts_with("app:ratelimit:%operation:{acme}"),
             "{name}"
         );
         // Another key of the tag, another id or another kind is another record.
         let names = [
-            RecordKind::Operation.name("", &tagged, &id),
-            RecordKind::Operation.name("", &tagged.join("x"), &id),
-            RecordKind::Operation.name("", &tagged, &OperationId::new("op-2")),
-            RecordKind::Refund.name("", &tagged, &id),
+            RecordKind::Operation.name("", of(&tagged), &id),
+            RecordKind::Operation.name("", of(&tagged.join("x")), &id),
+            RecordKind::Operation.name("", of(&tagged), &OperationId::new("op-2")),
+            RecordKind::Refund.name("", of(&tagged), &id),
         ];
         for (index, name) in names.iter().enumerate() {
             assert!(!names[..index].contains(name), "{name}");

@@ -63,7 +63,10 @@ fn the_table_of_actions() {
             reservations,
         ),
         (
-            Action::Cancel { id },
+            Action::Cancel {
+                id,
+                ttl: Duration::from_secs(60),
+            },
             "cancel",
             0,
             Some("r-1"),
@@ -80,7 +83,10 @@ fn the_table_of_actions() {
             leases,
         ),
         (
-            Action::Release { lease },
+            Action::Release {
+                lease,
+                ttl: Duration::from_secs(60),
+            },
             "release",
             0,
             Some("l-1"),

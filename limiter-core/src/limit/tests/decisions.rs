@@ -43,8 +43,18 @@ fn a_decision_says_what_was_observed() {
     let never = decision("p", 5, 0, Verdict::Never);
     assert_eq!((never.outcome, never.retry_after()), (Outcome::Never, None));
 
-    let outage = Observed::new(Verdict::Admit, 0, Duration::ZERO, Source::Outage);
-    assert!(Decision::new(&policy("p", 5), &outage).degraded);
+    // Degraded is a fact that a store states, whatever the source.
+    let outage = Observed::blind(Verdict::Admit, Source::Outage);
+    assert!(!Decision::new(&policy("p", 5), &outage).degraded);
+    let outage = Decision::new(&policy("p", 5), &outage.degrade());
+    assert!(outage.degraded && outage.is_allowed());
+    assert_eq!(
+        (outage.seen, outage.remaining),
+        (false, 0),
+        "nothing is made up"
+    );
+    let unseen = Decision::new(&policy("p", 5), &Observed::unseen(Source::DenialCache));
+    assert_eq!((unseen.outcome, unseen.seen), (Outcome::Unseen, false));
     let kind = ErrorKind::Timeout;
     let broken = Decision::unavailable(&policy("p", 5), &Error::new(kind, "test", "late"));
     assert_eq!(broken.outcome, Outcome::Unavailable { kind });
@@ -169,4 +179,29 @@ fn names_are_1_to_64_of_a_few_characters() {
         assert_eq!(Policy::new(name, quota).unwrap().name(), name);
     }
     assert!(Policy::new(&"x".repeat(65), quota).is_err());
+}
+
+/// What nobody looked at is neither named nor shown, and never lets a group through.
+#[test]
+fn an_unseen_part_stands_in_nobodys_way() {
+    let unseen = || Decision::new(&policy("unseen", 5), &Observed::unseen(Source::DenialCache));
+    let denied = GroupDecision::new(vec![unseen(), decision("full", 5, 5, deny(3))]);
+    assert_eq!(
+        denied.outcome,
+        Outcome::Denied {
+            retry_after: Duration::from_secs(3)
+        }
+    );
+    let names: Vec<_> = denied
+        .violated()
+        .map(|part| part.policy.name().to_owned())
+        .collect();
+    assert_eq!(names, ["full"]);
+    assert_eq!(
+        denied.binding().map(|part| part.policy.name()),
+        Some("full")
+    );
+    let odd = GroupDecision::new(vec![decision("free", 5, 1, Verdict::Admit), unseen()]);
+    assert!(!odd.is_allowed());
+    assert_eq!(odd.binding().map(|part| part.policy.name()), Some("free"));
 }

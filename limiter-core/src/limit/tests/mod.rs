@@ -7,6 +7,7 @@ mod decisions;
 mod groups;
 mod leases;
 mod log;
+mod outages;
 mod quotas;
 mod states;
 mod windows;
@@ -59,7 +60,7 @@ impl One {
         match algorithm::look(quota, self.0.as_ref(), now, cost).verdict {
             Verdict::Admit => Duration::ZERO,
             Verdict::Deny { retry_after } => retry_after,
-            Verdict::Never => panic!("{cost} never fits into {quota}"),
+            verdict => panic!("{cost} does not fit into {quota}: {verdict:?}"),
         }
     }
 

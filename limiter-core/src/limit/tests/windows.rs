@@ -84,7 +84,7 @@ fn a_calendar_window_ends_with_its_unit() {
     assert_eq!(last_but_one.wait(&quota, at(59.998), 1), seconds(0.002));
 }
 
-/// One that was opened in the next unit stands; one that ends later ends with this one.
+/// A window ends when it was opened for.
 #[test]
 fn a_calendar_window_after_a_step_back() {
     let quota = calendar(5, Calendar::Minute);
@@ -94,7 +94,7 @@ fn a_calendar_window_after_a_step_back() {
     // It ends in the first millisecond after the next unit.
     let mut later = One::default();
     later.take(&quota, at(119.999), 5);
-    assert_eq!(later.wait(&quota, at(59.0), 1), seconds(1.0));
+    assert_eq!(later.wait(&quota, at(59.0), 1), seconds(61.001));
 }
 
 /// A shorter unit by a deploy: the time that is told is the time that it takes.
@@ -105,8 +105,10 @@ fn a_shorter_calendar_window_keeps_its_word() {
     one.take(&month, at(0.0), 5);
     let denied = one.charge(&minute, at(59.0), 1);
     assert!(!denied.is_admitted());
-    assert_eq!(one.wait(&minute, at(59.0), 1), seconds(1.0));
-    assert_eq!(one.used(&minute, at(60.0)), 0);
+    // The 21st of November has ten days to its month's end.
+    let month_end = seconds(10.0 * 86_400.0);
+    assert_eq!(one.wait(&minute, at(59.0), 1), month_end - seconds(59.0));
+    assert_eq!(one.used(&minute, at(60.0)), 5);
 }
 
 /// `floor(6 * left / 60 s) + 1 + 2 <= 6` once less than 40 s are left.

@@ -13,12 +13,13 @@ use crate::limit::store::LimitStore;
 pub use observe::{Event, Observe, Observer};
 pub use outage::OutageRules;
 
-/// Stacks wrappers around a store.
+/// Stacks wrappers around a store. [`Limiter::new`](crate::limit::Limiter::new) does so without observers; with some, build
+/// the stack and give it to [`Limiter::raw`](crate::limit::Limiter::raw).
 ///
 /// ```
-/// # use limiter_core::limit::{LimitStore, wrap::Stack};
+/// # use limiter_core::limit::{LimitStore, Limiter, wrap::Stack};
 /// # fn example(backend: impl LimitStore + 'static) {
-/// let store = Stack::new(backend).build();
+/// let limiter = Limiter::raw(Stack::new(backend).build());
 /// # }
 /// ```
 #[derive(Debug)]

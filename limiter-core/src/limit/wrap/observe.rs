@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::error::Error;
 use crate::health::Health;
-use crate::limit::store::{Capabilities, Group, LimitStore, Observed};
+use crate::limit::store::{Capabilities, Group, Issuer, LimitStore, Observed};
 
 /// Sees every group that a store answered. Called on the path of the request: be quick.
 pub trait Observer: Send + Sync + fmt::Debug {
@@ -74,6 +74,10 @@ impl<S: LimitStore> Observe<S> {
 impl<S: LimitStore> LimitStore for Observe<S> {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        self.inner.is_issuer(issuer)
     }
 
     fn try_apply_now(

@@ -1,15 +1,19 @@
 //! Answers for a store that cannot, by the rule of each policy.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 
 use crate::error::{Effect, Error};
 use crate::health::Health;
 use crate::limit::policy::Outage;
-use crate::limit::store::{Action, Capabilities, Group, LimitStore, Observed, Source, Verdict};
+use crate::limit::store::{
+    Action, Capabilities, Group, Issuer, LimitStore, Observed, Source, Verdict,
+};
 
-/// A store that applies the [`Outage`] rules of the policies when the inner store is not there.
+/// A store that applies the [`Outage`] rules of the policies when the inner store gives no answer. What it answers is
+/// marked as degraded, and no number is in it.
+///
+/// What it admitted though nothing was sent to the store, nobody keeps: it is the issuer, and says that there is nothing
+/// to settle or to give back. What may have been done is settled and given back at the store.
 ///
 /// Only outages count ([`ErrorKind::is_outage`](crate::ErrorKind::is_outage)): misuse stays an
 /// error. In a group one `Deny` wins, so a group is admitted only if every enforced policy allows
@@ -18,12 +22,16 @@ use crate::limit::store::{Action, Capabilities, Group, LimitStore, Observed, Sou
 #[derive(Debug)]
 pub struct OutageRules<S> {
     inner: S,
+    issuer: Issuer,
 }
 
 impl<S: LimitStore> OutageRules<S> {
     /// Applies the rules around `inner`.
     pub fn new(inner: S) -> Self {
-        Self { inner }
+        Self {
+            inner,
+            issuer: Issuer::unique(),
+        }
     }
 
     fn answer(
@@ -54,9 +62,30 @@ impl<S: LimitStore> OutageRules<S> {
             } else {
                 Verdict::Admit
             };
-            *observed = Observed::new(verdict, 0, Duration::ZERO, Source::Outage);
+            *observed = Observed::blind(verdict, Source::Outage).degrade();
+            // A lease is renewed, and taken again, at the store when it is back.
+            let nothing_sent = error.effect() == Effect::No;
+            if nothing_sent && !matches!(step.action, Action::Acquire { .. }) {
+                *observed = observed.issued_by(self.issuer);
+            }
         }
         Ok(())
+    }
+
+    /// Answers a group that follows up on what an outage's rule admitted: there is nothing to settle or to give back.
+    fn follow_up(&self, group: &Group<'_>, observed: &mut [Observed]) -> Option<Result<(), Error>> {
+        if !group.issuers().any(|issuer| issuer == self.issuer) {
+            return None;
+        }
+        if let Err(misdirected) = group.check_issuer(|issuer| issuer == self.issuer) {
+            return Some(Err(misdirected));
+        }
+        observed.fill(
+            Observed::blind(Verdict::Admit, Source::Outage)
+                .degrade()
+                .issued_by(self.issuer),
+        );
+        Some(Ok(()))
     }
 }
 
@@ -67,16 +96,26 @@ impl<S: LimitStore> LimitStore for OutageRules<S> {
         self.inner.capabilities()
     }
 
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        issuer == self.issuer || self.inner.is_issuer(issuer)
+    }
+
     fn try_apply_now(
         &self,
         group: &Group<'_>,
         observed: &mut [Observed],
     ) -> Option<Result<(), Error>> {
+        if let Some(answer) = self.follow_up(group, observed) {
+            return Some(answer);
+        }
         let result = self.inner.try_apply_now(group, observed)?;
         Some(self.answer(group, observed, result))
     }
 
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
+        if let Some(answer) = self.follow_up(group, observed) {
+            return answer;
+        }
         let result = self.inner.apply(group, observed).await;
         self.answer(group, observed, result)
     }

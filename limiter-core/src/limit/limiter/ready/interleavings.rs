@@ -9,7 +9,7 @@ use shuttle::thread;
 use super::*;
 use crate::health::Health;
 use crate::limit::{
-    Action, Capabilities, Group, LimitStore, Observed, Period, Quota, Source, Verdict,
+    Action, Capabilities, Group, Issuer, LimitStore, Observed, Period, Quota, Source, Verdict,
 };
 use crate::sync::Mutex;
 
@@ -27,6 +27,10 @@ struct Turnstile {
 impl LimitStore for Turnstile {
     fn capabilities(&self) -> Capabilities {
         Capabilities::default()
+    }
+
+    fn is_issuer(&self, _: Issuer) -> bool {
+        false
     }
 
     fn try_apply_now(&self, _: &Group<'_>, _: &mut [Observed]) -> Option<Result<(), Error>> {

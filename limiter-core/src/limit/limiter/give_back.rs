@@ -1,0 +1,405 @@
+//! Giving back: refunds, settlements, cancellations and releases, which are asked again by their id
+//! until they are answered or count no more.
+//!
+//! What could not be delivered waits in one bounded queue for the whole limiter, each give-back once, which one task
+//! delivers when the store is back.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::error::{Error, ErrorKind};
+use crate::fingerprint::Fingerprint;
+use crate::key::Key;
+use crate::limit::policy::Policy;
+use crate::limit::store::{
+    Action, Group, Issuer, LimitStore, Observed, OperationId, Receipt, Step,
+};
+use crate::sync::Mutex;
+
+/// How many give-backs wait for a store that is away, unless [`Limiter::with_give_backs`](super::Limiter::with_give_backs)
+/// says otherwise.
+pub const GIVE_BACKS: usize = 10_000;
+
+/// How many are on their way to the store at once.
+const BATCH: usize = 32;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Thirty years, which every clock can add.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// The moment `after` from now, or as late as can be told: whoever passes `Duration::MAX` means for ever.
+pub(super) fn deadline(after: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(after).unwrap_or(now + FOR_EVER)
+}
+
+/// One thing to give back, and where.
+#[derive(Clone, Debug)]
+pub(super) struct Give {
+    pub(super) policy: Policy,
+    pub(super) key: Key,
+    pub(super) issuer: Option<Issuer>,
+    pub(super) what: What,
+    /// When it counts no more.
+    pub(super) until: Instant,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    Refund(Receipt),
+    Settle { id: OperationId, actual: u64 },
+    Cancel { id: OperationId, ttl: Duration },
+    Release { lease: OperationId, ttl: Duration },
+}
+
+impl Give {
+    fn step(&self) -> Step<'_> {
+        let action = match &self.what {
+            What::Refund(receipt) => Action::Refund { receipt },
+            What::Settle { id, actual } => Action::Settle {
+                id,
+                actual: *actual,
+            },
+            What::Cancel { id, ttl } => Action::Cancel { id, ttl: *ttl },
+            What::Release { lease, ttl } => Action::Release { lease, ttl: *ttl },
+        };
+        Step::new(&self.policy, &self.key, action).at(self.issuer)
+    }
+
+    /// The same give-back has the same name.
+    fn name(&self) -> Name {
+        let step = self.step();
+        let id = step.action.id().map_or(0, OperationId::digest);
+        (step.counter.fingerprint(), step.action.as_str(), id)
+    }
+}
+
+/// The counter, the action and the digest of its id.
+type Name = (Fingerprint, &'static str, u128);
+
+/// What became of give-backs that were not delivered at once, since the limiter was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GiveBackStats {
+    /// How many wait now.
+    pub waiting: usize,
+    /// How many were delivered in the end.
+    pub delivered: u64,
+    /// How many counted no more before the store was back.
+    pub expired: u64,
+    /// How many the store refused in the end, for a reason that waiting does not change.
+    pub refused: u64,
+    /// How many were given up at once, because too many waited already.
+    pub dropped: u64,
+}
+
+/// The give-backs of one limiter. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct GiveBacks(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn LimitStore>,
+    most: usize,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: HashMap<Name, Give>,
+    /// Whether a task delivers them.
+    delivering: bool,
+    stats: GiveBackStats,
+}
+
+impl GiveBacks {
+    pub(super) fn new(store: Arc<dyn LimitStore>, most: usize) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            most,
+            queue: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn stats(&self) -> GiveBackStats {
+        let queue = self.0.lock();
+        GiveBackStats {
+            waiting: queue.waiting.len(),
+            ..queue.stats
+        }
+    }
+
+    /// Gives back, in one group. What an outage keeps from being delivered waits in the queue.
+    ///
+    /// # Errors
+    /// What the first try met; `Saturated` if it will not be tried again, because too many wait already.
+    pub(super) async fn deliver(&self, gives: Vec<Give>) -> Result<Vec<Observed>, Error> {
+        Undelivered::new(self, gives).deliver().await
+    }
+
+    /// Gives back in several groups, each for itself.
+    ///
+    /// # Errors
+    /// As [`deliver`](Self::deliver), of one of them; the others are tried all the same.
+    pub(super) async fn deliver_all(&self, groups: Vec<Vec<Give>>) -> Result<(), Error> {
+        let groups: Vec<Undelivered> = groups
+            .into_iter()
+            .map(|gives| Undelivered::new(self, gives))
+            .collect();
+        let mut result = Ok(());
+        for group in groups {
+            result = result.and(group.deliver().await.map(drop));
+        }
+        result
+    }
+
+    /// Gives back without an answer: from a destructor.
+    pub(super) fn deliver_detached(&self, gives: Vec<Give>) {
+        drop(Undelivered::new(self, gives));
+    }
+
+    /// Lets give-backs wait for the store; how many could not, because too many wait.
+    fn wait(&self, gives: Vec<Give>) -> usize {
+        let mut queue = self.0.lock();
+        let mut dropped = 0;
+        for give in gives {
+            let name = give.name();
+            if queue.waiting.len() >= self.0.most && !queue.waiting.contains_key(&name) {
+                dropped += 1;
+            } else {
+                queue.waiting.insert(name, give);
+            }
+        }
+        queue.stats.dropped += dropped as u64;
+        if queue.delivering || queue.waiting.is_empty() {
+            return dropped;
+        }
+        match Handle::try_current() {
+            Ok(runtime) => {
+                queue.delivering = true;
+                drop(queue);
+                let delivery = Delivery(self.0.clone());
+                runtime.spawn(async move { delivery.run().await });
+            }
+            Err(_) => tracing::warn!(
+                waiting = queue.waiting.len(),
+                "nothing is given back for now: dropped outside of a tokio runtime; the next one inside delivers it"
+            ),
+        }
+        dropped
+    }
+}
+
+impl Inner {
+    #[cfg(not(all(test, shuttle)))]
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(all(test, shuttle))]
+    fn lock(&self) -> impl std::ops::DerefMut<Target = Queue> + '_ {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is still to be given back; dropped, it waits in the queue, so a caller that is dropped has still given back.
+struct Undelivered {
+    queue: GiveBacks,
+    gives: Vec<Give>,
+}
+
+impl Undelivered {
+    fn new(queue: &GiveBacks, gives: Vec<Give>) -> Self {
+        Self {
+            queue: queue.clone(),
+            gives,
+        }
+    }
+
+    async fn deliver(mut self) -> Result<Vec<Observed>, Error> {
+        let result = attempt(&self.queue.0.store, &self.gives).await;
+        let error = match result {
+            Err(error) if is_passing(&error) => error,
+            settled => {
+                self.gives.clear();
+                return settled;
+            }
+        };
+        let dropped = self.queue.wait(std::mem::take(&mut self.gives));
+        Err(if dropped > 0 {
+            full(self.queue.0.most, error)
+        } else {
+            error
+        })
+    }
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        let gives = std::mem::take(&mut self.gives);
+        if gives.is_empty() {
+            return;
+        }
+        // A store in memory needs no runtime.
+        match attempt_now(&self.queue.0.store, &gives) {
+            Some(Err(error)) if is_passing(&error) => {}
+            Some(Err(error)) => return report(&gives[0], &error),
+            Some(Ok(_)) => return,
+            None => {}
+        }
+        let policy = gives[0].policy.clone();
+        let dropped = self.queue.wait(gives);
+        if dropped > 0 {
+            tracing::error!(
+                policy = policy.name(),
+                dropped,
+                waiting = self.queue.0.most,
+                "not given back, and not tried again: too many wait for the store already"
+            );
+        }
+    }
+}
+
+/// The one task that delivers what waits. Dropped with its runtime, it leaves that to the next one.
+struct Delivery(Arc<Inner>);
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.0.lock().delivering = false;
+    }
+}
+
+impl Delivery {
+    async fn run(self) {
+        let jitter = RandomState::new();
+        let mut pause = FIRST_PAUSE;
+        let mut tries = 0_u64;
+        // The first try has just failed.
+        loop {
+            tries += 1;
+            // Between half of the pause and all of it, so that instances do not come back as one.
+            let half = pause / 2;
+            let part = u32::try_from(jitter.hash_one(tries) % 1_024).unwrap_or(0);
+            sleep(half + half * part / 1_024).await;
+            match self.deliver_once().await {
+                Some(true) => pause = FIRST_PAUSE,
+                Some(false) => pause = (2 * pause).min(LONGEST_PAUSE),
+                None => return,
+            }
+        }
+    }
+
+    /// Tries all that waits, in batches, until one is not answered; whether all were. `None` if nothing waits.
+    async fn deliver_once(&self) -> Option<bool> {
+        let waiting: Vec<Name> = {
+            let mut queue = self.0.lock();
+            if queue.waiting.is_empty() {
+                // Under the lock, so that what comes next starts a task of its own.
+                queue.delivering = false;
+                return None;
+            }
+            queue.waiting.keys().copied().collect()
+        };
+        for batch in waiting.chunks(BATCH) {
+            let mut tries = JoinSet::new();
+            for name in batch {
+                let Some(give) = self.0.lock().waiting.get(name).cloned() else {
+                    continue;
+                };
+                let (inner, name) = (self.0.clone(), *name);
+                tries.spawn(async move { inner.settle(name, give).await });
+            }
+            let mut answered = true;
+            while let Some(result) = tries.join_next().await {
+                answered &= result.unwrap_or(false);
+            }
+            if !answered {
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+}
+
+impl Inner {
+    /// Tries one give-back; whether it is settled.
+    async fn settle(&self, name: Name, give: Give) -> bool {
+        let gives = [give];
+        let result = attempt(&self.store, &gives).await;
+        let [give] = gives;
+        let mut queue = self.lock();
+        match result {
+            Ok(_) => queue.stats.delivered += 1,
+            Err(error) if is_passing(&error) && Instant::now() < give.until => return false,
+            Err(error) => {
+                if is_passing(&error) {
+                    queue.stats.expired += 1;
+                } else {
+                    queue.stats.refused += 1;
+                }
+                report(&give, &error);
+            }
+        }
+        queue.waiting.remove(&name);
+        true
+    }
+}
+
+async fn attempt(store: &Arc<dyn LimitStore>, gives: &[Give]) -> Result<Vec<Observed>, Error> {
+    if let Some(result) = attempt_now(store, gives) {
+        return result;
+    }
+    let steps: Vec<Step<'_>> = gives.iter().map(Give::step).collect();
+    let group = Group::new(&steps, &store.capabilities())?;
+    let mut observed = vec![Observed::default(); steps.len()];
+    store.apply(&group, &mut observed).await?;
+    Ok(observed)
+}
+
+fn attempt_now(
+    store: &Arc<dyn LimitStore>,
+    gives: &[Give],
+) -> Option<Result<Vec<Observed>, Error>> {
+    let steps: Vec<Step<'_>> = gives.iter().map(Give::step).collect();
+    let group = match Group::new(&steps, &store.capabilities()) {
+        Ok(group) => group,
+        Err(error) => return Some(Err(error)),
+    };
+    let mut observed = vec![Observed::default(); steps.len()];
+    let result = store.try_apply_now(&group, &mut observed)?;
+    Some(result.map(|()| observed))
+}
+
+fn is_passing(error: &Error) -> bool {
+    error.kind().is_outage()
+}
+
+fn full(most: usize, error: Error) -> Error {
+    Error::new(
+        ErrorKind::Saturated,
+        "limit.give_back",
+        format!(
+            "not given back, and not tried again: {most} give-backs wait for the store already; ask again when it is back"
+        ),
+    )
+    .with_effect(error.effect())
+    .with_source(error)
+}
+
+fn report(give: &Give, error: &Error) {
+    let policy = give.policy.name();
+    if error.kind() == ErrorKind::Expired {
+        // What is gone counts no more.
+        tracing::debug!(policy, %error, "nothing left to give back");
+    } else {
+        tracing::warn!(policy, %error, "not given back");
+    }
+}
