@@ -40,7 +40,8 @@ impl Default for MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// The most keys that count at the same time, rounded up to fill the table's shards.
+    /// The most keys that count at the same time. What is remembered of reservations, refunds, released leases and operations
+    /// takes the room of a key each.
     ///
     /// # Errors
     /// `InvalidInput` if it is 0.

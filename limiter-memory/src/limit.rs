@@ -6,13 +6,14 @@ use async_trait::async_trait;
 use limiter_core::clock::{Clock, Timestamp};
 use limiter_core::limit::algorithm::State;
 use limiter_core::limit::{
-    Action, Capabilities, Group, LimitStore, Observed, Place, Source, States, Step, apply_group,
+    Action, Capabilities, Group, Issuer, LimitStore, Observed, Place, Source, States, Step,
+    apply_group,
 };
-use limiter_core::{Error, ErrorKind, Health};
+use limiter_core::{Error, ErrorKind, Fingerprint, Health};
 
 use crate::config::{MemoryConfig, Overflow};
 use crate::sync::MutexGuard;
-use crate::table::{Fingerprint, Shard, Table};
+use crate::table::{Shard, Table, shard_of};
 
 #[cfg(all(test, shuttle))]
 mod interleavings;
@@ -21,12 +22,16 @@ mod interleavings;
 ///
 /// Answers without I/O and, for a single step under [`Overflow::Refuse`], without an allocation. At
 /// capacity it drops entries
-/// whose state equals fresh, then follows [`Overflow`]; an entry that still counts is never dropped.
+/// whose state equals fresh, then follows [`Overflow`]; an entry that still counts is never dropped. A full table is
+/// an outage to a policy: one that allows then admits the new key, uncounted and marked as degraded.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     table: Arc<Table>,
     overflow: Overflow,
     clock: Arc<dyn Clock>,
+    issuer: Issuer,
+    /// Who keeps the counters that new keys share: what was charged there is given back there.
+    shared: Issuer,
 }
 
 impl MemoryStore {
@@ -41,6 +46,8 @@ impl MemoryStore {
             table: Arc::new(Table::new(config.keys)),
             overflow: config.overflow,
             clock: config.clock.clone(),
+            issuer: Issuer::unique(),
+            shared: Issuer::unique(),
         }
     }
 
@@ -74,53 +81,47 @@ impl MemoryStore {
         step: &Step<'_>,
         observed: &mut [Observed],
     ) -> Result<(), Error> {
-        let limits = [self.table.fingerprint(step.key.as_str())];
-        let shard = limits[0].shard();
-        let mut shards = [(shard, self.table.lock(shard))];
+        let limits = [step.counter.fingerprint()];
+        let id = shard_of(limits[0]);
+        let mut shards = [(id, self.table.lock(id))];
         // Read under the lock, so that times in one shard do not run backwards.
         let now = self.clock.now();
-        let mut uncounted = 0;
-        let (_, shard) = &mut shards[0];
-        if creates(step)
-            && shard.get(limits[0]).is_none()
-            && !shard.has_room(1, self.table.shard_keys(), now)
-        {
+        let mut room = Room::new(self, &shards);
+        let mut view = View::new(self, &mut shards, &limits);
+        if creates(step) && !room.for_entry(limits[0], view.shards, now) {
             if !step.policy.is_shadow() {
-                return Err(full(self.table.shard_keys()));
+                return Err(full(self.table.capacity()));
             }
             // A shadow never blocks: without room it is looked at and not counted.
-            uncounted = 1;
+            view.uncounted = 1;
         }
-        let mut view = View {
-            shards: &mut shards,
-            limits: &limits,
-            records: &[],
-            operation: None,
-            uncounted,
-        };
-        apply_group(group, &mut view, now, observed)
+        let result = apply_group(group, &mut view, now, observed);
+        room.settle(&shards);
+        result
     }
 
     fn apply_many(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
         let steps = group.steps();
-        let named = |place: Place| {
-            let name = place.name(group)?;
-            Some(self.table.fingerprint(&name))
-        };
-        let fingerprint = |step: &Step<'_>| self.table.fingerprint(step.key.as_str());
-        let mut limits: Vec<Fingerprint> = steps.iter().map(fingerprint).collect();
+        let named = |place: Place| Some(Fingerprint::of(&place.name(group)?));
+        let mut limits: Vec<Fingerprint> = steps
+            .iter()
+            .map(|step| match step.issuer {
+                Some(issuer) if issuer == self.shared => overflow_fingerprint(step),
+                _ => step.counter.fingerprint(),
+            })
+            .collect();
         let records: Vec<Option<Fingerprint>> = (0..steps.len())
             .map(|index| named(Place::Record(index)))
             .collect();
         let operation = named(Place::Operation);
         // Shared counters live in shards of their own.
         let overflow = steps.iter().filter_map(|step| match self.overflow {
-            Overflow::Share => Some(self.table.overflow_fingerprint(step.policy)),
+            Overflow::Share => Some(overflow_fingerprint(step)),
             Overflow::Refuse => None,
         });
         let places = limits.iter().copied().chain(overflow);
         let places = places.chain(records.iter().copied().flatten());
-        let mut ids: Vec<usize> = places.chain(operation).map(Fingerprint::shard).collect();
+        let mut ids: Vec<usize> = places.chain(operation).map(shard_of).collect();
         // In one order, so that no two groups wait for each other.
         ids.sort_unstable();
         ids.dedup();
@@ -129,20 +130,35 @@ impl MemoryStore {
             .map(|id| (id, self.table.lock(id)))
             .collect();
         let now = self.clock.now();
-        let uncounted =
-            self.find_room(group, &mut shards, &mut limits, &records, operation, now)?;
-        let mut view = View {
-            shards: &mut shards,
-            limits: &limits,
-            records: &records,
+        let mut room = Room::new(self, &shards);
+        let found = self.find_room(
+            group,
+            &mut shards,
+            &mut limits,
+            &records,
             operation,
-            uncounted,
-        };
-        apply_group(group, &mut view, now, observed)
+            now,
+            &mut room,
+        );
+        let result = found.and_then(|found| {
+            let mut view = View::new(self, &mut shards, &limits);
+            view.records = &records;
+            view.operation = operation;
+            view.shared = found.shared;
+            view.uncounted = found.uncounted;
+            view.unrecorded = found.unrecorded;
+            apply_group(group, &mut view, now, observed)
+        });
+        room.settle(&shards);
+        result
     }
 
     /// Finds room for what the group may create. A key without room moves to its policy's shared
-    /// counter, if the settings say so. The steps (a bit each) that are not counted for want of room.
+    /// counter, if the settings say so.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one group under one lock"
+    )]
     fn find_room(
         &self,
         group: &Group<'_>,
@@ -151,51 +167,160 @@ impl MemoryStore {
         records: &[Option<Fingerprint>],
         operation: Option<Fingerprint>,
         now: Timestamp,
-    ) -> Result<u64, Error> {
-        let mut wanted: Vec<Fingerprint> = Vec::new();
-        let mut has_room = |place: Fingerprint| {
-            let Some((_, shard)) = shards.iter_mut().find(|(id, _)| *id == place.shard()) else {
-                return true;
-            };
-            if wanted.contains(&place) || shard.get(place).is_some() {
-                return true;
-            }
-            let same_shard = |other: &&Fingerprint| other.shard() == place.shard();
-            let new = 1 + wanted.iter().filter(same_shard).count();
-            let room = shard.has_room(new, self.table.shard_keys(), now);
-            if room {
-                wanted.push(place);
-            }
-            room
-        };
-        let mut uncounted = 0;
+        room: &mut Room<'_>,
+    ) -> Result<Found, Error> {
+        let mut found = Found::default();
+        let full = || full(self.table.capacity());
         for (index, step) in group.steps().iter().enumerate() {
-            let shadow = step.policy.is_shadow();
-            let records_it = matches!(step.action, Action::Reserve { .. } | Action::Refund { .. });
-            let record = records[index].filter(|_| records_it);
-            if record.is_some_and(|record| !has_room(record)) {
-                if !shadow {
-                    return Err(full(self.table.shard_keys()));
+            let (bit, shadow) = (1_u64 << index, step.policy.is_shadow());
+            let record = records[index];
+            // Where an earlier request of this id charged is where this one belongs.
+            let charged = record.and_then(|record| issuer_of(shards, record));
+            if step.issuer == Some(self.shared)
+                || step.issuer.is_none() && charged == Some(self.shared)
+            {
+                found.shared |= bit;
+                limits[index] = overflow_fingerprint(step);
+            }
+            let has_record = match step.action {
+                Action::Reserve { .. }
+                | Action::Refund { .. }
+                | Action::Cancel { .. }
+                | Action::Release { .. } => {
+                    record.is_none_or(|record| room.for_entry(record, shards, now))
                 }
-                uncounted |= 1 << index;
+                _ => true,
+            };
+            if !has_record {
+                match step.action {
+                    // What gives back needs no memory of it here, where no request is late.
+                    Action::Cancel { .. } | Action::Release { .. } => found.unrecorded |= bit,
+                    _ if shadow => {
+                        found.uncounted |= bit;
+                        continue;
+                    }
+                    _ => return Err(full()),
+                }
+            }
+            if found.shared & bit != 0 {
                 continue;
             }
             match self.overflow {
-                Overflow::Refuse if !creates(step) || has_room(limits[index]) => {}
-                Overflow::Refuse if shadow => uncounted |= 1 << index,
-                Overflow::Refuse => return Err(full(self.table.shard_keys())),
+                Overflow::Refuse
+                    if !creates(step) || room.for_entry(limits[index], shards, now) => {}
+                Overflow::Refuse if shadow => found.uncounted |= bit,
+                Overflow::Refuse => return Err(full()),
                 // A peek tells what a charge would meet: the shared counter, where that is.
-                Overflow::Share if step.action != Action::Reset && !has_room(limits[index]) => {
-                    limits[index] = self.table.overflow_fingerprint(step.policy);
+                Overflow::Share
+                    if step.action != Action::Reset
+                        && !step.action.follows_up()
+                        && step.issuer.is_none()
+                        && !room.for_entry(limits[index], shards, now) =>
+                {
+                    found.shared |= bit;
+                    limits[index] = overflow_fingerprint(step);
                 }
                 Overflow::Share => {}
             }
         }
-        if operation.is_some_and(|operation| !has_room(operation)) {
-            return Err(full(self.table.shard_keys()));
+        if operation.is_some_and(|operation| !room.for_entry(operation, shards, now)) {
+            return Err(full());
         }
-        Ok(uncounted)
+        Ok(found)
     }
+}
+
+/// Where the steps of a group find room, a bit for each of a group's 64 steps at most.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    /// Counted on the policy's shared counter.
+    shared: u64,
+    /// Not counted, for want of room.
+    uncounted: u64,
+    /// Done, but not remembered.
+    unrecorded: u64,
+}
+
+/// What a caller was promised of the table's room, and what its shards held before.
+struct Room<'a> {
+    table: &'a Table,
+    before: usize,
+    /// For which entries: the first one, for which nothing is allocated, and the others.
+    first: Option<Fingerprint>,
+    others: Vec<Fingerprint>,
+}
+
+impl<'a> Room<'a> {
+    fn new(store: &'a MemoryStore, shards: &[(usize, MutexGuard<'_, Shard>)]) -> Self {
+        Self {
+            table: &store.table,
+            before: held(shards),
+            first: None,
+            others: Vec::new(),
+        }
+    }
+
+    /// Whether the entry is there, or there is room for it.
+    fn for_entry(
+        &mut self,
+        entry: Fingerprint,
+        shards: &mut [(usize, MutexGuard<'_, Shard>)],
+        now: Timestamp,
+    ) -> bool {
+        let id = shard_of(entry);
+        let Some((_, shard)) = shards.iter_mut().find(|(shard, _)| *shard == id) else {
+            return true;
+        };
+        if shard.get(entry).is_some() || self.first == Some(entry) || self.others.contains(&entry) {
+            return true;
+        }
+        shard.tidy(now);
+        if !self.table.promise() {
+            let own = |(_, shard): &mut (usize, MutexGuard<'_, Shard>)| {
+                shard.sweep_for_room(self.table.capacity(), now)
+            };
+            // What goes is counted at once, so that it can be promised.
+            let gone: usize = shards.iter_mut().map(own).sum();
+            self.table.settle(gone, 0, 0);
+            self.before -= gone;
+            if gone == 0 && !self.table.sweep(now) || !self.table.promise() {
+                return false;
+            }
+        }
+        if self.first.is_none() {
+            self.first = Some(entry);
+        } else {
+            self.others.push(entry);
+        }
+        true
+    }
+
+    /// Counts what became of the promises.
+    fn settle(self, shards: &[(usize, MutexGuard<'_, Shard>)]) {
+        let promised = usize::from(self.first.is_some()) + self.others.len();
+        self.table.settle(self.before, held(shards), promised);
+    }
+}
+
+fn held(shards: &[(usize, MutexGuard<'_, Shard>)]) -> usize {
+    shards.iter().map(|(_, shard)| shard.len()).sum()
+}
+
+/// Who keeps what a record tells of.
+fn issuer_of(shards: &[(usize, MutexGuard<'_, Shard>)], record: Fingerprint) -> Option<Issuer> {
+    let id = shard_of(record);
+    let (_, shard) = shards.iter().find(|(shard, _)| *shard == id)?;
+    match shard.get(record)? {
+        State::Record(record) => record.issuer(),
+        _ => None,
+    }
+}
+
+/// The counter that new keys of a policy share. No key has it: encoded keys hold no control bytes.
+fn overflow_fingerprint(step: &Step<'_>) -> Fingerprint {
+    let (name, version) = (step.policy.name(), step.policy.version());
+    let algorithm = step.policy.quota().algorithm();
+    Fingerprint::of(&format!("\0overflow:{name}:{algorithm}:{version}"))
 }
 
 impl Default for MemoryStore {
@@ -208,6 +333,10 @@ impl Default for MemoryStore {
 impl LimitStore for MemoryStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities::ALL
+    }
+
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        issuer == self.issuer || self.overflow == Overflow::Share && issuer == self.shared
     }
 
     fn try_apply_now(
@@ -242,15 +371,35 @@ impl LimitStore for MemoryStore {
 
 /// The states of a group, in locked shards.
 struct View<'a, 'b> {
+    store: &'a MemoryStore,
     shards: &'a mut [(usize, MutexGuard<'b, Shard>)],
     limits: &'a [Fingerprint],
     records: &'a [Option<Fingerprint>],
     operation: Option<Fingerprint>,
-    /// Steps that are not counted, a bit for each of a group's 64 steps at most.
+    /// See [`Found`].
+    shared: u64,
     uncounted: u64,
+    unrecorded: u64,
 }
 
-impl View<'_, '_> {
+impl<'a, 'b> View<'a, 'b> {
+    fn new(
+        store: &'a MemoryStore,
+        shards: &'a mut [(usize, MutexGuard<'b, Shard>)],
+        limits: &'a [Fingerprint],
+    ) -> Self {
+        Self {
+            store,
+            shards,
+            limits,
+            records: &[],
+            operation: None,
+            shared: 0,
+            uncounted: 0,
+            unrecorded: 0,
+        }
+    }
+
     fn find(&self, place: Place) -> Option<Fingerprint> {
         match place {
             Place::Limit(index) => self.limits.get(index).copied(),
@@ -265,7 +414,7 @@ impl States for View<'_, '_> {
     fn get(&self, place: Place) -> Option<&State> {
         let fingerprint = self.find(place)?;
         let mut shards = self.shards.iter();
-        let (_, shard) = shards.find(|(id, _)| *id == fingerprint.shard())?;
+        let (_, shard) = shards.find(|(id, _)| *id == shard_of(fingerprint))?;
         shard.get(fingerprint)
     }
 
@@ -274,17 +423,28 @@ impl States for View<'_, '_> {
             return;
         };
         let mut shards = self.shards.iter_mut();
-        let Some((_, shard)) = shards.find(|(id, _)| *id == fingerprint.shard()) else {
+        let Some((_, shard)) = shards.find(|(id, _)| *id == shard_of(fingerprint)) else {
             return;
         };
-        if let Place::Limit(index) | Place::Record(index) = place
-            && self.uncounted & (1 << index) != 0
-        {
+        let without_trace = match place {
+            Place::Limit(index) => self.uncounted & (1 << index) != 0,
+            Place::Record(index) => (self.uncounted | self.unrecorded) & (1 << index) != 0,
+            _ => false,
+        };
+        if without_trace {
             // What is reported is what would be; what is kept is nothing.
             let _ = change(shard.get(fingerprint).cloned());
             return;
         }
         shard.update(fingerprint, change);
+    }
+
+    fn issuer(&self, step: usize) -> Issuer {
+        if self.shared & (1 << step) == 0 {
+            self.store.issuer
+        } else {
+            self.store.shared
+        }
     }
 
     fn shares(&self, one: usize, other: usize) -> bool {
@@ -297,12 +457,12 @@ fn creates(step: &Step<'_>) -> bool {
     step.action.takes() && step.action.cost() <= step.policy.quota().capacity()
 }
 
-fn full(shard_keys: usize) -> Error {
+fn full(capacity: usize) -> Error {
     Error::new(
         ErrorKind::Capacity,
         "limit.apply",
         format!(
-            "the table's part for this key is full with {shard_keys} keys that still count; raise MemoryConfig::with_keys, shorten the windows, or choose Overflow::Share"
+            "the table is full with {capacity} keys that still count; raise MemoryConfig::with_keys, shorten the windows, or choose Overflow::Share"
         ),
     )
 }

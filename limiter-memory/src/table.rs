@@ -1,40 +1,47 @@
 //! The table of limit states: shards of a mutex and a hash table, bounded and self-sweeping.
 //!
 //! Not a cache: an entry that still counts is never evicted, because that would reset a limit. Keys
-//! are stored as keyed 128-bit fingerprints (SipHash-1-3-128 under a random key), so that an entry
+//! are stored as the 128-bit fingerprints that they carry, so that an entry
 //! is small and nobody can aim for collisions. docs/design.md says why.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashTable;
+use limiter_core::Fingerprint;
 use limiter_core::clock::Timestamp;
-use limiter_core::limit::Policy;
 use limiter_core::limit::algorithm::State;
-use siphasher::sip128::SipHasher13;
 
 use crate::sync::{Mutex, MutexGuard};
 
 /// Many small shards: a shard that grows stalls its callers, the less the smaller it is.
 const SHARDS: usize = 256;
 
-/// A full shard whose sweep freed nothing is not swept again for this long (microseconds), so that
-/// a flood of new keys does not sweep at every request.
+/// A full table of at most so many keys is swept whole to make room; of a larger one so many shards, in turn.
+const SWEPT_WHOLE: usize = 1 << 14;
+const SWEPT_AT_ONCE: usize = 4;
+
+/// A shard whose sweep freed nothing is not swept again for this long (microseconds), or for one microsecond a key of the
+/// table, whichever is longer: a flood of new keys spends about 1 % of a core on sweeping.
 const SWEEP_PAUSE: u64 = 10_000;
 
 pub(crate) struct Table {
     shards: Box<[Mutex<Shard>]>,
-    hasher: SipHasher13,
-    shard_keys: usize,
+    capacity: usize,
+    /// Entries of all shards, and what is promised to callers who may add some. Written only where entries come or go.
+    held: AtomicUsize,
+    /// Where the next sweep for room begins.
+    next: AtomicUsize,
 }
 
+#[derive(Default)]
 pub(crate) struct Shard {
     entries: HashTable<Entry>,
     /// The length at which the shard is swept next; doubles with what a sweep leaves, so that
     /// sweeping costs a constant per insertion.
     sweep_at: usize,
-    /// When a full shard may be swept again.
-    sweep_after: Timestamp,
+    /// When the shard was last swept for room.
+    swept: Timestamp,
 }
 
 struct Entry {
@@ -43,91 +50,101 @@ struct Entry {
     state: Option<State>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fingerprint(u128);
+const FIRST_SWEEP: usize = 64;
 
-impl Fingerprint {
-    /// The table's hash: the low half.
-    fn hash(self) -> u64 {
-        #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
-        let low = self.0 as u64;
-        low
-    }
+/// The shard of a fingerprint: from the high half, which the shard's table does not use.
+pub(crate) fn shard_of(fingerprint: Fingerprint) -> usize {
+    (fingerprint.as_u128() >> 120) as usize % SHARDS
+}
 
-    /// The shard: from the high half, which the table's hash does not use.
-    pub(crate) fn shard(self) -> usize {
-        (self.0 >> 120) as usize % SHARDS
-    }
+/// The hash in the shard's table: the low half.
+fn hash_of(fingerprint: Fingerprint) -> u64 {
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
+    let low = fingerprint.as_u128() as u64;
+    low
 }
 
 impl Table {
-    pub(crate) fn new(keys: usize) -> Self {
-        let random = RandomState::new();
-        Self::with_hash_keys(keys, random.hash_one(0), random.hash_one(1))
-    }
-
-    /// A table whose keys always fall into the same shards.
-    pub(crate) fn with_hash_keys(keys: usize, first: u64, second: u64) -> Self {
-        let shard = || {
-            Mutex::new(Shard {
-                entries: HashTable::new(),
-                sweep_at: 64,
-                sweep_after: Timestamp::default(),
-            })
-        };
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| shard()).collect(),
-            hasher: SipHasher13::new_with_keys(first, second),
-            shard_keys: keys.div_ceil(SHARDS),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            capacity,
+            held: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
         }
-    }
-
-    pub(crate) fn fingerprint(&self, key: &str) -> Fingerprint {
-        Fingerprint(self.hasher.hash(key.as_bytes()).as_u128())
-    }
-
-    /// The counter that new keys of a policy share. No key has it: encoded keys hold no control bytes.
-    pub(crate) fn overflow_fingerprint(&self, policy: &Policy) -> Fingerprint {
-        let (name, algorithm) = (policy.name(), policy.quota().algorithm());
-        self.fingerprint(&format!("\0overflow:{name}:{algorithm}"))
     }
 
     pub(crate) fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
         self.shards[shard].lock()
     }
 
-    /// How many entries a shard may hold.
-    pub(crate) fn shard_keys(&self) -> usize {
-        self.shard_keys
-    }
-
-    /// How many entries all shards may hold.
+    /// How many entries there may be.
     pub(crate) fn capacity(&self) -> usize {
-        self.shard_keys * SHARDS
+        self.capacity
     }
 
-    /// Entries at present, fresh ones that were not yet swept included.
+    /// Entries at present, those included that no longer count and were not yet swept.
     pub(crate) fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().entries.len())
-            .sum()
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Promises room for one more entry, if there is any.
+    pub(crate) fn promise(&self) -> bool {
+        let add = |held| (held < self.capacity).then_some(held + 1);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.held.fetch_update(set, fetch, add).is_ok()
+    }
+
+    /// Counts what came and went, against what was promised.
+    pub(crate) fn settle(&self, before: usize, after: usize, promised: usize) {
+        let (more, less) = (after, before + promised);
+        if more > less {
+            self.held.fetch_add(more - less, Ordering::Relaxed);
+        } else if less > more {
+            self.held.fetch_sub(less - more, Ordering::Relaxed);
+        }
+    }
+
+    /// Drops what no longer counts from shards that nobody has locked, to make room; `true` if anything went.
+    pub(crate) fn sweep(&self, now: Timestamp) -> bool {
+        let shards = if self.capacity <= SWEPT_WHOLE {
+            SHARDS
+        } else {
+            SWEPT_AT_ONCE
+        };
+        let from = self.next.fetch_add(shards, Ordering::Relaxed);
+        let mut freed = false;
+        for index in from..from + shards {
+            if let Some(mut shard) = self.shards[index % SHARDS].try_lock() {
+                let gone = shard.sweep_for_room(self.capacity, now);
+                self.settle(gone, 0, 0);
+                freed |= gone > 0;
+            }
+        }
+        freed
     }
 }
 
-/// Neither the entries nor the key of their fingerprints.
+/// Without the entries.
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table")
-            .field("shard_keys", &self.shard_keys)
+            .field("held", &self.len())
+            .field("capacity", &self.capacity)
             .finish_non_exhaustive()
     }
 }
 
 impl Shard {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn get(&self, fingerprint: Fingerprint) -> Option<&State> {
         self.entries
-            .find(fingerprint.hash(), |entry| entry.fingerprint == fingerprint)
+            .find(hash_of(fingerprint), |entry| {
+                entry.fingerprint == fingerprint
+            })
             .and_then(|entry| entry.state.as_ref())
     }
 
@@ -138,9 +155,9 @@ impl Shard {
         change: &mut dyn FnMut(Option<State>) -> Option<State>,
     ) {
         let entry = self.entries.entry(
-            fingerprint.hash(),
+            hash_of(fingerprint),
             |entry| entry.fingerprint == fingerprint,
-            |entry| entry.fingerprint.hash(),
+            |entry| hash_of(entry.fingerprint),
         );
         use hashbrown::hash_table::Entry as Place;
         match entry {
@@ -160,19 +177,33 @@ impl Shard {
         }
     }
 
-    /// Makes room for `new` more entries, sweeping fresh ones if it is time to; whether there is.
-    pub(crate) fn has_room(&mut self, new: usize, capacity: usize, now: Timestamp) -> bool {
-        let full = self.entries.len() + new > capacity;
-        if self.entries.len() >= self.sweep_at || (full && now >= self.sweep_after) {
-            self.entries.retain(|entry| {
-                entry
-                    .state
-                    .as_ref()
-                    .is_some_and(|state| !state.is_fresh(now))
-            });
-            self.sweep_at = (2 * self.entries.len()).max(64);
-            self.sweep_after = Timestamp::from_micros(now.as_micros() + SWEEP_PAUSE);
+    /// Sweeps if it is time to, because the shard has grown.
+    pub(crate) fn tidy(&mut self, now: Timestamp) {
+        if self.entries.len() >= self.sweep_at.max(FIRST_SWEEP) {
+            self.drop_fresh(now);
         }
-        self.entries.len() + new <= capacity
+    }
+
+    /// Sweeps a shard of a full table, unless that was done a moment ago; how many entries went.
+    pub(crate) fn sweep_for_room(&mut self, capacity: usize, now: Timestamp) -> usize {
+        let pause = SWEEP_PAUSE.max(capacity as u64);
+        // Both ways: a clock that stepped back must not stop the sweeps until it is there again.
+        if now.as_micros().abs_diff(self.swept.as_micros()) < pause {
+            return 0;
+        }
+        self.swept = now;
+        let before = self.entries.len();
+        self.drop_fresh(now);
+        before - self.entries.len()
+    }
+
+    fn drop_fresh(&mut self, now: Timestamp) {
+        self.entries.retain(|entry| {
+            entry
+                .state
+                .as_ref()
+                .is_some_and(|state| !state.is_fresh(now))
+        });
+        self.sweep_at = 2 * self.entries.len();
     }
 }

@@ -4,22 +4,23 @@ use std::time::Duration;
 
 use limiter_core::clock::{MAX_INTEGER, Timestamp};
 use limiter_core::limit::{
-    Action, Calendar, Group, Mark, Observed, OperationId, Quota, RecordKind, Source, Step, Verdict,
+    Action, Calendar, Group, Issuer, Mark, Observed, Quota, RecordKind, Replay, Source, Step,
+    Verdict,
 };
 use limiter_core::{Effect, Error, ErrorKind};
-use redis::Value;
+use redis::{Script, ScriptInvocation, Value};
 
 /// What errors name as the operation.
 pub(crate) const OPERATION: &str = "limit.apply";
 
 /// How many integers the reply has for a step.
-const REPLIED: usize = 7;
+const REPLIED: usize = 9;
 
 /// One group as a script call: its keys, each once, and its arguments.
 #[derive(Debug)]
 pub(crate) struct Call {
     keys: Vec<String>,
-    arguments: Vec<String>,
+    arguments: Vec<Vec<u8>>,
 }
 
 impl Call {
@@ -37,16 +38,32 @@ impl Call {
         call.number(state_ttl_millis);
         call.number(1);
         call.number(steps.len() as u64);
-        match (group.operation(), steps) {
-            (Some((id, ttl)), [first, ..]) => {
-                call.key(RecordKind::Operation.name(prefix, first.key, id));
-                call.digest(group.fingerprint());
-                call.duration(ttl);
-            }
-            _ => call.number(0),
+        let mut places = Vec::new();
+        if let Some((id, ttl)) = group.operation() {
+            call.key(RecordKind::Operation.name(prefix, group.home(), id));
+            call.digest(group.fingerprint());
+            call.duration(ttl);
+            places = group.places();
+        } else {
+            call.number(0);
         }
-        for step in steps {
-            call.step(step, prefix)?;
+        for (index, step) in steps.iter().enumerate() {
+            let (algorithm, numbers) = quota_numbers(step.policy.quota())?;
+            call.key(format!("{prefix}{}", step.counter));
+            call.number(step.policy.is_shadow().into());
+            call.number(action_number(&step.action)?);
+            call.number(algorithm);
+            for number in numbers {
+                call.number(number);
+            }
+            if let Some(place) = places.get(index) {
+                call.number(*place as u64);
+                match group.refund_id(index) {
+                    Some(id) => call.key(RecordKind::Refund.name(prefix, step.counter, &id)),
+                    None => call.number(0),
+                }
+            }
+            call.action(step, prefix);
         }
         Ok(call)
     }
@@ -56,25 +73,34 @@ impl Call {
         &self.keys
     }
 
-    /// ARGV.
-    pub(crate) fn arguments(&self) -> &[String] {
-        &self.arguments
+    /// The call of a script.
+    pub(crate) fn invoke<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
+        let mut invocation = script.prepare_invoke();
+        for key in &self.keys {
+            invocation.key(key);
+        }
+        for argument in &self.arguments {
+            invocation.arg(argument.as_slice());
+        }
+        invocation
     }
 
-    fn step(&mut self, step: &Step<'_>, prefix: &str) -> Result<(), Error> {
-        self.key(format!("{prefix}{}", step.key));
-        self.number(step.policy.is_shadow().into());
-        self.number(action_number(&step.action)?);
-        let (algorithm, numbers) = quota_numbers(step.policy.quota())?;
-        self.number(algorithm);
-        for number in numbers {
-            self.number(number);
+    fn action(&mut self, step: &Step<'_>, prefix: &str) {
+        if let Action::Acquire { lease, .. }
+        | Action::Renew { lease, .. }
+        | Action::Release { lease, .. } = &step.action
+        {
+            self.digest(lease.digest());
         }
         if let Some((kind, id)) = step.record() {
-            self.key(kind.name(prefix, step.key, id));
+            self.key(kind.name(prefix, step.counter, id));
         }
         match &step.action {
             Action::Charge { cost } | Action::Peek { cost } => self.number(*cost),
+            Action::Debit { at_most, life } => {
+                self.number(*at_most);
+                self.duration(*life);
+            }
             Action::Refund { receipt } => {
                 self.number(receipt.cost());
                 self.number(receipt.mark().at.as_micros());
@@ -85,19 +111,17 @@ impl Call {
                 self.duration(*ttl);
             }
             Action::Settle { actual, .. } => self.number(*actual),
-            Action::Acquire { lease, cost, ttl } => {
-                self.id(lease);
+            Action::Acquire { cost, ttl, .. } => {
                 self.number(*cost);
                 self.duration(*ttl);
             }
-            Action::Renew { lease, ttl } => {
-                self.id(lease);
+            Action::Cancel { ttl, .. }
+            | Action::Renew { ttl, .. }
+            | Action::Release { ttl, .. } => {
                 self.duration(*ttl);
             }
-            Action::Release { lease } => self.id(lease),
             _ => {}
         }
-        Ok(())
     }
 
     /// A key, as its index in KEYS.
@@ -112,19 +136,16 @@ impl Call {
 
     /// Beyond the largest one, a cost is above every capacity just the same.
     fn number(&mut self, number: u64) {
-        self.arguments.push(number.min(MAX_INTEGER).to_string());
+        let text = number.min(MAX_INTEGER).to_string();
+        self.arguments.push(text.into_bytes());
     }
 
     fn duration(&mut self, duration: Duration) {
         self.number(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 
-    fn id(&mut self, id: &OperationId) {
-        self.digest(id.digest());
-    }
-
     fn digest(&mut self, digest: u128) {
-        self.arguments.push(format!("{digest:032x}"));
+        self.arguments.push(digest.to_be_bytes().to_vec());
     }
 }
 
@@ -140,6 +161,7 @@ fn action_number(action: &Action<'_>) -> Result<u64, Error> {
         Action::Acquire { .. } => 7,
         Action::Renew { .. } => 8,
         Action::Release { .. } => 9,
+        Action::Debit { .. } => 10,
         other => return Err(unsupported(other.as_str())),
     })
 }
@@ -184,6 +206,7 @@ fn unsupported(what: &str) -> Error {
 pub(crate) fn read(
     reply: &Value,
     group: &Group<'_>,
+    issuer: Issuer,
     observed: &mut [Observed],
 ) -> Result<(), Error> {
     let Value::Array(parts) = reply else {
@@ -196,7 +219,7 @@ pub(crate) fn read(
         tracing::warn!(
             unreadable,
             policy = group.steps()[0].policy.name(),
-            "values that are no state of this policy's algorithm were taken for fresh ones"
+            "values that are no state of any form were taken for fresh ones"
         );
     }
     let numbers = answer.iter().map(|part| match part {
@@ -211,7 +234,9 @@ pub(crate) fn read(
     match numbers.as_slice() {
         [0, steps @ ..] if steps.len() == REPLIED * observed.len() => {
             for (observed, step) in observed.iter_mut().zip(steps.chunks_exact(REPLIED)) {
-                *observed = read_step(step).ok_or_else(not_understood)?;
+                *observed = read_step(step)
+                    .ok_or_else(not_understood)?
+                    .issued_by(issuer);
             }
             Ok(())
         }
@@ -219,6 +244,10 @@ pub(crate) fn read(
         [2, index] => Err(step(*index).map_or_else(not_understood, Step::gone)),
         [3, index] => Err(step(*index).map_or_else(not_understood, Step::conflict)),
         [4] => Err(group.conflict()),
+        [5, index, kind] => {
+            Err(step(*index).map_or_else(not_understood, |step| step.stranger(kind_name(*kind))))
+        }
+        [6, index] => Err(step(*index).map_or_else(not_understood, Step::newer)),
         _ => Err(not_understood()),
     }
 }
@@ -234,11 +263,22 @@ pub fn read_bytes(
     observed: &mut [Observed],
 ) -> Option<Result<(), Error>> {
     let reply = redis::parse_redis_value(bytes).ok()?;
-    Some(read(&reply, group, observed))
+    Some(read(&reply, group, Issuer::named(""), observed))
 }
 
 fn read_step(numbers: &[u64]) -> Option<Observed> {
-    let [verdict, used, retry_after, reset_after, charged, at, number] = *numbers else {
+    let [
+        verdict,
+        used,
+        retry_after,
+        reset_after,
+        charged,
+        at,
+        number,
+        replay,
+        extra,
+    ] = *numbers
+    else {
         return None;
     };
     let verdict = match verdict {
@@ -247,12 +287,36 @@ fn read_step(numbers: &[u64]) -> Option<Observed> {
             retry_after: Duration::from_micros(retry_after),
         },
         2 => Verdict::Never,
+        3 => return Some(Observed::unseen(Source::Store)),
         _ => return None,
     };
     let reset_after = Duration::from_micros(reset_after);
     let at = Timestamp::from_micros(at);
     let observed = Observed::new(verdict, used, reset_after, Source::Store);
-    Some(observed.with_charge(charged, Mark { at, number }))
+    let mut observed = observed.with_charge(charged, Mark { at, number });
+    observed.replayed = match replay {
+        0 => {
+            observed.life = Duration::from_micros(extra);
+            None
+        }
+        1 => Some(Replay::Held),
+        2 => Some(Replay::Settled { actual: extra }),
+        3 => Some(Replay::Done),
+        _ => return None,
+    };
+    Some(observed)
+}
+
+/// The kinds of `lua/state.lua`, for people.
+fn kind_name(kind: u64) -> &'static str {
+    match kind {
+        1 => "fixed_window",
+        2 => "sliding_window",
+        3 => "token_bucket",
+        4 => "sliding_log",
+        5 => "concurrency",
+        _ => "record",
+    }
 }
 
 fn foreign(step: &Step<'_>) -> Error {
@@ -261,7 +325,7 @@ fn foreign(step: &Step<'_>) -> Error {
         OPERATION,
         format!(
             "{} (or a record of it) holds a value of another type and was left alone; rename or delete it",
-            step.key
+            step.counter
         ),
     )
 }

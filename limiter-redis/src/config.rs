@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use limiter_core::limit::Issuer;
 use limiter_core::{Error, ErrorKind};
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 use rustls::pki_types::CertificateDer;
@@ -38,6 +39,7 @@ pub struct RedisConfig {
     pub(crate) warm_up: Duration,
     pub(crate) slow: Duration,
     pub(crate) state_ttl: Duration,
+    issuer: Option<String>,
 }
 
 impl RedisConfig {
@@ -98,6 +100,7 @@ impl RedisConfig {
             warm_up: Duration::from_secs(2),
             slow: Duration::from_millis(100),
             state_ttl: Duration::from_secs(1_800),
+            issuer: None,
         })
     }
 
@@ -159,6 +162,27 @@ impl RedisConfig {
         Self {
             state_ttl: ttl.clamp(Duration::from_secs(1), limiter_core::cache::MAX_TTL),
             ..self
+        }
+    }
+
+    /// Who keeps the counters, for reservations and receipts that travel between processes: the host, the database and the
+    /// key prefix, unless `name` says otherwise. Give two processes that know one Redis by two addresses the same name.
+    #[must_use]
+    pub fn with_issuer(self, name: &str) -> Self {
+        Self {
+            issuer: Some(name.to_owned()),
+            ..self
+        }
+    }
+
+    /// See [`with_issuer`](Self::with_issuer).
+    pub(crate) fn issuer(&self) -> Issuer {
+        match &self.issuer {
+            Some(name) => Issuer::named(name),
+            None => {
+                let db = self.connection.redis_settings().db();
+                Issuer::named(&format!("redis {} {db} {}", self.host(), self.prefix))
+            }
         }
     }
 

@@ -62,6 +62,17 @@ fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
             "; check the user and the password in the URL",
         ),
         RedisKind::Server(Server::NoPerm) => MISSING_RIGHT,
+        // The flags on a script's first line are Redis 7's.
+        _ if error
+            .detail()
+            .is_some_and(|text| text.contains("compiling script") || text.contains("shebang")) =>
+        {
+            (
+                ErrorKind::Unsupported,
+                Effect::No,
+                "; the server is older than Redis 7",
+            )
+        }
         // What a script may not do has no code of its own in Redis 7.0.
         _ if error
             .detail()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use limiter_core::limit::{Capabilities, Group, LimitStore, Observed};
+use limiter_core::limit::{Capabilities, Group, Issuer, LimitStore, Observed};
 use limiter_core::{Error, Health};
 use redis::{Script, Value};
 
@@ -12,7 +12,7 @@ use crate::call::{self, Call, OPERATION};
 use crate::config::RedisConfig;
 use crate::connection::{Probe, ProbeKeys};
 use crate::pool::{Pool, Request};
-use crate::script;
+use crate::script::{self, Scripts};
 
 /// Counters in one Redis server, shared by every instance that uses it. Clones share the pool.
 ///
@@ -21,7 +21,8 @@ use crate::script;
 #[derive(Clone, Debug)]
 pub struct RedisStore {
     pool: Pool,
-    apply: Arc<Script>,
+    scripts: Arc<Scripts>,
+    issuer: Issuer,
     prefix: Arc<str>,
     state_ttl: Duration,
     warm_up: Duration,
@@ -34,7 +35,7 @@ impl RedisStore {
     /// # Errors
     /// `Config` if the settings cannot be used.
     pub fn new(config: &RedisConfig) -> Result<Self, Error> {
-        Self::with_script(config, script::apply())
+        Self::with_scripts(config, Scripts::new())
     }
 
     /// For tests: a store whose time is the number of microseconds that the key
@@ -44,10 +45,10 @@ impl RedisStore {
     /// As [`new`](Self::new).
     #[cfg(feature = "virtual-clock")]
     pub fn with_virtual_clock(config: &RedisConfig) -> Result<Self, Error> {
-        Self::with_script(config, script::apply_with_virtual_clock())
+        Self::with_scripts(config, Scripts::with_virtual_clock())
     }
 
-    fn with_script(config: &RedisConfig, apply: Script) -> Result<Self, Error> {
+    fn with_scripts(config: &RedisConfig, scripts: Scripts) -> Result<Self, Error> {
         config.check_single("limits over it are ClusterStore's")?;
         let probe = Probe {
             script: script::probe(),
@@ -56,7 +57,8 @@ impl RedisStore {
         };
         Ok(Self {
             pool: Pool::new(config, config.check_deadline, probe)?,
-            apply: Arc::new(apply),
+            scripts: Arc::new(scripts),
+            issuer: config.issuer(),
             prefix: config.prefix.as_str().into(),
             state_ttl: config.state_ttl,
             warm_up: config.warm_up,
@@ -73,10 +75,27 @@ impl RedisStore {
     /// What keeps Redis from being used; the store goes on trying at every check.
     pub async fn warm_up(&self) -> Result<(), Error> {
         self.pool
-            .call_within(self.warm_up, "limit.warm_up", Request::Load(&self.apply))
+            .call_within(
+                self.warm_up,
+                "limit.warm_up",
+                Request::Load(self.scripts.plain()),
+            )
             .await?;
         warn_if_it_evicts(&self.pool).await;
         Ok(())
+    }
+}
+
+impl RedisStore {
+    async fn send(
+        &self,
+        call: &Call,
+        script: &Script,
+        end: tokio::time::Instant,
+    ) -> Result<Value, Error> {
+        let invocation = call.invoke(script);
+        let request = Request::Script(&invocation);
+        self.pool.call_until(end, OPERATION, request).await
     }
 }
 
@@ -84,6 +103,10 @@ impl RedisStore {
 impl LimitStore for RedisStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities::ALL
+    }
+
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        issuer == self.issuer
     }
 
     /// Always needs I/O.
@@ -96,22 +119,31 @@ impl LimitStore for RedisStore {
     }
 
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
+        let end = begin(group, self.issuer, self.pool.deadline())?;
         let call = Call::new(group, &self.prefix, self.state_ttl)?;
-        let mut invocation = self.apply.prepare_invoke();
-        for key in call.keys() {
-            invocation.key(key);
+        let script = self.scripts.of(group);
+        let mut reply = self.send(&call, script, end).await;
+        if self.scripts.is_refused(script, &reply) {
+            reply = self.send(&call, self.scripts.plain(), end).await;
         }
-        for argument in call.arguments() {
-            invocation.arg(argument);
-        }
-        let request = Request::Script(&invocation);
-        let reply = self.pool.call(OPERATION, request).await?;
-        call::read(&reply, group, observed)
+        call::read(&reply?, group, self.issuer, observed)
     }
 
     async fn health(&self) -> Health {
         ping(&self.pool, "limits are shared through").await
     }
+}
+
+/// When a group's call has to be over; an error if it is not to be begun here, or now.
+pub(crate) fn begin(
+    group: &Group<'_>,
+    issuer: Issuer,
+    deadline: Duration,
+) -> Result<tokio::time::Instant, Error> {
+    group.check_issuer(|asked| asked == issuer)?;
+    group.check_deadline()?;
+    let end = tokio::time::Instant::now() + deadline;
+    Ok(group.deadline().map_or(end, |asked| asked.min(end)))
 }
 
 /// Logs an error if the server evicts keys. A server that does not tell is not asked again.

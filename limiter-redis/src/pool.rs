@@ -83,6 +83,11 @@ impl Pool {
         &self.host
     }
 
+    /// How long a call may take, connecting included.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Sends one request and returns its reply, within the pool's deadline.
     pub(crate) async fn call(
         &self,
@@ -98,8 +103,19 @@ impl Pool {
         operation: &'static str,
         request: Request<'_>,
     ) -> Result<Value, Error> {
+        self.call_until(Instant::now() + deadline, operation, request)
+            .await
+    }
+
+    /// The same, until `end`.
+    pub(crate) async fn call_until(
+        &self,
+        end: Instant,
+        operation: &'static str,
+        request: Request<'_>,
+    ) -> Result<Value, Error> {
         let start = Instant::now();
-        let end = start + deadline;
+        let deadline = end.saturating_duration_since(start);
         let result = self.run(end, deadline, operation, request).await;
         let elapsed = start.elapsed();
         if elapsed > self.slow {
@@ -174,7 +190,7 @@ impl Pool {
             connection = self.inner.get() => connection.map_err(|error| match error {
                 bb8::RunError::User(error) => not_sent(operation, &self.host, error),
                 bb8::RunError::TimedOut => Error::new(
-                    ErrorKind::Timeout,
+                    ErrorKind::Saturated,
                     operation,
                     format!("Redis at {}: every connection is busy", self.host),
                 ),

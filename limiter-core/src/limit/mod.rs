@@ -17,9 +17,9 @@ pub mod wrap;
 
 pub use algorithm::Calendar;
 pub use limiter::{
-    Acquired, Charge, Charged, Decision, GIVE_BACKS, GiveBackStats, GroupDecision, Lease,
-    LeaseStatus, Limiter, LivePolicy, ModelCall, ModelCallReserved, Outcome, Reservation, Reserved,
-    Settled, TokenUsage,
+    Acquired, Charge, Charged, Decision, GIVE_BACKS, GiveBackQueue, GiveBackStats, GroupDecision,
+    Lease, LeaseStatus, Limiter, LivePolicy, ModelCall, ModelCallReserved, Outcome, Reservation,
+    Reserved, Settled, TokenUsage,
 };
 pub use period::Period;
 pub use policy::{Outage, Policy, Unit};

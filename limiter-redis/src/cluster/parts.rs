@@ -1,22 +1,15 @@
 //! Groups over several slots: charged slot by slot, and given back if one of them denies. The rules and
 //! the bound are in the documentation of [`ClusterStore`].
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use limiter_core::limit::{
-    Action, Charged, Group, LimitStore, Observed, OperationId, Source, Step, Verdict,
+    Action, Charged, Group, LimitStore, Observed, OperationId, Source, Step,
 };
 use limiter_core::{Effect, Error, ErrorKind};
-use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
 
 use super::store::ClusterStore;
 use crate::call::OPERATION;
-
-/// What a step has where its master could not be looked at: nobody knows whether it would deny too.
-const UNSEEN: Observed = Observed::new(Verdict::Admit, 0, Duration::ZERO, Source::Outage);
 
 /// The steps of one slot.
 struct Part<'a> {
@@ -57,7 +50,7 @@ fn check(group: &Group<'_>) -> Result<(), Error> {
     for step in group.steps() {
         match step.action {
             Action::Charge { .. } | Action::Peek { .. } => {}
-            Action::Reserve { .. } | Action::Acquire { .. } => {
+            Action::Reserve { .. } | Action::Acquire { .. } | Action::Debit { .. } => {
                 return refused(&format!("to {}", step.action.as_str()));
             }
             _ if taking => {
@@ -76,7 +69,7 @@ fn check(group: &Group<'_>) -> Result<(), Error> {
 fn split<'a>(store: &ClusterStore, group: &Group<'a>) -> Vec<Part<'a>> {
     let mut parts: Vec<Part<'a>> = Vec::new();
     for (place, step) in group.steps().iter().enumerate() {
-        let slot = store.slot(step.key);
+        let slot = store.slot(step);
         let index = match parts.iter().position(|part| part.slot == slot) {
             Some(index) => index,
             None => {
@@ -197,7 +190,7 @@ impl Part<'_> {
                     0 => 0,
                     _ => group.total_cost(index),
                 };
-                Step::new(step.policy, step.key, Action::Peek { cost })
+                Step::new(step.policy, step.key(), Action::Peek { cost })
             })
             .collect();
         self.apply(store, &peeks, end).await
@@ -209,7 +202,7 @@ impl Part<'_> {
             Ok(seen) => seen,
             Err(error) => {
                 tracing::warn!(%error, "a denied group may have violated more policies than it names");
-                vec![UNSEEN; self.steps.len()]
+                vec![Observed::unseen(Source::Outage); self.steps.len()]
             }
         }
     }
@@ -231,9 +224,8 @@ struct Taken(Vec<Charged>);
 
 impl Taken {
     fn add(&mut self, store: &ClusterStore, part: &Part<'_>, seen: &[Observed]) {
-        let store: Arc<dyn LimitStore> = Arc::new(store.clone());
-        let id = OperationId::random();
-        self.0.push(Charged::of(store, &id, &part.steps, seen));
+        let (queue, id) = (store.give_backs(), OperationId::random());
+        self.0.push(Charged::of(&queue, &id, &part.steps, seen));
     }
 
     /// Whether all of it is given back by `end`; what is not goes on in the background.
@@ -254,14 +246,9 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
         for charged in self.0.drain(..) {
-            runtime.spawn(async move {
-                // Tried again until it is done, and logged if it cannot be.
-                let _ = charged.refund().await;
-            });
+            // Tried again until it is done, and logged if it cannot be.
+            charged.refund_detached();
         }
     }
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use limiter_core::limit::{Capabilities, Group, LimitStore, Observed};
+use limiter_core::limit::{
+    Capabilities, GIVE_BACKS, GiveBackQueue, Group, Issuer, LimitStore, Observed, Step,
+};
 use limiter_core::{Error, ErrorKind, Health};
-use redis::Script;
+use redis::{Script, Value};
 use tokio::time::Instant;
 
 use super::nodes::Nodes;
@@ -15,9 +17,9 @@ use super::slot::slot_of;
 use super::{CrossSlot, health, parts, redirect};
 use crate::call::{self, Call, OPERATION};
 use crate::config::RedisConfig;
-use crate::limit::warn_if_it_evicts;
+use crate::limit::{begin, warn_if_it_evicts};
 use crate::pool::Request;
-use crate::script;
+use crate::script::Scripts;
 
 /// Counters in a Redis Cluster, shared by every instance that uses it. Clones share the connections.
 ///
@@ -54,7 +56,10 @@ use crate::script;
 #[derive(Clone, Debug)]
 pub struct ClusterStore {
     nodes: Arc<Nodes>,
-    apply: Arc<Script>,
+    scripts: Arc<Scripts>,
+    issuer: Issuer,
+    /// For what groups over several slots must not keep. Its own store has none, which would hold itself.
+    give_backs: Option<GiveBackQueue>,
 }
 
 impl ClusterStore {
@@ -64,7 +69,7 @@ impl ClusterStore {
     /// # Errors
     /// `Config` if the settings cannot be used.
     pub fn new(config: &RedisConfig) -> Result<Self, Error> {
-        Self::with_script(config, script::apply())
+        Self::with_scripts(config, Scripts::new())
     }
 
     /// For tests: a store whose time is the number of microseconds that a key on each node holds; see
@@ -74,14 +79,29 @@ impl ClusterStore {
     /// As [`new`](Self::new).
     #[cfg(feature = "virtual-clock")]
     pub fn with_virtual_clock(config: &RedisConfig) -> Result<Self, Error> {
-        Self::with_script(config, script::apply_with_virtual_clock())
+        Self::with_scripts(config, Scripts::with_virtual_clock())
     }
 
-    fn with_script(config: &RedisConfig, apply: Script) -> Result<Self, Error> {
-        Ok(Self {
+    fn with_scripts(config: &RedisConfig, scripts: Scripts) -> Result<Self, Error> {
+        let store = Self {
             nodes: Nodes::new(config)?,
-            apply: Arc::new(apply),
+            scripts: Arc::new(scripts),
+            issuer: config.issuer(),
+            give_backs: None,
+        };
+        let give_backs = GiveBackQueue::new(Arc::new(store.clone()), GIVE_BACKS);
+        Ok(Self {
+            give_backs: Some(give_backs),
+            ..store
         })
+    }
+
+    pub(super) fn give_backs(&self) -> GiveBackQueue {
+        match &self.give_backs {
+            Some(queue) => queue.clone(),
+            // Only a give-back comes here, which takes nothing that would have to be given back.
+            None => GiveBackQueue::new(Arc::new(self.clone()), GIVE_BACKS),
+        }
     }
 
     /// Asks for the slots, connects to each master and loads the script, so that the first check is not
@@ -99,7 +119,7 @@ impl ClusterStore {
         let masters = map.masters().iter().map(async |master| {
             let pool = self.nodes.pool(master)?;
             let left = end.saturating_duration_since(Instant::now());
-            let load = Request::Load(&self.apply);
+            let load = Request::Load(self.scripts.plain());
             pool.call_within(left, WARM_UP, load).await?;
             warn_if_it_evicts(&pool).await;
             Ok(())
@@ -116,15 +136,23 @@ impl ClusterStore {
         observed: &mut [Observed],
         end: Instant,
     ) -> Result<(), Error> {
-        let mut invocation = self.apply.prepare_invoke();
-        for key in call.keys() {
-            invocation.key(key);
+        let script = self.scripts.of(group);
+        let mut reply = self.send(slot, call, script, end).await;
+        if self.scripts.is_refused(script, &reply) {
+            reply = self.send(slot, call, self.scripts.plain(), end).await;
         }
-        for argument in call.arguments() {
-            invocation.arg(argument);
-        }
-        let reply = redirect::call(&self.nodes, slot, &invocation, OPERATION, end).await?;
-        call::read(&reply, group, observed)
+        call::read(&reply?, group, self.issuer, observed)
+    }
+
+    async fn send(
+        &self,
+        slot: u16,
+        call: &Call,
+        script: &Script,
+        end: Instant,
+    ) -> Result<Value, Error> {
+        let invocation = call.invoke(script);
+        redirect::call(&self.nodes, slot, &invocation, OPERATION, end).await
     }
 
     /// A group as a call.
@@ -133,9 +161,9 @@ impl ClusterStore {
         Call::new(group, &config.prefix, config.state_ttl)
     }
 
-    /// The slot of a key, behind the prefix.
-    pub(super) fn slot(&self, key: &limiter_core::Key) -> u16 {
-        slot_of(&format!("{}{key}", self.nodes.config.prefix))
+    /// The slot of a step's counter, behind the prefix.
+    pub(super) fn slot(&self, step: &Step<'_>) -> u16 {
+        slot_of(&format!("{}{}", self.nodes.config.prefix, step.counter))
     }
 
     fn deadline(&self) -> Duration {
@@ -149,6 +177,10 @@ impl LimitStore for ClusterStore {
         Capabilities::ALL
     }
 
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        issuer == self.issuer
+    }
+
     /// Always needs I/O.
     fn try_apply_now(
         &self,
@@ -159,7 +191,7 @@ impl LimitStore for ClusterStore {
     }
 
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
-        let end = Instant::now() + self.deadline();
+        let end = begin(group, self.issuer, self.deadline())?;
         let call = self.call(group)?;
         match one_slot(call.keys()) {
             Some(slot) => self.apply_in(slot, &call, group, observed, end).await,

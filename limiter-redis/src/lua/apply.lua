@@ -1,19 +1,29 @@
--- A group applied to the cells. Mirrors apply.rs: the same plans, in the same order.
-local ADMIT, DENY, NEVER = 0, 1, 2
+-- A group applied to the cells. Mirrors plan.rs and apply.rs: the same plans, in the same order.
+local ADMIT, DENY, NEVER, UNSEEN = 0, 1, 2, 3
 -- What stands in a group's way other than a denial.
-local FOREIGN, EXPIRED, CONFLICT, OPERATION_CONFLICT = 1, 2, 3, 4
+local FOREIGN, EXPIRED, CONFLICT, OPERATION_CONFLICT, STRANGER, OTHER_VERSION = 1, 2, 3, 4, 5, 6
+-- What is known of an earlier answer to the same request.
+local NO_REPLAY, REPLAY_HELD, REPLAY_SETTLED, REPLAY_DONE = 0, 1, 2, 3
+
+-- How many integers the reply has for a step.
+local REPLIED = 9
 
 -- How long a refund is remembered at least (us): a retry comes sooner.
 local REFUND_MEMORY = 60000000
 
-local NOTHING = { does = 'nothing', asks = 0 }
+local NOBODY_LOOKS = { does = 'unseen', asks = 0 }
+
+-- The state of a step, and its view.
+local function view_of(step)
+  local stored = state_in(step.cell, step.algorithm.kind)
+  return stored, step.algorithm.view(stored, step.quota, now)
+end
 
 -- Whether `cost` would be admitted now, what is used, how long to wait, and until all is free (us). A cost
 -- of 0 always is.
 local function look(step, cost)
   local algorithm, quota = step.algorithm, step.quota
-  local stored = state_in(step.cell, algorithm.kind)
-  local view = algorithm.view(stored, quota, now)
+  local stored, view = view_of(step)
   local verdict, wait = ADMIT, 0
   if cost > quota.capacity then
     verdict = NEVER
@@ -25,16 +35,27 @@ local function look(step, cost)
   return verdict, used, wait, algorithm.wait(stored, view, quota, now, quota.capacity)
 end
 
+-- The same for a debit, whose plan then says how much it takes; and the life that is granted.
+local function look_debit(step, planned)
+  local algorithm, quota = step.algorithm, step.quota
+  local verdict, used, wait, reset = look(step, 1)
+  local _, view = view_of(step)
+  local free, life = algorithm.debitable(view, quota, now, step.life)
+  planned.amount = math.min(free, step.cost)
+  if planned.amount > 0 then
+    return ADMIT, used, 0, reset, life
+  elseif algorithm.never_debits and algorithm.never_debits(quota, step.life) then
+    return NEVER, used, 0, reset, 0
+  end
+  return verdict, used, wait, reset, 0
+end
+
 -- Makes a change that was decided before: how much was charged or given back, and where a charge stands.
 local function change(step, wanted)
-  if step.cell.foreign then
-    -- Only a shadow comes here. Nothing is kept, so nothing is charged that could be given back.
-    return 0, 0, 0
-  end
   local algorithm, quota = step.algorithm, step.quota
-  local stored = state_in(step.cell, algorithm.kind)
   local does = wanted.does
-  local takes = does == 'charge' or does == 'overrun' or does == 'acquire'
+  local takes = does == 'charge' or does == 'debit' or does == 'overrun' or does == 'acquire'
+  local stored = state_in(step.cell, algorithm.kind)
   -- Only what takes something creates a state.
   if not stored and not takes then
     return 0, 0, 0
@@ -54,13 +75,15 @@ local function change(step, wanted)
 end
 
 -- Nothing, because it was done before, with what stands of it.
-local function done(record)
+local function done(record, replay, actual)
   return {
     does = 'done',
     asks = 0,
     charged = record.charged,
     at = record.at,
     number = record.number,
+    replay = replay,
+    actual = actual,
   }
 end
 
@@ -69,64 +92,87 @@ local function adjust(record, to, status)
   return { does = 'adjust', asks = 0, record = record, to = to, status = status }
 end
 
+-- What a reservation is to one who asks for it again; nil if it charges nothing any more, and so admits nothing.
+local function reserved(record)
+  if record.status == HELD then
+    return done(record, REPLAY_HELD)
+  elseif record.status == SETTLED then
+    return done(record, REPLAY_SETTLED, record.actual)
+  end
+end
+
+local function plan_refund(step, record)
+  if record then
+    return done(record, REPLAY_DONE)
+  end
+  local expires = step.algorithm.counts_until(step.quota, step.at, step.number)
+  return adjust({
+    cost = step.cost,
+    charged = step.cost,
+    at = step.at,
+    number = step.number,
+    expires = math.max(expires, moment(now + REFUND_MEMORY)),
+  }, 0, REFUNDED)
+end
+
 local function plan_recorded(step)
   local action, record = step.action, state_in(step.record, charge_record)
   if action == REFUND then
-    if record then
-      return done(record)
-    end
-    local expires = step.algorithm.counts_until(step.quota, step.at, step.number)
-    return adjust({
-      cost = step.cost,
-      charged = step.cost,
-      at = step.at,
-      number = step.number,
-      expires = math.max(expires, moment(now + REFUND_MEMORY)),
-    }, 0, REFUNDED)
+    return plan_refund(step, record)
   elseif action == RESERVE then
     if not record then
       return { does = 'reserve', asks = step.cost, takes = true }
-    elseif record.cost == step.cost and record.status ~= CANCELLED then
-      -- One that was cancelled charges nothing, and so admits nothing.
-      return done(record)
     end
-    return nil, CONFLICT
+    local planned = record.cost == step.cost and reserved(record)
+    return planned or nil, CONFLICT
+  elseif action == CANCEL and not record then
+    return { does = 'bury', asks = 0 }
   elseif not record then
     return nil, EXPIRED
   elseif action == SETTLE then
     if record.status == HELD then
       return adjust(record, step.actual, SETTLED)
     elseif record.status == SETTLED and record.actual == step.actual then
-      return done(record)
+      return done(record, REPLAY_DONE)
     end
     return nil, CONFLICT
   elseif record.status == HELD then
+    record.expires = math.max(record.expires, step.expires)
     return adjust(record, 0, CANCELLED)
   elseif record.status == SETTLED then
     return nil, CONFLICT
   end
-  return done(record)
+  return done(record, REPLAY_DONE)
 end
 
 local function plan_lease(step)
   local action, lease = step.action, step.lease
-  local held = find_lease(state_in(step.cell, concurrency.kind), lease)
   if action == RELEASE then
     return { does = 'release', asks = 0, lease = lease }
-  elseif held and (action == RENEW or held.cost == step.cost) then
-    return { does = 'renew', asks = 0, lease = lease, expires = step.expires }
+  elseif action == ACQUIRE and state_in(step.record, charge_record) then
+    -- It was released.
+    return nil, CONFLICT
+  end
+  local held = find_lease(state_in(step.cell, concurrency.kind), lease)
+  if held and (action == RENEW or held.cost == step.cost) then
+    return {
+      does = 'renew',
+      asks = 0,
+      lease = lease,
+      expires = step.expires,
+      replay = action == ACQUIRE and REPLAY_HELD or nil,
+    }
   elseif held then
     return nil, CONFLICT
   elseif action == RENEW then
     return nil, EXPIRED
   end
-  local cost = step.cost
   return {
     does = 'acquire',
-    asks = cost,
+    asks = step.cost,
     takes = true,
     lease = lease,
-    amount = cost,
+    amount = step.cost,
     expires = step.expires,
   }
 end
@@ -137,6 +183,8 @@ local function plan(step)
     return { does = 'charge', asks = step.cost, takes = true, amount = step.cost }
   elseif step.action == PEEK then
     return { does = 'look', asks = step.cost }
+  elseif step.action == DEBIT then
+    return { does = 'debit', asks = 0, takes = true, life = step.life }
   elseif step.action == RESET then
     return { does = 'reset', asks = 0 }
   elseif step.lease then
@@ -145,16 +193,36 @@ local function plan(step)
   return plan_recorded(step)
 end
 
+-- Remembers an id as done with.
+local function bury(step)
+  keep_in(step.record, charge_record, {
+    status = CANCELLED,
+    cost = 0,
+    actual = 0,
+    charged = 0,
+    at = 0,
+    number = 0,
+    expires = step.expires,
+  })
+end
+
 -- Does what was planned; what stands charged after it, and where.
 local function execute(planned, step)
   local does = planned.does
   if does == 'done' then
     return planned.charged, planned.at, planned.number
-  elseif does == 'nothing' or does == 'look' then
+  elseif does == 'look' then
     return 0, 0, 0
   elseif does == 'reset' then
     keep_in(step.cell, step.algorithm.kind, nil)
     return 0, 0, 0
+  elseif does == 'bury' then
+    bury(step)
+    return 0, 0, 0
+  elseif does == 'release' then
+    local amount, at, number = change(step, planned)
+    bury(step)
+    return amount, at, number
   elseif does == 'reserve' then
     local charged, at, number = change(step, { does = 'charge', amount = step.cost })
     keep_in(step.record, charge_record, {
@@ -191,25 +259,39 @@ local function execute(planned, step)
   return charged, record.at, record.number
 end
 
--- The plans of all steps; or nil and the group's reply that it cannot be done.
+-- What keeps a step from being planned at all: a value that is not this step's to work on.
+local function obstacle_to(step)
+  if step.cell.foreign or step.record and step.record.foreign then
+    return FOREIGN
+  elseif step.record and stranger_in(step.record, charge_record) then
+    return OTHER_VERSION
+  elseif step.action ~= RESET then
+    local stranger = stranger_in(step.cell, step.algorithm.kind)
+    if stranger == 0 then
+      return OTHER_VERSION
+    elseif stranger then
+      return STRANGER, stranger
+    end
+  end
+end
+
+-- The plans of all steps; or nil and the group's reply that it cannot be done. A shadow never blocks: what stands in its way
+-- leaves it unseen.
 local function plan_all(group)
   local plans = {}
   for index, step in ipairs(group) do
-    local foreign = step.cell.foreign or step.record and step.record.foreign
-    local planned, obstacle
-    if foreign and not step.shadow then
-      return nil, { FOREIGN, index - 1 }
-    elseif foreign then
-      -- A shadow never blocks: such a key is counted as unreadable and left alone.
-      unreadable = unreadable + 1
-    end
-    if not (step.record and step.record.foreign) then
+    local obstacle, stranger = obstacle_to(step)
+    local planned
+    if not obstacle then
       planned, obstacle = plan(step)
     end
-    if obstacle and not step.shadow then
-      return nil, { obstacle, index - 1 }
+    if planned then
+      plans[index] = planned
+    elseif step.shadow then
+      plans[index] = NOBODY_LOOKS
+    else
+      return nil, { obstacle, index - 1, stranger }
     end
-    plans[index] = planned or NOTHING
   end
   return plans
 end
@@ -228,6 +310,14 @@ local function total_cost(group, plans, index)
   return math.min(total, MAX_INTEGER)
 end
 
+-- Writes a step's part of the reply.
+local function report(reply, index, ...)
+  local place = REPLIED * (index - 1) + 1
+  for offset, number in ipairs({ ... }) do
+    reply[place + offset] = number
+  end
+end
+
 -- The group's reply, and what each step charged if it was admitted.
 local function apply_new(group)
   local plans, obstacle = plan_all(group)
@@ -236,43 +326,99 @@ local function apply_new(group)
   end
   local reply, admitted = { 0 }, true
   for index, step in ipairs(group) do
-    local verdict, used, wait, reset = look(step, total_cost(group, plans, index))
-    local place = 7 * index - 5
-    reply[place], reply[place + 1], reply[place + 2], reply[place + 3] = verdict, used, wait, reset
-    reply[place + 4], reply[place + 5], reply[place + 6] = 0, 0, 0
+    local planned = plans[index]
+    local verdict, used, wait, reset, life = UNSEEN, 0, 0, 0, 0
+    if planned.does == 'debit' then
+      verdict, used, wait, reset, life = look_debit(step, planned)
+    elseif planned ~= NOBODY_LOOKS then
+      verdict, used, wait, reset = look(step, total_cost(group, plans, index))
+    end
+    report(reply, index, verdict, used, wait, reset, 0, 0, 0, NO_REPLAY, life or 0)
     admitted = admitted and (step.shadow or verdict == ADMIT)
   end
   local charges = {}
   for index, step in ipairs(group) do
-    local planned, place = plans[index], 7 * index - 5
+    local planned, place = plans[index], REPLIED * (index - 1) + 2
     local charged, at, number = 0, 0, 0
-    if planned.takes and not (admitted and reply[place] == ADMIT) then
-      -- Denied, and yet what the waiting time counts on has to be kept.
+    if planned == NOBODY_LOOKS then
+      charged = 0
+    elseif planned.takes and not (admitted and reply[place] == ADMIT) then
+      -- Denied, and yet the state is kept as it reads now: the time to wait was computed from it.
       change(step, { does = 'keep' })
     elseif admitted then
       charged, at, number = execute(planned, step)
+      if planned.replay then
+        reply[place + 7], reply[place + 8] = planned.replay, planned.actual or 0
+      end
     end
     -- Peeks speak of the state before the group.
-    if step.action ~= PEEK then
+    if step.action ~= PEEK and planned ~= NOBODY_LOOKS then
       local _, used, _, reset = look(step, 0)
       reply[place + 1], reply[place + 3] = used, reset
     end
     reply[place + 4], reply[place + 5], reply[place + 6] = charged, at, number
-    charges[index] = { charged, at, number }
+    charges[step.place and step.place + 1 or index] = { charged, at, number }
   end
   return reply, admitted and charges
+end
+
+-- What an operation's step was, and still is; or nil and why it no longer stands, so that it must not be admitted again.
+local function plan_again(step, charge)
+  if step.action == RESERVE then
+    local record = state_in(step.record, charge_record)
+    if not record then
+      return nil, EXPIRED
+    end
+    return reserved(record), CONFLICT
+  elseif step.action == ACQUIRE then
+    if not find_lease(state_in(step.cell, concurrency.kind), step.lease) then
+      return nil, EXPIRED
+    end
+    return done({ charged = charge[1], at = charge[2], number = charge[3] }, REPLAY_HELD)
+  end
+  return done({ charged = charge[1], at = charge[2], number = charge[3] }, REPLAY_DONE)
 end
 
 -- Answers a group that was admitted before: what is used as of now, and what it charged then.
 local function replay(group, record)
   local reply = { 0 }
   for index, step in ipairs(group) do
-    local charge = record.charges[index] or { 0, 0, 0 }
-    local place = 7 * index - 5
-    reply[place], reply[place + 1], reply[place + 2], reply[place + 3] = look(step, 0)
-    reply[place + 4], reply[place + 5], reply[place + 6] = charge[1], charge[2], charge[3]
+    local obstacle, stranger = obstacle_to(step)
+    local planned
+    if not obstacle then
+      planned, obstacle = plan_again(step, record.charges[step.place + 1] or { 0, 0, 0 })
+    end
+    if planned then
+      local verdict, used, wait, reset = look(step, 0)
+      report(
+        reply,
+        index,
+        verdict,
+        used,
+        wait,
+        reset,
+        planned.charged,
+        planned.at,
+        planned.number,
+        planned.replay,
+        planned.actual or 0
+      )
+    elseif step.shadow then
+      report(reply, index, UNSEEN, 0, 0, 0, 0, 0, 0, NO_REPLAY, 0)
+    else
+      return { obstacle, index - 1, stranger }
+    end
   end
   return reply
+end
+
+-- Whether a charge of the operation was given back: then it must not be admitted again for it.
+local function is_given_back(group)
+  for _, step in ipairs(group) do
+    if step.refund and not step.refund.foreign and state_in(step.refund, charge_record) then
+      return true
+    end
+  end
 end
 
 local function apply_group(group)
@@ -281,12 +427,14 @@ local function apply_group(group)
     return (apply_new(group))
   elseif operation.foreign then
     return { FOREIGN, 0 }
+  elseif stranger_in(operation, operation_record) then
+    return { OTHER_VERSION, 0 }
   end
   local record = state_in(operation, operation_record)
-  if record and record.fingerprint == group.fingerprint then
-    return replay(group, record)
-  elseif record then
+  if is_given_back(group) or record and record.fingerprint ~= group.fingerprint then
     return { OPERATION_CONFLICT }
+  elseif record then
+    return replay(group, record)
   end
   local reply, charges = apply_new(group)
   if charges then

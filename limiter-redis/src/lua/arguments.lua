@@ -1,6 +1,6 @@
 -- The arguments of a call, each checked. See main.lua for their order.
-local CHARGE, PEEK, RESET, REFUND, RESERVE, SETTLE, CANCEL, ACQUIRE, RENEW, RELEASE =
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+local CHARGE, PEEK, RESET, REFUND, RESERVE, SETTLE, CANCEL, ACQUIRE, RENEW, RELEASE, DEBIT =
+  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
 local algorithms = {
   fixed_window,
@@ -9,6 +9,25 @@ local algorithms = {
   sliding_log,
   concurrency,
   calendar_window,
+}
+
+-- What each action has after the quota's numbers, in this order.
+local HAS_RECORD = { [REFUND] = true, [RESERVE] = true, [SETTLE] = true, [CANCEL] = true }
+local HAS_LEASE = { [ACQUIRE] = true, [RENEW] = true, [RELEASE] = true }
+local HAS_COST = {
+  [CHARGE] = true,
+  [PEEK] = true,
+  [REFUND] = true,
+  [RESERVE] = true,
+  [ACQUIRE] = true,
+  [DEBIT] = true,
+}
+local HAS_EXPIRY = {
+  [RESERVE] = true,
+  [CANCEL] = true,
+  [ACQUIRE] = true,
+  [RENEW] = true,
+  [RELEASE] = true,
 }
 
 local next_argument = 0
@@ -27,7 +46,7 @@ local function number_argument()
 end
 
 local function digest_argument()
-  return argument(digest, 'digest of 32 hexadecimal digits')
+  return argument(digest, 'digest of 16 bytes')
 end
 
 local function key_argument()
@@ -40,27 +59,35 @@ local function expiry_argument()
   return moment(now + number_argument())
 end
 
-local function read_step()
+local function read_step(operation)
   local step = { cell = cell_of(key_argument()), shadow = number_argument() == 1 }
   local action = number_argument()
   step.algorithm = algorithms[number_argument()] or refuse('algorithm')
   local a, b, c, d = number_argument(), number_argument(), number_argument(), number_argument()
   step.quota = step.algorithm.quota(a, b, c, d) or refuse('quota with numbers in their ranges')
-  if action == REFUND or action == RESERVE or action == SETTLE or action == CANCEL then
-    step.record = cell_of(key_argument())
-  elseif action == ACQUIRE or action == RENEW or action == RELEASE then
+  if operation then
+    step.place = number_argument()
+    local refund = number_argument()
+    step.refund = refund > 0 and cell_of(KEYS[refund] and refund or refuse('key'))
+  end
+  if HAS_LEASE[action] then
     step.lease = digest_argument()
-  elseif action > PEEK and action ~= RESET then
+  elseif action > PEEK and action ~= RESET and action ~= DEBIT and not HAS_RECORD[action] then
     refuse('action')
   end
-  if action ~= RESET and action < SETTLE or action == ACQUIRE then
+  if HAS_RECORD[action] or action == ACQUIRE or action == RELEASE then
+    step.record = cell_of(key_argument())
+  end
+  if HAS_COST[action] then
     step.cost = number_argument()
   end
   if action == REFUND then
     step.at, step.number = number_argument(), number_argument()
   elseif action == SETTLE then
     step.actual = number_argument()
-  elseif action == RESERVE or action == ACQUIRE or action == RENEW then
+  elseif action == DEBIT then
+    step.life = number_argument()
+  elseif HAS_EXPIRY[action] then
     step.expires = expiry_argument()
   end
   -- A charge of nothing only looks.
@@ -76,7 +103,7 @@ local function read_group()
     group.fingerprint, group.expires = digest_argument(), expiry_argument()
   end
   for index = 1, count do
-    group[index] = read_step()
+    group[index] = read_step(operation > 0)
   end
   return group
 end

@@ -3,6 +3,7 @@
 local calendar_window = {
   kind = fixed_window.kind,
   mends = fixed_window.mends,
+  debitable = fixed_window.debitable,
   used = fixed_window.used,
   wait = fixed_window.wait,
   write = fixed_window.write,
@@ -46,10 +47,5 @@ end
 
 function calendar_window.view(stored, quota, now)
   local millis = math.floor(now / 1000)
-  local unit = unit_end(quota, millis)
-  -- One that ends in the next unit was opened there, before the clock stepped back, and stands.
-  if stored and stored.expires <= unit_end(quota, unit) - 1 then
-    return window_until(stored, stored.expires)
-  end
-  return window_until(stored, math.max(unit - 1, millis + 1))
+  return window_or(stored, math.max(unit_end(quota, millis) - 1, millis + 1))
 end

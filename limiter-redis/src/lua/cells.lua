@@ -17,15 +17,41 @@ local function cell_of(key)
   return cell
 end
 
--- The cell's state if it is of that kind and counts; else nil.
-local function state_in(cell, kind)
+-- Reads the cell as that kind.
+local function read_as(cell, kind)
   if not cell.changed and cell.raw and cell.kind ~= kind then
     cell.kind, cell.state = kind, kind.parse(cell.raw, KEYS[cell.key], now)
-    unreadable = unreadable + (cell.state and 0 or 1)
   end
   if cell.kind == kind and cell.state and not kind.over(cell.state, now) then
     return cell.state
   end
+end
+
+-- The cell's state if it is of that kind and counts; else nil.
+local function state_in(cell, kind)
+  local known = cell.changed or not cell.raw or cell.kind == kind
+  local state = read_as(cell, kind)
+  if not known and not cell.state then
+    unreadable = unreadable + 1
+  end
+  return state
+end
+
+-- Whether the cell holds what that kind must not take for nothing: a value of another version, or the number of another kind
+-- whose state counts. False if it may be worked on.
+local function stranger_in(cell, kind)
+  if cell.changed then
+    return cell.state and cell.kind ~= kind and not cell.kind.over(cell.state, now) and cell.kind.name
+  elseif not cell.raw or cell.kind == kind then
+    return false
+  end
+  local other, is_other_version = kind_of(cell.raw)
+  if is_other_version then
+    return 0
+  elseif not other or other == kind then
+    return false
+  end
+  return read_as(cell, other) and other.name or false
 end
 
 -- Keeps a state, or none. A key of another type is never written.

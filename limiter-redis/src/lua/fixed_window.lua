@@ -1,7 +1,7 @@
 -- Fixed window: a plain count whose key's expiry is the window's end. Mirrors fixed_window.rs.
 -- Quota: capacity, window (ms), tolerance (ms). State: count, expires (the window's last millisecond),
 -- kept (the expiry that the key has already).
-local fixed_window = { kind = {} }
+local fixed_window = { kind = window_kind }
 
 function fixed_window.quota(limit, window)
   if limit < 1 or window < 2 then
@@ -33,20 +33,29 @@ function fixed_window.kind.save(key, state, now)
   end
 end
 
--- The same count in a window that ends with `expires`, if it ended later.
-local function window_until(state, expires)
-  if not state then
+-- The window that is open, which ends when it was opened for; or one that is opened now and ends with `expires`.
+local function window_or(stored, expires)
+  if not stored then
     return { count = 0, expires = expires }
+  elseif stored.expires == MAX_INTEGER then
+    return { count = stored.count, expires = expires }
   end
-  return { count = state.count, expires = math.min(state.expires, expires), kept = state.kept }
+  return { count = stored.count, expires = stored.expires, kept = stored.kept }
 end
 
 function fixed_window.view(stored, quota, now)
-  return window_until(stored, math.floor(now / 1000) + quota.window - 1)
+  return window_or(stored, math.floor(now / 1000) + quota.window - 1)
 end
 
+-- A counter without an expiry gets one.
 function fixed_window.mends(stored, view)
-  return view.expires < stored.expires
+  return view.expires ~= stored.expires
+end
+
+-- What is left of a limit, until the window ends.
+function fixed_window.debitable(view, quota, now, life)
+  local left = math.max(0, (view.expires + 1) * 1000 - now)
+  return math.max(0, quota.capacity - view.count), math.min(life, left)
 end
 
 function fixed_window.used(view)
@@ -63,7 +72,7 @@ end
 
 function fixed_window.write(_, view, quota, now, change)
   local does, amount = change.does, 0
-  if does == 'charge' then
+  if does == 'charge' or does == 'debit' then
     view.count = view.count + change.amount
     return view, change.amount, now, view.expires
   elseif does ~= 'keep' and math.abs(change.number - view.expires) <= quota.tolerance then

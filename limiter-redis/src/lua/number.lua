@@ -16,12 +16,9 @@ local function integer(text)
   return number
 end
 
--- 32 hexadecimal digits, or nil.
+-- The 16 bytes of a digest, or nil.
 local function digest(text)
-  if type(text) ~= 'string' or #text ~= 32 or string.find(text, '[^0-9a-f]') then
-    return nil
-  end
-  return text
+  return type(text) == 'string' and #text == 16 and text or nil
 end
 
 -- ceil(a / b), exact for integers below 2^53.

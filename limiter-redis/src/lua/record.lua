@@ -6,20 +6,19 @@ local function record_over(record, now)
   return record.expires <= now
 end
 
--- Of a reservation or a refund: status, cost (at first), actual (what it was settled to), charged (what
--- stands now), at and number (its mark), expires.
-local charge_record = { over = record_over }
+-- Of a reservation, a refund or a released lease: status (one byte), cost (at first), actual (what it was settled to), charged
+-- (what stands now), at and number (its mark), expires.
+local charge_record = new_kind('r', 7)
+charge_record.over = record_over
+
+local CHARGE_RECORD = '>B' .. string.rep('I7', 6)
 
 function charge_record.parse(raw)
-  local numbers = {}
-  for number in string.gmatch(string.sub(raw, 3), '[^:]+') do
-    numbers[#numbers + 1] = integer(number)
+  if #raw ~= 45 then
+    return nil
   end
-  local status, cost, actual, charged, at, number, expires = unpack(numbers, 1, 7)
-  local text = expires and string.format(
-    'r:%.0f:%.0f:%.0f:%.0f:%.0f:%.0f:%.0f', status, cost, actual, charged, at, number, expires
-  )
-  if text ~= raw or status > REFUNDED then
+  local status, cost, actual, charged, at, number, expires = struct.unpack(CHARGE_RECORD, raw, 3)
+  if status > REFUNDED or not are_exact(cost, actual, charged, at, number, expires) then
     return nil
   end
   return {
@@ -34,45 +33,52 @@ function charge_record.parse(raw)
 end
 
 function charge_record.save(key, record, now)
-  local text = string.format(
-    'r:%.0f:%.0f:%.0f:%.0f:%.0f:%.0f:%.0f',
-    record.status,
-    record.cost,
-    record.actual,
-    record.charged,
-    record.at,
-    record.number,
-    record.expires
-  )
-  clock.put(key, text, time_to_live(0, record.expires, now))
+  local value = charge_record.head
+    .. struct.pack(
+      CHARGE_RECORD,
+      record.status,
+      record.cost,
+      record.actual,
+      record.charged,
+      record.at,
+      record.number,
+      record.expires
+    )
+  clock.put(key, value, time_to_live(0, record.expires, now))
 end
 
--- Of a group that was admitted under an operation id: fingerprint, expires, charges (for each step what
--- it charged, and its mark).
-local operation_record = { over = record_over }
+-- Of a group that was admitted under an operation id: fingerprint (16 bytes), expires, charges (for each step, in the operation's
+-- own order, what it charged, and its mark).
+local operation_record = new_kind('o', 8)
+operation_record.over = record_over
+
+local OPERATION_HEAD, OPERATION_CHARGE = '>c16I7', numbers(3)
+local OPERATION_HEAD_BYTES, OPERATION_CHARGE_BYTES = 25, 21
 
 function operation_record.parse(raw)
-  local fingerprint, expires, from = string.match(raw, '^o:(%x+):(%d+);()')
-  local record = { fingerprint = digest(fingerprint), expires = integer(expires), charges = {} }
-  if not (record.fingerprint and record.expires) then
+  local bytes = #raw - OPERATION_HEAD_BYTES
+  if bytes < 0 or bytes % OPERATION_CHARGE_BYTES ~= 0 then
     return nil
   end
-  while from <= #raw do
-    local charged, at, number, after = string.match(raw, '^(%d+):(%d+):(%d+);()', from)
-    charged, at, number = integer(charged), integer(at), integer(number)
-    if not (charged and at and number) then
+  local fingerprint, expires = struct.unpack(OPERATION_HEAD, raw, 3)
+  local record = { fingerprint = fingerprint, expires = expires, charges = {} }
+  for from = OPERATION_HEAD_BYTES + 1, #raw, OPERATION_CHARGE_BYTES do
+    local charged, at, number = struct.unpack(OPERATION_CHARGE, raw, from)
+    if not are_exact(expires, charged, at, number) then
       return nil
     end
     record.charges[#record.charges + 1] = { charged, at, number }
-    from = after
   end
   return record
 end
 
 function operation_record.save(key, record, now)
-  local parts = { string.format('o:%s:%.0f;', record.fingerprint, record.expires) }
-  for index, charge in ipairs(record.charges) do
-    parts[index + 1] = string.format('%.0f:%.0f:%.0f;', charge[1], charge[2], charge[3])
+  local parts = {
+    operation_record.head,
+    struct.pack(OPERATION_HEAD, record.fingerprint, record.expires),
+  }
+  for _, charge in ipairs(record.charges) do
+    parts[#parts + 1] = struct.pack(OPERATION_CHARGE, charge[1], charge[2], charge[3])
   end
   clock.put(key, table.concat(parts), time_to_live(0, record.expires, now))
 end

@@ -1,8 +1,11 @@
 -- Sliding window log. Mirrors sliding_log.rs.
--- Quota: capacity, window (us). State: window, next, last (us), sum, and the entries as text, oldest
--- first, each `<at>:<number>:<cost>;`. The text is read from its front, as far as an answer needs it, and
--- grows at its end, so that a charge does not take all of a long log apart.
-local sliding_log = { kind = {} }
+-- Quota: capacity, window (us). State: window, next, last, dated (us), sum, and the entries, oldest first, each 21 bytes: date
+-- (us), number, cost. They are read from the front, as far as an answer needs it, and grow at the end, so that a charge does
+-- not take all of a long log apart.
+local sliding_log = { kind = new_kind('l', 4) }
+
+local LOG_HEAD, LOG_ENTRY = numbers(5), numbers(3)
+local LOG_HEAD_BYTES, LOG_ENTRY_BYTES = 37, 21
 
 function sliding_log.quota(limit, window)
   if math.min(limit, window) < 1 then
@@ -11,64 +14,77 @@ function sliding_log.quota(limit, window)
   return { capacity = limit, window = window }
 end
 
--- The entry at a position of the text: its time, its cost, and where the next one begins. Nil at the end.
-local function entry_at(entries, from)
-  local at, cost, after = string.match(entries, '^(%d+):%d+:(%d+);()', from)
-  at, cost = integer(at), integer(cost)
-  if at and cost then
-    return at, cost, after
-  end
+local function log_length(entries)
+  return #entries / LOG_ENTRY_BYTES
 end
 
--- The newest entry's time; nil if there is none. Three numbers of 16 digits fit into 51 characters.
+-- The entry at an index, from 0: its date, number and cost.
+local function log_entry(entries, index)
+  return struct.unpack(LOG_ENTRY, entries, index * LOG_ENTRY_BYTES + 1)
+end
+
+-- The newest entry's date; nil if there is none.
 local function newest_at(entries)
-  return integer((string.match(string.sub(entries, -51), '(%d+):%d+:%d+;$')))
+  local length = log_length(entries)
+  return length > 0 and (log_entry(entries, length - 1)) or nil
 end
 
--- Looks at both ends of the entries. One between them that is none counts until the log is over.
 function sliding_log.kind.parse(raw)
-  local window, number, last, sum, from = string.match(raw, '^l:(%d+):(%d+):(%d+):(%d+);()')
-  window, number, last, sum = integer(window), integer(number), integer(last), integer(sum)
-  if not (window and number and last and sum) or window == 0 then
+  local bytes = #raw - LOG_HEAD_BYTES
+  if bytes < 0 or bytes % LOG_ENTRY_BYTES ~= 0 then
     return nil
   end
-  local entries = string.sub(raw, from)
-  if entries ~= '' and not (entry_at(entries, 1) and newest_at(entries)) then
+  local window, number, last, dated, sum = struct.unpack(LOG_HEAD, raw, 3)
+  if window == 0 or not are_exact(window, number, last, dated, sum) then
     return nil
   end
-  return { window = window, next = number, last = last, sum = sum, entries = entries }
+  local entries = string.sub(raw, LOG_HEAD_BYTES + 1)
+  return {
+    window = window,
+    next = number,
+    last = last,
+    dated = dated,
+    sum = sum,
+    entries = entries,
+  }
 end
 
 function sliding_log.kind.over(state, now)
-  return now >= state.last + state.window
+  return now >= state.dated + state.window
 end
 
 function sliding_log.kind.save(key, state, now, floor)
-  local head = string.format(
-    'l:%.0f:%.0f:%.0f:%.0f;', state.window, state.next, state.last, state.sum
-  )
-  clock.put(key, head .. state.entries, time_to_live(floor, state.last + state.window, now))
+  local head = sliding_log.kind.head
+    .. struct.pack(LOG_HEAD, state.window, state.next, state.last, state.dated, state.sum)
+  local fresh_at = state.dated + state.window
+  clock.put(key, head .. state.entries, time_to_live(floor, fresh_at, now))
 end
 
--- View: now (at least the newest entry's time), from (where the first entry that counts begins), sum.
+-- View: now (at least when the newest charge was made), from (the index of the first entry that counts), sum.
 function sliding_log.view(stored, quota, now)
   if not stored then
-    return { now = now, from = 1, sum = 0 }
+    return { now = now, from = 0, sum = 0 }
   end
   -- Under a changed window, what has left either of the two is gone.
   local window = math.min(quota.window, stored.window)
   now = math.max(now, stored.last)
-  local from, sum = 1, stored.sum
-  local at, cost, after = entry_at(stored.entries, from)
-  while at and at + window <= now do
-    from, sum = after, sum - cost
-    at, cost, after = entry_at(stored.entries, from)
+  local from, sum, length = 0, stored.sum, log_length(stored.entries)
+  while from < length do
+    local at, _, cost = log_entry(stored.entries, from)
+    if at + window > now then
+      break
+    end
+    from, sum = from + 1, sum - cost
   end
   return { now = now, from = from, sum = math.max(0, sum) }
 end
 
 function sliding_log.mends(stored, view, quota)
   return stored.window ~= quota.window and view.sum > 0
+end
+
+function sliding_log.debitable(view, quota, _, life)
+  return math.max(0, quota.capacity - view.sum), life
 end
 
 function sliding_log.used(view)
@@ -80,67 +96,76 @@ function sliding_log.wait(stored, view, quota, now, cost)
   if excess <= 0 then
     return 0
   end
-  local at = stored.last
-  if excess == view.sum then
-    -- All of it.
-    at = newest_at(stored.entries) or at
-  else
-    local from = view.from
-    while excess > 0 do
-      local entry, costs, after = entry_at(stored.entries, from)
-      if not entry then
-        break
-      end
-      at, excess, from = entry, excess - costs, after
+  local at = newest_at(stored.entries) or stored.last
+  if excess < view.sum then
+    -- Not all of it.
+    local index, length = view.from, log_length(stored.entries)
+    while excess > 0 and index < length do
+      local entry, _, costs = log_entry(stored.entries, index)
+      at, excess, index = entry, excess - costs, index + 1
     end
   end
   return math.max(1, at + quota.window - now)
 end
 
--- The text before an entry, its cost, and the text after it. Nil if there is no such entry.
-local function split_at(entries, mark)
-  local begins = 1
-  if string.sub(entries, 1, #mark) ~= mark then
-    local found = string.find(entries, ';' .. mark, 1, true)
-    begins = found and found + 1
-  end
-  if begins then
-    local _, cost, after = entry_at(entries, begins)
-    if cost then
-      return string.sub(entries, 1, begins - 1), cost, string.sub(entries, after)
+-- The index of the entry of a mark; nil if there is no such entry. Numbers ascend.
+local function find_entry(entries, at, number)
+  local low, high = 0, log_length(entries)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local date, found = log_entry(entries, middle)
+    if found == number then
+      return date == at and middle or nil
+    elseif found < number then
+      low = middle + 1
+    else
+      high = middle
     end
   end
 end
 
 function sliding_log.write(stored, view, quota, _, change)
   local does, amount = change.does, change.amount
-  local state = { window = quota.window, next = 0, last = 0, sum = view.sum, entries = '' }
+  local state = {
+    window = quota.window,
+    next = 0,
+    last = 0,
+    dated = 0,
+    sum = view.sum,
+    entries = '',
+  }
   if stored then
-    state.next, state.last = stored.next, stored.last
-    state.entries = string.sub(stored.entries, view.from)
+    state.next, state.last, state.dated = stored.next, stored.last, stored.dated
+    state.entries = string.sub(stored.entries, view.from * LOG_ENTRY_BYTES + 1)
   end
-  if does == 'charge' then
+  if does == 'charge' or does == 'debit' then
     local number = state.next
-    local entry = string.format('%.0f:%.0f:%.0f;', view.now, number, amount)
-    state.entries = state.entries .. entry
+    local at = moment(view.now + (change.life or 0))
+    -- No earlier than those before it, so that they leave in their order.
+    at = math.max(at, newest_at(state.entries) or 0)
+    state.entries = state.entries .. struct.pack(LOG_ENTRY, at, number, amount)
     state.next, state.last, state.sum = number + 1, view.now, state.sum + amount
-    return state, amount, view.now, number
+    state.dated = math.max(state.dated, at)
+    return state, amount, at, number
   elseif does == 'keep' then
     return state, 0
   end
-  local mark = string.format('%.0f:%.0f:', change.at, change.number)
-  local before, cost, after = split_at(state.entries, mark)
-  if not before then
+  local index = find_entry(state.entries, change.at, change.number)
+  if not index then
     return state, 0
-  elseif does == 'give_back' then
+  end
+  local _, _, cost = log_entry(state.entries, index)
+  if does == 'give_back' then
     amount = math.min(amount, cost)
     cost, state.sum = cost - amount, math.max(0, state.sum - amount)
   else
     amount = math.min(amount, math.max(0, COUNT_BOUND - state.sum))
     cost, state.sum = cost + amount, state.sum + amount
   end
-  local entry = cost > 0 and mark .. string.format('%.0f;', cost) or ''
-  state.entries = before .. entry .. after
+  local entry = cost > 0 and struct.pack(LOG_ENTRY, change.at, change.number, cost) or ''
+  state.entries = string.sub(state.entries, 1, index * LOG_ENTRY_BYTES)
+    .. entry
+    .. string.sub(state.entries, (index + 1) * LOG_ENTRY_BYTES + 1)
   return state, amount
 end
 

@@ -1,6 +1,8 @@
 -- Sliding window counter. Mirrors sliding_window.rs.
 -- Quota: capacity, window (us), unit (us), length (units). State: window, start (us), previous, current.
-local sliding_window = { kind = {} }
+local sliding_window = { kind = new_kind('s', 2) }
+
+local SLIDING_WINDOW = numbers(4)
 
 function sliding_window.quota(limit, window, unit)
   if math.min(limit, window, unit) < 1 or window % unit ~= 0 then
@@ -13,10 +15,11 @@ function sliding_window.quota(limit, window, unit)
 end
 
 function sliding_window.kind.parse(raw)
-  local window, start, previous, current = string.match(raw, '^s:(%d+):(%d+):(%d+):(%d+)$')
-  window, start = integer(window), integer(start)
-  previous, current = integer(previous), integer(current)
-  if not (window and start and previous and current) or window == 0 then
+  if #raw ~= 30 then
+    return nil
+  end
+  local window, start, previous, current = struct.unpack(SLIDING_WINDOW, raw, 3)
+  if window == 0 or not are_exact(window, start, previous, current) then
     return nil
   end
   return { window = window, start = start, previous = previous, current = current }
@@ -31,10 +34,21 @@ function sliding_window.kind.over(state, now)
 end
 
 function sliding_window.kind.save(key, state, now, floor)
-  local text = string.format(
-    's:%.0f:%.0f:%.0f:%.0f', state.window, state.start, state.previous, state.current
-  )
-  clock.put(key, text, time_to_live(floor, windows_over_at(state), now))
+  local value = sliding_window.kind.head
+    .. struct.pack(SLIDING_WINDOW, state.window, state.start, state.previous, state.current)
+  clock.put(key, value, time_to_live(floor, windows_over_at(state), now))
+end
+
+-- Where a window of another length begins so that the counts end no earlier under it than they would have, `windows`
+-- whole windows after the stored start.
+local function moved_to(stored, window, windows, previous, current)
+  local start = stored.start + windows * stored.window
+  if current > 0 then
+    return (div_ceil(start + 2 * stored.window, window) - 2) * window
+  elseif previous > 0 then
+    return (div_ceil(start + stored.window, window) - 1) * window
+  end
+  return 0
 end
 
 function sliding_window.view(stored, quota, now)
@@ -51,6 +65,8 @@ function sliding_window.view(stored, quota, now)
   end
   if stored.window == window then
     start = math.max(start, stored.start)
+  else
+    start = math.max(start, moved_to(stored, window, windows, previous, current))
   end
   return {
     window = window,
@@ -62,6 +78,11 @@ end
 
 function sliding_window.mends(stored, view)
   return view.window ~= stored.window and view.previous + view.current > 0
+end
+
+function sliding_window.debitable(view, quota, now, life)
+  local free = quota.capacity - sliding_window.used(view, quota, now)
+  return math.max(0, free), math.max(0, math.min(life, view.start + view.window - now))
 end
 
 function sliding_window.used(view, quota, now)
@@ -91,7 +112,7 @@ end
 
 function sliding_window.write(_, view, quota, now, change)
   local does, amount = change.does, change.amount
-  if does == 'charge' then
+  if does == 'charge' or does == 'debit' then
     view.current = view.current + amount
     return view, amount, now, view.start
   elseif does == 'keep' then

@@ -1,7 +1,9 @@
 -- Token bucket, exact in integers. Mirrors token_bucket.rs.
 -- Quota: capacity, gain and token (fractions), unit (us), full.
 -- State: token, debt (fractions), at, full_at, since (us): when it was last full.
-local token_bucket = { kind = {} }
+local token_bucket = { kind = new_kind('b', 3) }
+
+local TOKEN_BUCKET = numbers(5)
 
 -- Every debt is paid off sooner (us).
 local LONGEST = 4503599627370496 -- 2^52
@@ -25,10 +27,11 @@ function token_bucket.quota(capacity, gain, token, unit)
 end
 
 function token_bucket.kind.parse(raw)
-  local token, debt, at, full_at, since = string.match(raw, '^b:(%d+):(%d+):(%d+):(%d+):(%d+)$')
-  token, debt, at = integer(token), integer(debt), integer(at)
-  full_at, since = integer(full_at), integer(since)
-  if not (token and debt and at and full_at and since) or token == 0 then
+  if #raw ~= 37 then
+    return nil
+  end
+  local token, debt, at, full_at, since = struct.unpack(TOKEN_BUCKET, raw, 3)
+  if token == 0 or not are_exact(token, debt, at, full_at, since) then
     return nil
   end
   return { token = token, debt = debt, at = at, full_at = full_at, since = since }
@@ -40,15 +43,16 @@ function token_bucket.kind.over(state, now)
 end
 
 function token_bucket.kind.save(key, state, now, floor)
-  local text = string.format(
-    'b:%.0f:%.0f:%.0f:%.0f:%.0f',
-    state.token,
-    state.debt,
-    state.at,
-    state.full_at,
-    state.since
-  )
-  clock.put(key, text, time_to_live(floor, state.full_at, now))
+  local value = token_bucket.kind.head
+    .. struct.pack(
+      TOKEN_BUCKET,
+      state.token,
+      state.debt,
+      state.at,
+      moment(state.full_at),
+      state.since
+    )
+  clock.put(key, value, time_to_live(floor, state.full_at, now))
 end
 
 -- Units in which `debt` is paid off. At most `largest`, so that no sum passes 2^53.
@@ -113,6 +117,26 @@ function token_bucket.mends(stored, view)
   return view.debt > 0 and view.full_at ~= stored.full_at
 end
 
+-- What a life pays off (fractions); more than a full bucket if it does not matter how much more.
+local function paid_in(quota, life)
+  local units = div_ceil(life, quota.unit)
+  if units > quota.full / quota.gain then
+    return quota.full + 1
+  end
+  return units * quota.gain
+end
+
+-- A debit is charged as of the end of its life: on what the bucket owes by now, or on what the life pays off, if that is
+-- more.
+function token_bucket.debitable(view, quota, _, life)
+  local onto = math.max(view.debt, paid_in(quota, life))
+  return math.floor(math.max(0, quota.full - onto) / quota.token), life
+end
+
+function token_bucket.never_debits(quota, life)
+  return paid_in(quota, life) > quota.full - quota.token
+end
+
 function token_bucket.used(view, quota)
   return div_ceil(view.debt, quota.token)
 end
@@ -143,7 +167,10 @@ end
 
 function token_bucket.write(_, view, quota, _, change)
   local does, debt, since = change.does, view.debt, view.since
-  if does == 'charge' then
+  if does == 'charge' or does == 'debit' then
+    if does == 'debit' then
+      debt = math.max(debt, paid_in(quota, change.life))
+    end
     local state = bucket(quota, debt + change.amount * quota.token, view.at, since)
     return state, change.amount, state.at, math.floor(state.debt / quota.token)
   elseif does == 'give_back' then

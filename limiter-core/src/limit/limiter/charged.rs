@@ -1,39 +1,29 @@
 //! Charges that can be given back, and charges that are made once however often they are asked for.
 
-use std::sync::Arc;
-
 use super::charge::Charge;
 use super::check::Limiter;
 use super::decision::GroupDecision;
-use super::give_back::{GIVE_BACKS, Give, GiveBacks, What, deadline};
+use super::give_back::{Give, GiveBackQueue, What, deadline};
 use crate::error::Error;
 use crate::limit::algorithm::counts_until;
 use crate::limit::store::{
-    Action, LimitStore, MAX_HOLD, OPERATION_TTL, Observed, OperationId, Receipt, Step, places,
+    Action, MAX_HOLD, OPERATION_TTL, Observed, OperationId, Receipt, Step, places,
 };
 
 /// An admitted group of charges, by which it can be given back.
 #[derive(Clone, Debug)]
 pub struct Charged {
-    give_backs: GiveBacks,
+    give_backs: GiveBackQueue,
     gives: Vec<Give>,
     replay: bool,
 }
 
 impl Charged {
     /// What a store observed of an admitted group of charges. For stores that make one group of several;
-    /// users call [`Limiter::charge`]. `id` names the group: under it each charge is given back once.
+    /// users call [`Limiter::charge`]. `id` names the group: under it each charge is given back once. What cannot be
+    /// delivered at once waits in `queue`.
     pub fn of(
-        store: Arc<dyn LimitStore>,
-        id: &OperationId,
-        steps: &[Step<'_>],
-        observed: &[Observed],
-    ) -> Self {
-        Self::new(GiveBacks::new(store, GIVE_BACKS), id, steps, observed)
-    }
-
-    fn new(
-        give_backs: GiveBacks,
+        queue: &GiveBackQueue,
         id: &OperationId,
         steps: &[Step<'_>],
         observed: &[Observed],
@@ -56,7 +46,7 @@ impl Charged {
         });
         Self {
             gives: gives.collect(),
-            give_backs,
+            give_backs: queue.clone(),
             replay: observed.iter().any(|observed| observed.replayed.is_some()),
         }
     }
@@ -77,7 +67,18 @@ impl Charged {
     /// # Errors
     /// What the store reports; after an outage it is being retried, unless the error is `Saturated`.
     pub async fn refund(&self) -> Result<(), Error> {
-        // A key that was charged twice needs two groups, and so does another store.
+        self.give_backs.deliver_all(self.groups()).await
+    }
+
+    /// Gives the charges back in the background, as [`refund`](Self::refund) does, without an answer: from a destructor.
+    pub fn refund_detached(&self) {
+        for gives in self.groups() {
+            self.give_backs.deliver_detached(gives);
+        }
+    }
+
+    /// A key that was charged twice needs two groups, and so does another store.
+    fn groups(&self) -> Vec<Vec<Give>> {
         let mut groups: Vec<Vec<Give>> = Vec::new();
         for give in &self.gives {
             let fits = |group: &&mut Vec<Give>| {
@@ -90,7 +91,7 @@ impl Charged {
                 None => groups.push(vec![give.clone()]),
             }
         }
-        self.give_backs.deliver_all(groups).await
+        groups
     }
 }
 
@@ -163,7 +164,7 @@ impl Limiter {
                 &random
             }
         };
-        let charged = Charged::new(self.give_backs().clone(), id, &steps, &observed);
+        let charged = Charged::of(self.give_backs(), id, &steps, &observed);
         Ok((decision, Some(charged)))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::charge::Charge;
 use super::decision::{Decision, GroupDecision};
-use super::give_back::{GIVE_BACKS, GiveBackStats, GiveBacks, deadline};
+use super::give_back::{GIVE_BACKS, GiveBackQueue, GiveBackStats, deadline};
 use super::queues::Queues;
 use crate::error::Error;
 use crate::health::Health;
@@ -22,7 +22,7 @@ use crate::limit::wrap::Stack;
 pub struct Limiter {
     store: Arc<dyn LimitStore>,
     queues: Arc<Queues>,
-    give_backs: GiveBacks,
+    give_backs: GiveBackQueue,
     deadline: Option<Duration>,
 }
 
@@ -36,7 +36,7 @@ impl Limiter {
     /// a [`Stack`] built, and for tests that want to see every error.
     pub fn raw(store: Arc<dyn LimitStore>) -> Self {
         Self {
-            give_backs: GiveBacks::new(store.clone(), GIVE_BACKS),
+            give_backs: GiveBackQueue::new(store.clone(), GIVE_BACKS),
             store,
             queues: Arc::default(),
             deadline: None,
@@ -58,7 +58,7 @@ impl Limiter {
     #[must_use]
     pub fn with_give_backs(self, most: usize) -> Self {
         Self {
-            give_backs: GiveBacks::new(self.store.clone(), most),
+            give_backs: GiveBackQueue::new(self.store.clone(), most),
             ..self
         }
     }
@@ -181,7 +181,7 @@ impl Limiter {
         &self.queues
     }
 
-    pub(super) fn give_backs(&self) -> &GiveBacks {
+    pub(super) fn give_backs(&self) -> &GiveBackQueue {
         &self.give_backs
     }
 

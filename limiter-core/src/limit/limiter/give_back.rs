@@ -101,9 +101,10 @@ pub struct GiveBackStats {
     pub dropped: u64,
 }
 
-/// The give-backs of one limiter. Clones share it.
+/// Where give-backs wait for a store that is away: one for a [`Limiter`](super::Limiter), which has its own, or for a store that
+/// makes one group of several and gives back what it must not keep. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct GiveBacks(Arc<Inner>);
+pub struct GiveBackQueue(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -120,8 +121,9 @@ struct Queue {
     stats: GiveBackStats,
 }
 
-impl GiveBacks {
-    pub(super) fn new(store: Arc<dyn LimitStore>, most: usize) -> Self {
+impl GiveBackQueue {
+    /// A queue in front of a store, for at most so many ([`GIVE_BACKS`] is a good number).
+    pub fn new(store: Arc<dyn LimitStore>, most: usize) -> Self {
         Self(Arc::new(Inner {
             store,
             most,
@@ -129,7 +131,8 @@ impl GiveBacks {
         }))
     }
 
-    pub(super) fn stats(&self) -> GiveBackStats {
+    /// What became of those that were not delivered at once.
+    pub fn stats(&self) -> GiveBackStats {
         let queue = self.0.lock();
         GiveBackStats {
             waiting: queue.waiting.len(),
@@ -212,12 +215,12 @@ impl Inner {
 
 /// What is still to be given back; dropped, it waits in the queue, so a caller that is dropped has still given back.
 struct Undelivered {
-    queue: GiveBacks,
+    queue: GiveBackQueue,
     gives: Vec<Give>,
 }
 
 impl Undelivered {
-    fn new(queue: &GiveBacks, gives: Vec<Give>) -> Self {
+    fn new(queue: &GiveBackQueue, gives: Vec<Give>) -> Self {
         Self {
             queue: queue.clone(),
             gives,
@@ -282,16 +285,17 @@ impl Delivery {
         let jitter = RandomState::new();
         let mut pause = FIRST_PAUSE;
         let mut tries = 0_u64;
-        // The first try has just failed.
         loop {
-            tries += 1;
-            // Between half of the pause and all of it, so that instances do not come back as one.
-            let half = pause / 2;
-            let part = u32::try_from(jitter.hash_one(tries) % 1_024).unwrap_or(0);
-            sleep(half + half * part / 1_024).await;
             match self.deliver_once().await {
                 Some(true) => pause = FIRST_PAUSE,
-                Some(false) => pause = (2 * pause).min(LONGEST_PAUSE),
+                Some(false) => {
+                    tries += 1;
+                    // Between half of the pause and all of it, so that instances do not come back as one.
+                    let half = pause / 2;
+                    let part = u32::try_from(jitter.hash_one(tries) % 1_024).unwrap_or(0);
+                    sleep(half + half * part / 1_024).await;
+                    pause = (2 * pause).min(LONGEST_PAUSE);
+                }
                 None => return,
             }
         }

@@ -20,7 +20,7 @@ pub use charge::Charge;
 pub use charged::Charged;
 pub use check::Limiter;
 pub use decision::{Decision, GroupDecision, Outcome};
-pub use give_back::{GIVE_BACKS, GiveBackStats};
+pub use give_back::{GIVE_BACKS, GiveBackQueue, GiveBackStats};
 pub use lease::{Acquired, Lease, LeaseStatus};
 pub use live::LivePolicy;
 pub use model_call::{ModelCall, ModelCallReserved, TokenUsage};

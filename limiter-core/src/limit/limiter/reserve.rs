@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::charge::Charge;
 use super::check::Limiter;
 use super::decision::GroupDecision;
-use super::give_back::{Give, GiveBacks, What, deadline};
+use super::give_back::{Give, GiveBackQueue, What, deadline};
 use crate::error::{Effect, Error, ErrorKind};
 use crate::key::Key;
 use crate::limit::policy::Policy;
@@ -50,7 +50,7 @@ impl Reserved {
 #[derive(Debug)]
 #[must_use = "dropped at once, the reservation is cancelled"]
 pub struct Reservation {
-    give_backs: GiveBacks,
+    give_backs: GiveBackQueue,
     id: OperationId,
     parts: Vec<Part>,
     decision: GroupDecision,

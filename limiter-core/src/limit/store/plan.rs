@@ -140,6 +140,7 @@ pub(super) fn plan(
                         charged: receipt.cost(),
                         mark: receipt.mark(),
                         expires: expires.max(now.saturating_add(REFUND_MEMORY)),
+                        issuer: states.issuer(index),
                     },
                     to: 0,
                     status: Status::Refunded,
@@ -236,6 +237,10 @@ pub(super) fn plan_again(
     charged: u64,
     mark: Mark,
 ) -> Result<Plan, Error> {
+    let state = states.get(Place::Limit(index));
+    if let Some(found) = algorithm::stranger(step.policy.quota(), state, now) {
+        return Err(step.stranger(found));
+    }
     let record = charge_record(states, index, now);
     let (charged, mark, replay) = match &step.action {
         Action::Reserve { .. } => match record {
@@ -246,7 +251,6 @@ pub(super) fn plan_again(
             },
         },
         Action::Acquire { lease, .. } => {
-            let state = states.get(Place::Limit(index));
             if algorithm::lease(state, lease.digest(), now).is_none() {
                 return Err(step.gone());
             }
@@ -279,6 +283,7 @@ pub(super) fn execute(
     now: Timestamp,
 ) -> (u64, Mark) {
     let quota = step.policy.quota();
+    let issuer = states.issuer(index);
     let mut change = |change: Change| {
         let mut result = (0, Mark::default());
         states.update(Place::Limit(index), &mut |state| {
@@ -294,6 +299,7 @@ pub(super) fn execute(
         charged: 0,
         mark: Mark::default(),
         expires: now.saturating_add(ttl),
+        issuer,
     };
     match plan {
         Plan::Unseen | Plan::Look { .. } => (0, Mark::default()),
@@ -327,6 +333,7 @@ pub(super) fn execute(
                 charged,
                 mark,
                 expires: now.saturating_add(ttl),
+                issuer,
             };
             keep(states, index, record);
             (charged, mark)

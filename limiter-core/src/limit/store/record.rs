@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 
 use super::counter::Counter;
-use super::id::{Mark, OperationId, half};
+use super::id::{Issuer, Mark, OperationId, half};
 use crate::clock::Timestamp;
 
 /// A reservation, a refund or an operation. Counts until it expires; an expired one says nothing.
@@ -27,6 +27,8 @@ pub struct ChargeRecord {
     pub(crate) charged: u64,
     pub(crate) mark: Mark,
     pub(crate) expires: Timestamp,
+    /// Who keeps the charge.
+    pub(crate) issuer: Issuer,
 }
 
 /// What became of a recorded charge.
@@ -56,6 +58,14 @@ pub struct OperationRecord {
 }
 
 impl Record {
+    /// Who keeps the charge that it tells of; `None` for an operation.
+    pub fn issuer(&self) -> Option<Issuer> {
+        match self {
+            Self::Charge(record) => Some(record.issuer),
+            Self::Operation(_) => None,
+        }
+    }
+
     /// When it ends.
     pub fn expires(&self) -> Timestamp {
         match self {
