@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use limiter_core::limit::{Capabilities, Group, LimitStore, Observed};
+use limiter_core::limit::{Capabilities, Group, Issuer, LimitStore, Observed};
 use limiter_core::{Effect, Error, ErrorKind, Health};
 
 /// What becomes of a call.
@@ -54,6 +54,10 @@ impl Faulty {
 impl LimitStore for Faulty {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        self.inner.is_issuer(issuer)
     }
 
     fn try_apply_now(&self, _: &Group<'_>, _: &mut [Observed]) -> Option<Result<(), Error>> {

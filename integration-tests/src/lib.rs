@@ -87,3 +87,12 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
         tokio::task::yield_now().await;
     }
 }
+
+/// A value as `limiter_redis` keeps it: the letter of its kind, its version, and numbers of seven bytes.
+pub fn state(letter: u8, version: u8, numbers: &[u64]) -> Vec<u8> {
+    let mut value = vec![letter, version];
+    for number in numbers {
+        value.extend_from_slice(&number.to_be_bytes()[1..]);
+    }
+    value
+}

@@ -139,6 +139,13 @@ impl RedisServer {
         command.query(&mut self.admin()).unwrap()
     }
 
+    /// Sets a key to bytes, with every right.
+    pub fn set(&self, key: &str, value: &[u8]) {
+        let mut command = redis::cmd("SET");
+        command.arg(key).arg(value);
+        command.exec(&mut self.admin()).unwrap();
+    }
+
     /// The certificate that clients of [`start_tls`](Self::start_tls) have to trust.
     pub fn ca_pem(&self) -> Vec<u8> {
         fs::read(self.directory.path().join("cert.pem")).unwrap()

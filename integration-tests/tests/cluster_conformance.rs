@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use integration_tests::RedisCluster;
 use limiter_core::clock::{Clock, ManualClock, Timestamp};
 use limiter_core::conformance::{LimitHarness, limits};
-use limiter_core::limit::{Capabilities, Group, LimitStore, Observed, Step};
+use limiter_core::limit::{Capabilities, Group, Issuer, LimitStore, Observed, Step};
 use limiter_core::{Error, Health, Key};
 use limiter_redis::{ClusterStore, CrossSlot};
 
@@ -60,6 +60,10 @@ impl LimitStore for OneSlot {
         self.0.capabilities()
     }
 
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        self.0.is_issuer(issuer)
+    }
+
     fn try_apply_now(
         &self,
         _group: &Group<'_>,
@@ -74,17 +78,20 @@ impl LimitStore for OneSlot {
             .iter()
             .map(|step| {
                 let key = Key::builder().segment("ratelimit").hash_tag("one");
-                key.segment(step.key.as_str()).build()
+                key.segment(step.key().as_str()).build()
             })
             .collect();
         let steps = group.steps().iter().zip(&keys);
         let steps: Vec<Step<'_>> = steps
-            .map(|(step, key)| Step::new(step.policy, key, step.action.clone()))
+            .map(|(step, key)| Step::new(step.policy, key, step.action.clone()).at(step.issuer))
             .collect();
         let capabilities = self.capabilities();
         let mut tagged = Group::new(&steps, &capabilities)?;
         if let Some((operation, ttl)) = group.operation() {
             tagged = tagged.with_operation(operation, ttl, &capabilities)?;
+        }
+        if let Some(deadline) = group.deadline() {
+            tagged = tagged.with_deadline(deadline);
         }
         self.0.apply(&tagged, observed).await
     }
@@ -104,6 +111,10 @@ impl LimitStore for SeveralSlots {
         let mut capabilities = Capabilities::default();
         capabilities.refunds = true;
         capabilities
+    }
+
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        self.0.is_issuer(issuer)
     }
 
     fn try_apply_now(

@@ -3,17 +3,16 @@
 
 use std::time::Duration;
 
-use integration_tests::{Logs, RedisServer, policy};
+use integration_tests::{Logs, RedisServer, policy, state};
 use limiter_core::limit::{
-    Action, Capabilities, Group, LimitStore, OPERATION_TTL, Observed, OperationId, Period, Policy,
-    Quota, Receipt, RecordKind, Step,
+    Action, Capabilities, Counter, Group, LimitStore, OPERATION_TTL, Observed, OperationId, Period,
+    Policy, Quota, Receipt, RecordKind, Step, Verdict,
 };
 use limiter_core::{Effect, Error, ErrorKind, Key};
 use limiter_redis::RedisStore;
 
 const TTL: Duration = Duration::from_secs(60);
-const NEVER: &str = "9007199254740991";
-const HEX: &str = "0123456789abcdef0123456789abcdef";
+const NEVER: u64 = 9_007_199_254_740_991;
 
 struct World {
     server: RedisServer,
@@ -34,7 +33,8 @@ impl World {
     }
 
     fn record(&self, kind: RecordKind) -> String {
-        kind.name("", &self.key, &self.id)
+        let policy = bucket();
+        kind.name("", Counter::new(&policy, &self.key), &self.id)
     }
 
     async fn apply(&self, policy: &Policy, action: Action<'_>) -> Result<Observed, Error> {
@@ -100,13 +100,16 @@ async fn a_shadow_charges_nothing_on_a_key_of_another_type() {
     world.server.command::<()>(&["RPUSH", key, "x"]);
     for action in [CHARGE, world.reserve()] {
         let seen = world.apply(&policy, action).await.unwrap();
-        assert!(seen.is_admitted());
+        assert_eq!(seen.verdict, Verdict::Unseen);
         assert_eq!((seen.charged, seen.used), (0, 0));
     }
     world.server.command::<()>(&["DEL", key]);
     let charged = world.apply(&policy, Action::Charge { cost: 5 }).await;
     assert_eq!(charged.unwrap().used, 5);
-    let cancel = Action::Cancel { id: &world.id };
+    let cancel = Action::Cancel {
+        id: &world.id,
+        ttl: TTL,
+    };
     assert_eq!(world.apply(&policy, cancel).await.unwrap().used, 5);
 }
 
@@ -125,7 +128,17 @@ async fn a_record_of_another_type_is_left_alone() {
     }
     foreign(world.apply(&policy, world.reserve()).await);
     foreign(world.apply(&policy, world.settle()).await);
-    foreign(world.apply(&policy, Action::Cancel { id: &world.id }).await);
+    foreign(
+        world
+            .apply(
+                &policy,
+                Action::Cancel {
+                    id: &world.id,
+                    ttl: TTL,
+                },
+            )
+            .await,
+    );
     foreign(world.run(&policy, CHARGE, true).await);
     assert!(
         !world
@@ -142,7 +155,7 @@ async fn a_record_of_another_type_is_left_alone() {
     // A shadow never blocks: it reserves nothing and says so.
     let shadow = bucket().with_shadow(true);
     let reserved = world.apply(&shadow, world.reserve()).await.unwrap();
-    assert_eq!((reserved.used, reserved.charged), (2, 0));
+    assert_eq!((reserved.verdict, reserved.charged), (Verdict::Unseen, 0));
     for name in &names {
         let left: Vec<String> = world.server.command(&["LRANGE", name, "0", "-1"]);
         assert_eq!(left, ["x"]);
@@ -156,35 +169,46 @@ async fn an_unreadable_record_is_none() {
     let policy = bucket();
     let reservation = world.record(RecordKind::Reservation);
     let operation = world.record(RecordKind::Operation);
+    let charge = |status: u8, numbers: [u64; 6]| {
+        let mut value = vec![b'r', 1, status];
+        value.extend_from_slice(&state(0, 0, &numbers)[2..]);
+        value
+    };
+    let operation_of = |numbers: &[u64]| {
+        let mut value = vec![b'o', 1];
+        value.extend_from_slice(&[0; 16]);
+        value.extend_from_slice(&state(0, 0, numbers)[2..]);
+        value
+    };
+    let whole = charge(0, [2, 0, 2, 1, 1, NEVER]);
     let values = [
-        String::new(),
-        "5".to_owned(),
-        format!("r:0:2:0:2:1:1:{NEVER}1"),
-        format!("r:4:2:0:2:1:1:{NEVER}"),
-        format!("r:0:-2:0:2:1:1:{NEVER}"),
-        format!("r:0:02:0:2:1:1:{NEVER}"),
-        format!("r:0:2:0:2:1:1:{NEVER}:1"),
-        format!("r:0:nan:0:2:1:1:{NEVER}"),
-        format!("r:0:2:0:2::1:{NEVER}"),
-        format!("o:{HEX}:{NEVER}"),
-        format!("o:{HEX}:{NEVER};1:1"),
-        format!("o:{HEX}:{NEVER};1:1:nan;"),
-        format!("o:{}:{NEVER};1:1:1;", HEX.to_uppercase()),
+        Vec::new(),
+        b"5".to_vec(),
+        b"a record".to_vec(),
+        b"r".to_vec(),
+        vec![b'r', 1],
+        whole[..whole.len() - 1].to_vec(),
+        [&whole[..], &[0]].concat(),
+        charge(4, [2, 0, 2, 1, 1, NEVER]),
+        charge(0, [2, 0, 2, 1, 1, NEVER + 1]),
+        operation_of(&[NEVER, 1, 1]),
+        operation_of(&[NEVER, 1, 1, NEVER + 1]),
+        operation_of(&[NEVER + 1, 1, 1, 1]),
     ];
     for value in values {
         world.server.command::<()>(&["DEL", world.key.as_str()]);
-        world.server.command::<()>(&["SET", &reservation, &value]);
+        world.server.set(&reservation, &value);
         let settled = world.apply(&policy, world.settle()).await.unwrap_err();
-        assert_eq!(settled.kind(), ErrorKind::Expired, "{value}");
+        assert_eq!(settled.kind(), ErrorKind::Expired, "{value:?}");
         let reserved = world.apply(&policy, world.reserve()).await.unwrap();
-        assert_eq!((reserved.used, reserved.charged), (2, 2), "{value}");
+        assert_eq!((reserved.used, reserved.charged), (2, 2), "{value:?}");
         let settled = world.apply(&policy, world.settle()).await.unwrap();
-        assert_eq!((settled.used, settled.charged), (1, 1), "{value}");
+        assert_eq!((settled.used, settled.charged), (1, 1), "{value:?}");
 
-        world.server.command::<()>(&["SET", &operation, &value]);
+        world.server.set(&operation, &value);
         for _ in 0..2 {
             let once = world.run(&policy, CHARGE, true).await.unwrap();
-            assert_eq!((once.used, once.charged), (2, 1), "{value}");
+            assert_eq!((once.used, once.charged), (2, 1), "{value:?}");
         }
         assert!(world.server.command::<i64>(&["PTTL", &reservation]) > 0);
         assert!(world.server.command::<i64>(&["PTTL", &operation]) > 0);
@@ -196,15 +220,20 @@ async fn an_unreadable_record_is_none() {
 async fn unreadable_leases_are_none() {
     let world = World::new();
     let policy = policy(Quota::concurrency(1));
+    let lease = |held: u64, numbers: [u64; 2]| {
+        let mut value = state(b'c', 1, &[held]);
+        value.extend_from_slice(&[7; 16]);
+        value.extend_from_slice(&state(0, 0, &numbers)[2..]);
+        value
+    };
+    let whole = lease(1, [1, NEVER]);
     let values = [
-        String::new(),
-        "1".to_owned(),
-        format!("c:{HEX}:1:{NEVER}"),
-        format!("c:{HEX}:1:{NEVER};x"),
-        format!("c:{HEX}0:1:{NEVER};"),
-        format!("c:{HEX}:nan:{NEVER};"),
-        format!("c:{HEX}:1:{NEVER}1;"),
-        format!("c:{HEX}:1:{NEVER};x{HEX}:1:{NEVER};"),
+        Vec::new(),
+        b"leases".to_vec(),
+        b"c".to_vec(),
+        vec![b'c', 1],
+        whole[..whole.len() - 1].to_vec(),
+        [&whole[..], &[0]].concat(),
     ];
     let acquire = |id| Action::Acquire {
         lease: id,
@@ -213,13 +242,41 @@ async fn unreadable_leases_are_none() {
     };
     let other = OperationId::new("other");
     for value in values {
-        world
-            .server
-            .command::<()>(&["SET", world.key.as_str(), &value]);
+        world.server.set(world.key.as_str(), &value);
         let held = world.apply(&policy, acquire(&world.id)).await.unwrap();
-        assert!(held.is_admitted() && held.used == 1, "{value}");
+        assert!(held.is_admitted() && held.used == 1, "{value:?}");
         let denied = world.apply(&policy, acquire(&other)).await.unwrap();
-        assert!(!denied.is_admitted(), "{value}");
+        assert!(!denied.is_admitted(), "{value:?}");
         assert!(world.server.command::<i64>(&["PTTL", world.key.as_str()]) > 0);
     }
+}
+
+/// A record, or a lease's release, that another version wrote is never taken for none.
+#[tokio::test]
+async fn a_record_of_another_version_is_a_conflict() {
+    let world = World::new();
+    let policy = bucket();
+    for version in [2, 31, b':'] {
+        for name in [
+            world.record(RecordKind::Reservation),
+            world.record(RecordKind::Operation),
+        ] {
+            world.server.set(&name, &[b'r', version, 1, 2, 3]);
+        }
+        for action in [world.reserve(), world.settle()] {
+            let error = world.apply(&policy, action).await.unwrap_err();
+            assert_eq!(
+                (error.kind(), error.effect()),
+                (ErrorKind::Conflict, Effect::No)
+            );
+            assert!(error.message().contains("another version"), "{error}");
+        }
+        let error = world.run(&policy, CHARGE, true).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+    }
+    assert!(
+        !world
+            .server
+            .command::<bool>(&["EXISTS", world.key.as_str()])
+    );
 }

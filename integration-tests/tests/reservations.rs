@@ -126,7 +126,7 @@ impl Owner {
         let (id, chance) = (&plan.id(), plan.chance() / 24);
         let ended = match plan.end {
             End::Settled(actual) => self.send(Action::Settle { id, actual }, chance).await,
-            End::Cancelled => self.send(Action::Cancel { id }, chance).await,
+            End::Cancelled => self.send(Action::Cancel { id, ttl: TTL }, chance).await,
             End::Left => return,
         };
         assert_eq!(ended.charged, plan.charged(), "{plan:?}");

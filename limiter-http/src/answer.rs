@@ -65,6 +65,11 @@ impl<'a> Answer<'a> {
             .filter(|decision| !decision.policy.is_shadow())
     }
 
+    /// The enforced policies of which something can be told: a counter that somebody looked at, or a refusal.
+    pub(crate) fn told(&self) -> impl Iterator<Item = &'a Decision> {
+        self.enforced().filter(|decision| is_told(decision))
+    }
+
     /// Whether there is no answer and waiting will not bring one: misuse or misconfiguration.
     pub(crate) fn is_failure(&self) -> bool {
         matches!(self.outcome, Outcome::Unavailable { kind } if !is_passing(kind))
@@ -140,7 +145,12 @@ impl<'a> From<&'a GroupDecision> for Answer<'a> {
 
 /// Whether an error goes away by itself: an outage ends, a full table empties. Misuse does not.
 fn is_passing(kind: ErrorKind) -> bool {
-    kind.is_outage() || kind == ErrorKind::Capacity
+    kind.is_outage()
+}
+
+/// Whether anything can be told of a decision. Nobody knows what is left of a limit that nobody looked at.
+pub(crate) fn is_told(decision: &Decision) -> bool {
+    decision.seen || !(decision.is_allowed() || decision.outcome == Outcome::Unseen)
 }
 
 /// Whole seconds, rounded up.

@@ -7,7 +7,7 @@ use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use limiter_core::clock::Timestamp;
 
 pub use self::ietf::IetfDraft;
-use crate::answer::{Answer, seconds};
+use crate::answer::{Answer, is_told, seconds};
 
 const X_LIMIT: &str = "x-ratelimit-limit";
 const X_REMAINING: &str = "x-ratelimit-remaining";
@@ -142,8 +142,8 @@ impl HeaderStyle {
     /// names. `now` is when they are written, and when the decision was made unless
     /// [`Answer::decided_at`] says otherwise.
     ///
-    /// Nothing is written where nothing is known: every policy is a shadow, or the check failed for
-    /// another reason than an outage.
+    /// Nothing is written where nothing is known: every policy is a shadow, the request was allowed without a look at
+    /// its counter (an outage's rule), or the check failed for another reason than an outage.
     pub fn write<'a>(
         &self,
         answer: impl Into<Answer<'a>>,
@@ -151,7 +151,10 @@ impl HeaderStyle {
         headers: &mut HeaderMap,
     ) {
         let answer = answer.into().seen_at(now);
-        let Some(binding) = answer.binding().filter(|_| !answer.is_failure()) else {
+        let Some(binding) = answer
+            .binding()
+            .filter(|binding| is_told(binding) && !answer.is_failure())
+        else {
             return;
         };
         let retry_after = answer.retry_after_seconds();

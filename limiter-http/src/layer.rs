@@ -28,7 +28,6 @@ use crate::service::RateLimit;
 ///
 /// ```
 /// use http::request::Parts;
-/// use limiter_core::Key;
 /// use limiter_core::limit::{Limiter, Period, Policy, Quota};
 /// use limiter_http::{RateLimitLayer, Target};
 ///
@@ -37,9 +36,10 @@ use crate::service::RateLimit;
 /// #[derive(Clone)]
 /// struct UserId(String);
 ///
+/// /// `ratelimit:cover-letter:{user}`: the layer puts the policy's name in front.
 /// fn of_user(request: &Parts) -> Option<Target> {
 ///     let user = request.extensions.get::<UserId>()?;
-///     Some(Target::new(Key::new(["ratelimit", "user", &user.0, "coverLetter"])))
+///     Some(Target::new([&user.0]))
 /// }
 ///
 /// let letters = Policy::new("cover-letter", Quota::fixed_window(20, Period::HOUR)?)?;
@@ -54,17 +54,47 @@ use crate::service::RateLimit;
 #[derive(Clone, Debug)]
 pub struct RateLimitLayer(Arc<Settings>);
 
-/// Which counter a request is charged to, and how much. Also made from a [`Key`], at a cost of 1.
+/// Whom a request is charged to, and how much.
+///
+/// Made of parts, the key is the policy's own ([`Policy::key`]): `ratelimit:{policy}:{part}:...`. So one function can
+/// serve several policies, whose counters stay apart. A [`Key`] is used as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    pub(crate) key: Key,
+    counter: Counter,
     pub(crate) cost: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Counter {
+    Parts(Vec<String>),
+    Exact(Key),
+}
+
 impl Target {
-    /// A charge of 1 to `key`.
-    pub fn new(key: Key) -> Self {
-        Self { key, cost: 1 }
+    /// A charge of 1 to whom the parts name, under the policy's name.
+    pub fn new<S: AsRef<str>>(parts: impl IntoIterator<Item = S>) -> Self {
+        let parts = parts.into_iter().map(|part| part.as_ref().to_owned());
+        Self {
+            counter: Counter::Parts(parts.collect()),
+            cost: 1,
+        }
+    }
+
+    /// A charge of 1 to exactly this key, for a format that must stay as it is. Give no two policies one: they would
+    /// share a counter.
+    pub fn exact(key: Key) -> Self {
+        Self {
+            counter: Counter::Exact(key),
+            cost: 1,
+        }
+    }
+
+    /// The counter's key under a policy.
+    pub(crate) fn key(&self, policy: &Policy) -> Key {
+        match &self.counter {
+            Counter::Parts(parts) => policy.key(parts),
+            Counter::Exact(key) => key.clone(),
+        }
     }
 
     /// The same counter at another cost. 0 only looks.
@@ -76,7 +106,7 @@ impl Target {
 
 impl From<Key> for Target {
     fn from(key: Key) -> Self {
-        Self::new(key)
+        Self::exact(key)
     }
 }
 
@@ -98,8 +128,8 @@ impl RateLimitLayer {
         self.with(|settings| settings.rules.push(Rule::new(policy)))
     }
 
-    /// Where the key of the policy named last comes from: a function that gives a [`Key`], or a
-    /// [`Target`] with a cost. `None` means that this policy does not limit the request; a request
+    /// Whom the policy named last limits: a function that gives a [`Target`], of parts to which the policy's name is
+    /// added, or of a [`Key`] that is used as it is. `None` means that this policy does not limit the request; a request
     /// that no policy limits passes without headers.
     #[must_use]
     pub fn key<F, T>(self, key: F) -> Self

@@ -11,7 +11,7 @@
 //!
 //! ```
 //! # use limiter_core::{Error, Health};
-//! # use limiter_core::limit::{Capabilities, Group, LimitStore, Observed, Source, Verdict};
+//! # use limiter_core::limit::{Capabilities, Group, Issuer, LimitStore, Observed, Source, Verdict};
 //! # use std::sync::atomic::{AtomicU64, Ordering};
 //! # #[derive(Debug, Default)]
 //! # struct Store(AtomicU64);
@@ -19,6 +19,9 @@
 //! # impl LimitStore for Store {
 //! #     fn capabilities(&self) -> Capabilities {
 //! #         Capabilities::default()
+//! #     }
+//! #     fn is_issuer(&self, _: Issuer) -> bool {
+//! #         false
 //! #     }
 //! #     fn try_apply_now(&self, group: &Group<'_>, observed: &mut [Observed]) -> Option<Result<(), Error>> {
 //! #         let wait = std::time::Duration::from_secs(2_520);

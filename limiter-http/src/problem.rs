@@ -209,7 +209,7 @@ impl<'a> Problem<'a> {
                     .filter(|_| problem_type == ProblemType::CostAboveLimit),
                 wait,
                 violated: answer
-                    .enforced()
+                    .told()
                     .filter(|decision| !decision.is_allowed())
                     .map(|decision| decision.policy.name())
                     .collect(),

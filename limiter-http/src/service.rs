@@ -71,6 +71,13 @@ where
     }
 }
 
+/// What a request is charged.
+struct Charged<'a> {
+    policy: &'a Policy,
+    key: Key,
+    cost: u64,
+}
+
 impl Settings {
     /// The refusal, or what was decided; `None` for a request that no policy limits.
     async fn check(&self, request: &Parts) -> ControlFlow<Response<String>, Option<GroupDecision>> {
@@ -83,14 +90,18 @@ impl Settings {
                     None => return ControlFlow::Break(respond(&Problem::error())),
                 },
             };
-            charged.extend(target.map(|target| (&rule.policy, target)));
+            charged.extend(target.map(|target| Charged {
+                key: target.key(&rule.policy),
+                policy: &rule.policy,
+                cost: target.cost,
+            }));
         }
         if charged.is_empty() {
             return ControlFlow::Continue(None);
         }
         let charges: Vec<_> = charged
             .iter()
-            .map(|(policy, target)| Charge::new(policy, &target.key).with_cost(target.cost))
+            .map(|charged| Charge::new(charged.policy, &charged.key).with_cost(charged.cost))
             .collect();
         let group = self.limiter.check_all(&charges).await;
         let operation = match &self.operation {
@@ -119,19 +130,18 @@ impl Settings {
             );
             return None;
         };
-        let key = Key::new(["ratelimit", policy.name(), &client.to_string()]);
-        Some(Target::new(key))
+        Some(Target::new([client.to_string()]))
     }
 }
 
 /// What was asked of the policy that binds. A key that is charged twice is asked for the sum.
-fn binding_cost(group: &GroupDecision, charged: &[(&Policy, Target)]) -> Option<u64> {
+fn binding_cost(group: &GroupDecision, charged: &[Charged<'_>]) -> Option<u64> {
     let binding = Answer::from(group).binding()?;
-    let (_, (_, target)) = group
+    let (_, target) = group
         .decisions
         .iter()
         .zip(charged)
         .find(|(decision, _)| ptr::eq(*decision, binding))?;
-    let of_key = charged.iter().filter(|(_, other)| other.key == target.key);
-    Some(of_key.fold(0, |sum: u64, (_, other)| sum.saturating_add(other.cost)))
+    let of_key = charged.iter().filter(|other| other.key == target.key);
+    Some(of_key.fold(0, |sum: u64, other| sum.saturating_add(other.cost)))
 }

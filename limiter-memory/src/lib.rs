@@ -7,14 +7,13 @@
 //! Several instances of a service do not see each other's counts; `limiter-redis` is for that.
 //!
 //! ```
-//! use limiter_core::Key;
 //! use limiter_core::limit::{Limiter, Period, Policy, Quota};
 //! use limiter_memory::MemoryStore;
 //!
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! let limiter = Limiter::new(MemoryStore::new());
 //! let policy = Policy::new("api", Quota::token_bucket(10, 600, Period::MINUTE)?)?;
-//! let decision = limiter.check_n(&policy, &Key::new(["ratelimit", "api", "42"]), 3).await;
+//! let decision = limiter.check_n(&policy, &policy.key(["42"]), 3).await;
 //! assert!(decision.is_allowed());
 //! assert_eq!(decision.remaining, 7);
 //! # Ok::<(), limiter_core::Error>(())

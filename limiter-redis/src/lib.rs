@@ -12,7 +12,6 @@
 //! ```
 //! use limiter_core::ErrorKind;
 //! use limiter_core::limit::{Limiter, Period, Policy, Quota};
-//! use limiter_core::Key;
 //! use limiter_redis::{RedisConfig, RedisStore};
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -20,7 +19,7 @@
 //! let config = RedisConfig::new("redis://127.0.0.1:1")?.with_key_prefix("myapp:")?;
 //! let limiter = Limiter::new(RedisStore::new(&config)?);
 //! let policy = Policy::new("api", Quota::fixed_window(20, Period::HOUR)?)?;
-//! let error = limiter.try_check(&policy, &Key::new(["ratelimit", "api", "42"])).await.unwrap_err();
+//! let error = limiter.try_check(&policy, &policy.key(["42"])).await.unwrap_err();
 //! assert_eq!(error.kind(), ErrorKind::Connection);
 //! assert_eq!(error.effect(), limiter_core::Effect::No);
 //! # Ok::<(), limiter_core::Error>(())

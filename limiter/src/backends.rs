@@ -165,7 +165,7 @@ impl Builder {
             .into_iter()
             .fold(Stack::new(limits), Stack::observe);
         Backends {
-            limiter: Limiter::new(stack.build()),
+            limiter: Limiter::raw(stack.build()),
             cache,
         }
     }

@@ -120,6 +120,21 @@ impl PolicySet {
         })
     }
 
+    /// The policies of `next` in the place of these, for a file that was changed while the service runs.
+    ///
+    /// # Errors
+    /// `Config` if a policy changes its algorithm without a higher `version`; the message names it. Then these stay.
+    pub fn replaced_by(&self, next: Self) -> Result<Self, Error> {
+        for policy in next.iter() {
+            if let Some(present) = self.0.get(policy.name()) {
+                present
+                    .replaced_by(policy.clone())
+                    .map_err(|error| config_error(error.message().to_owned()))?;
+            }
+        }
+        Ok(next)
+    }
+
     /// Every policy, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Policy> {
         self.0.values()
@@ -269,6 +284,18 @@ mod tests {
             assert!(error.to_string().contains(hint), "{error}");
         }
         let set = PolicySet::from_json(&spec("")).unwrap();
+        let bucket = |version: &str| {
+            let text = spec(version).replace("fixed_window", "token_bucket");
+            PolicySet::from_json(&text).unwrap()
+        };
+        let refused = set.replaced_by(bucket("")).unwrap_err();
+        assert!(
+            refused
+                .message()
+                .contains("policy x changes from fixed_window"),
+            "{refused}"
+        );
+        assert!(set.replaced_by(bucket(r#", "version": 2"#)).is_ok());
         assert!(
             set.get("y")
                 .unwrap_err()

@@ -7,13 +7,13 @@
     feature = "memory",
     doc = r##"
 ```
-use limiter::{Key, Period, Policy, Quota};
+use limiter::{Period, Policy, Quota};
 
 # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 // `connect("redis://...")` shares the counts between instances; `from_env()` lets the environment say.
 let backends = limiter::connect("memory:").await?;
 let letters = Policy::new("cover-letter", Quota::fixed_window(20, Period::HOUR)?)?;
-let key = Key::new(["ratelimit", "user", "42", "coverLetter"]);
+let key = letters.key(["42"]); // ratelimit:cover-letter:42
 
 let decision = backends.limiter.check(&letters, &key).await;
 assert!(decision.is_allowed());
@@ -69,7 +69,7 @@ pub use limiter_core::cache::CacheStore;
 pub use limiter_core::limit::{
     Acquired, Calendar, Charge, Charged, Decision, GroupDecision, Lease, LimitStore, Limiter,
     LivePolicy, ModelCall, ModelCallReserved, OperationId, Outage, Outcome, Period, Policy, Quota,
-    Reservation, Reserved, Source, TokenUsage, Unit,
+    Reservation, Reserved, Share, Source, TokenUsage, Unit,
 };
 pub use limiter_core::{Effect, Error, ErrorKind, Health, IdentitySecret, Key};
 #[cfg(feature = "http")]

@@ -6,11 +6,13 @@
 //! | `limiter_errors_total` | counter | `policy`, `scope`, `kind` |
 //! | `limiter_used_ratio` | histogram, 0 to 1 | `policy`, `scope` |
 //! | `limiter_check_seconds` | histogram | none |
+//! | `limiter_give_backs_waiting` | gauge | none |
+//! | `limiter_give_backs_delivered`, `_expired`, `_refused`, `_dropped` | counter | none |
 //!
-//! `outcome` is that of [`Attempt`](crate::outcome::Attempt). What looks, resets or gives back is not counted.
+//! The last two are reported by [`report_give_backs`]. `outcome` is that of [`Attempt`](crate::outcome::Attempt). What looks, resets or gives back is not counted.
 
 use limiter_core::limit::wrap::{Event, Observer};
-use limiter_core::limit::{Observed, Step};
+use limiter_core::limit::{Limiter, Observed, Step};
 
 use crate::outcome;
 
@@ -78,8 +80,10 @@ impl Observer for Metrics {
                 "source" => observed.source.as_str(),
             )
             .increment(1);
-            ::metrics::histogram!("limiter_used_ratio", "policy" => policy, "scope" => scope)
-                .record(used_ratio(charged.step, observed));
+            if observed.seen {
+                ::metrics::histogram!("limiter_used_ratio", "policy" => policy, "scope" => scope)
+                    .record(used_ratio(charged.step, observed));
+            }
         }
     }
 }
@@ -89,6 +93,21 @@ fn labels(step: &Step<'_>) -> (String, String) {
         step.policy.name().to_owned(),
         step.policy.scope().to_owned(),
     )
+}
+
+/// Reports what became of give-backs that were not delivered at once: call it when the recorder is asked, or every few
+/// seconds. `limiter_give_backs_dropped` above zero means that charges were not given back: alert on it.
+pub fn report_give_backs(limiter: &Limiter) {
+    let stats = limiter.give_back_stats();
+    ::metrics::gauge!("limiter_give_backs_waiting").set(stats.waiting as f64);
+    for (name, count) in [
+        ("limiter_give_backs_delivered", stats.delivered),
+        ("limiter_give_backs_expired", stats.expired),
+        ("limiter_give_backs_refused", stats.refused),
+        ("limiter_give_backs_dropped", stats.dropped),
+    ] {
+        ::metrics::counter!(name).absolute(count);
+    }
 }
 
 /// Both are below 2^53, so the doubles are exact.

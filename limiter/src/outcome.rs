@@ -14,7 +14,7 @@ pub struct Attempt<'a> {
     /// What the store saw; `None` if none answered.
     pub observed: Option<&'a Observed>,
     /// `allowed`, `denied`, `never`, `shadow_denied` or `shadow_never`; `not_charged` for a step that
-    /// was no obstacle in a group that was denied. Without an answer, the kind of the error.
+    /// was no obstacle in a group that was denied, `unseen` for one that nobody looked at. Without an answer, the kind of the error.
     pub outcome: &'static str,
 }
 
@@ -71,6 +71,7 @@ fn outcome(step: &Step<'_>, observed: &Observed, admitted: bool) -> &'static str
         (false, Verdict::Never) => "never",
         (true, Verdict::Deny { .. }) => "shadow_denied",
         (true, Verdict::Never) => "shadow_never",
+        (_, Verdict::Unseen) => "unseen",
     }
 }
 

@@ -53,7 +53,7 @@ impl Observer for Audit {
                 at,
                 policy: step.policy.name().to_owned(),
                 scope: step.policy.scope().to_owned(),
-                key: step.key.to_string(),
+                key: step.counter.to_string(),
                 cost: charged.cost,
                 outcome: charged.outcome,
                 source: charged

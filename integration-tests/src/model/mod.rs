@@ -41,6 +41,21 @@ trait Definition: Debug + Send + Sync {
     /// How much of the capacity is taken at a moment, if nothing more is asked before.
     fn used(&self, at: u64) -> u64;
 
+    /// How much a debit of such a life (us) may take, and how long (us) it lives.
+    fn debitable(&self, now: u64, life: u64) -> (u64, u64) {
+        (self.capacity().saturating_sub(self.used(now)), life)
+    }
+
+    /// Whether a debit of such a life (us) takes nothing even of what was never charged.
+    fn never_debits(&self, _life: u64) -> bool {
+        false
+    }
+
+    /// An admitted debit: a charge that is made now and dated at the end of a life (us).
+    fn debit(&mut self, now: u64, serial: Serial, cost: u64, _life: u64) {
+        self.charge(now, serial, cost);
+    }
+
     /// The clock was read: one that stepped back moves what time alone would have freed.
     fn look(&mut self, now: u64);
 

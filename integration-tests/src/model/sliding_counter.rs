@@ -79,6 +79,15 @@ impl Definition for SlidingCounter {
 
     fn look(&mut self, _now: u64) {}
 
+    /// A debit ends with the window that it is counted in.
+    fn debitable(&self, now: u64, life: u64) -> (u64, u64) {
+        let end = self.start(now) + self.window;
+        (
+            self.limit.saturating_sub(self.used(now)),
+            life.min(end.saturating_sub(now)),
+        )
+    }
+
     fn charge(&mut self, now: u64, serial: Serial, cost: u64) {
         let start = self.start(now);
         self.newest = start;

@@ -13,7 +13,7 @@ pub(super) struct SlidingLog {
     charges: Vec<Charge>,
     /// When each charge was made, the forgotten ones too.
     made: HashMap<Serial, u64>,
-    /// The time of the newest charge ever made. Time in the log does not go back.
+    /// When the newest charge ever was made. Time in the log does not go back.
     newest: u64,
 }
 
@@ -36,7 +36,7 @@ impl SlidingLog {
     }
 
     fn counts(&self, charge: &Charge, at: u64) -> bool {
-        at.max(self.newest) - charge.at < self.window
+        at.max(self.newest) < charge.at + self.window
     }
 
     /// The charge, if it counts. What does not is forgotten then, whatever the clock does next.
@@ -76,9 +76,20 @@ impl Definition for SlidingLog {
     fn look(&mut self, _now: u64) {}
 
     fn charge(&mut self, now: u64, serial: Serial, cost: u64) {
+        self.debit(now, serial, cost, 0);
+    }
+
+    /// Dated at the end of its life, and no earlier than what is still in the log.
+    fn debit(&mut self, now: u64, serial: Serial, cost: u64, life: u64) {
         self.forget(now);
-        let at = now.max(self.newest);
-        self.newest = at;
+        let made = now.max(self.newest);
+        self.newest = made;
+        let dates = self.charges.iter().filter(|charge| charge.cost > 0);
+        let at = dates
+            .map(|charge| charge.at)
+            .max()
+            .unwrap_or(0)
+            .max(made + life);
         self.made.insert(serial, at);
         self.charges.push(Charge { serial, at, cost });
     }

@@ -56,6 +56,11 @@ impl TokenBucket {
         debt.saturating_sub(u128::from(to.saturating_sub(from)) * self.refill)
     }
 
+    /// What a life pays off, a unit that has begun being whole.
+    fn regained(&self, life: u64) -> u128 {
+        u128::from(life.div_ceil(self.unit)) * self.refill
+    }
+
     fn debt(&self, now: u64) -> u128 {
         self.replay(&self.history, now / self.unit)
     }
@@ -121,6 +126,24 @@ impl Definition for TokenBucket {
 
     fn charge(&mut self, now: u64, serial: Serial, cost: u64) {
         let parts = u128::from(cost) * self.parts;
+        self.add(now, Some(serial), parts.cast_signed());
+    }
+
+    /// On top of what the life pays off, or of what is owed by now, if that is more.
+    fn debitable(&self, now: u64, life: u64) -> (u64, u64) {
+        let full = u128::from(self.capacity) * self.parts;
+        let onto = self.debt(now).max(self.regained(life));
+        let free = full.saturating_sub(onto) / self.parts;
+        (u64::try_from(free).unwrap(), life)
+    }
+
+    fn never_debits(&self, life: u64) -> bool {
+        self.regained(life) + self.parts > u128::from(self.capacity) * self.parts
+    }
+
+    fn debit(&mut self, now: u64, serial: Serial, cost: u64, life: u64) {
+        let ahead = self.regained(life).saturating_sub(self.debt(now));
+        let parts = ahead + u128::from(cost) * self.parts;
         self.add(now, Some(serial), parts.cast_signed());
     }
 

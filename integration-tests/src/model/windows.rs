@@ -65,7 +65,6 @@ impl Windows {
 
     /// The window that a charge is counted in now.
     fn current(&mut self, now: u64) -> &mut Window {
-        self.look(now);
         let millis = now / 1_000;
         if self.live(millis).is_none() {
             let end = self.end(millis);
@@ -108,25 +107,18 @@ impl Definition for Windows {
         charges.into_iter().flatten().map(|(_, cost)| cost).sum()
     }
 
-    /// No window has more than its length left. In the calendar, one of the next unit may stand: it was
-    /// opened there, before the clock stepped back.
-    fn look(&mut self, now: u64) {
-        let millis = now / 1_000;
-        let longest = self.end(millis);
-        let stands = match self.kind {
-            Kind::Fixed(_) => longest,
-            Kind::Calendar(calendar) => unit_end(calendar, unit_end(calendar, millis)),
-        };
-        if let Some(window) = self.windows.last_mut()
-            && millis < window.end
-            && window.end > stands
-        {
-            window.end = window.end.min(longest);
-        }
-    }
+    /// A window ends when it was opened for.
+    fn look(&mut self, _now: u64) {}
 
-    fn denied(&mut self, now: u64) {
-        self.look(now);
+    /// A debit ends with the window that it is counted in.
+    fn debitable(&self, now: u64, life: u64) -> (u64, u64) {
+        let end = self
+            .live(now / 1_000)
+            .map_or_else(|| self.end(now / 1_000), |window| window.end);
+        (
+            self.limit.saturating_sub(self.used(now)),
+            life.min(end * 1_000 - now),
+        )
     }
 
     fn charge(&mut self, now: u64, serial: Serial, cost: u64) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use limiter_core::ErrorKind;
 use limiter_core::clock::{MAX_INTEGER, Timestamp};
-use limiter_core::limit::{Action, Group, OPERATION_TTL, Step, Verdict};
+use limiter_core::limit::{Action, Group, OPERATION_TTL, Replay, Step, Verdict};
 
 use super::concurrency::Lease;
 use super::{Definition, Serial, definition, wait};
@@ -38,7 +38,21 @@ pub struct Seen {
     pub reset_after: Duration,
     /// What stands charged for the step.
     pub charged: u64,
+    /// What is known of an earlier answer.
+    pub replayed: Option<Replay>,
+    /// How long a debit lives.
+    pub life: Duration,
 }
+
+/// A shadow step that could not be done.
+const UNSEEN: Seen = Seen {
+    verdict: Verdict::Unseen,
+    used: 0,
+    reset_after: Duration::ZERO,
+    charged: 0,
+    replayed: None,
+    life: Duration::ZERO,
+};
 
 /// What a group is answered: for each step, or that it is refused.
 pub type Answer = Result<Vec<Seen>, ErrorKind>;
@@ -63,20 +77,25 @@ enum Fate {
 struct Operation {
     /// The steps' keys and actions.
     steps: Vec<String>,
-    charged: Vec<u64>,
+    /// What was charged for each of them, in the order in which they were first asked for.
+    charged: Vec<(String, u64)>,
     until: u64,
 }
 
 /// What a step comes to, before anything is changed.
 #[derive(Clone, Copy, Debug)]
 enum Plan {
-    Nothing,
-    /// As before, with what stands.
-    Repeat(u64),
+    Unseen,
+    /// As before, with what stands, and what is known of that.
+    Repeat(u64, Replay),
     Ask(u64),
+    /// How much a debit takes.
+    Debit(u64),
     Reset,
-    Renew(u64),
+    Renew(u64, Option<Replay>),
     Release,
+    /// An id that is unknown is done with.
+    Bury,
     Become(Fate, u64),
 }
 
@@ -89,31 +108,30 @@ impl World {
         let at = now.as_micros();
         self.charges.clear();
         for step in group.steps() {
-            let limit = self.limits.entry(step.key.to_string());
+            let limit = self.limits.entry(step.counter.to_string());
             limit.or_insert_with(|| definition(step.policy.quota()));
         }
         let Some((id, ttl)) = group.operation() else {
             return self.steps(group, at).map(|(seen, _)| seen);
         };
-        let name = (group.steps()[0].key.to_string(), id.as_str().to_owned());
-        let steps: Vec<String> = group.steps().iter().map(description).collect();
-        if let Some(known) = self.operations.get(&name)
+        let counters = group.steps().iter().map(|step| step.counter.to_string());
+        let home = counters.min().expect("a group has a step");
+        let name = (home, id.as_str().to_owned());
+        let mut steps: Vec<String> = group.steps().iter().map(description).collect();
+        steps.sort();
+        if let Some(known) = self.operations.get(&name).cloned()
             && at < known.until
         {
             if known.steps != steps {
                 return Err(ErrorKind::Conflict);
             }
-            let steps = group.steps().iter().zip(&known.charged);
-            return Ok(steps
-                .map(|(step, charged)| Seen {
-                    charged: *charged,
-                    ..self.see(step, at, 0)
-                })
-                .collect());
+            return self.repeat(group, &known, at);
         }
         let (seen, admitted) = self.steps(group, at)?;
         if admitted {
-            let charged = seen.iter().map(|seen| seen.charged).collect();
+            let charged = group.steps().iter().zip(&seen);
+            let charged = charged.map(|(step, seen)| (description(step), seen.charged));
+            let charged = charged.collect();
             let until = now.saturating_add(ttl).as_micros();
             let operation = Operation {
                 steps,
@@ -121,6 +139,45 @@ impl World {
                 until,
             };
             self.operations.insert(name, operation);
+        }
+        Ok(seen)
+    }
+
+    /// A group that was admitted before under its id, as long as all that it holds is held.
+    fn repeat(&mut self, group: &Group<'_>, known: &Operation, now: u64) -> Answer {
+        let mut charged = known.charged.clone();
+        let mut seen = Vec::new();
+        for step in group.steps() {
+            let what = description(step);
+            let index = charged.iter().position(|(step, _)| *step == what);
+            let (_, own) = charged.remove(index.expect("the same steps"));
+            let record = record_name(step).and_then(|name| self.records.get(&name));
+            let record = record.filter(|record| now < record.until);
+            let stands = match (
+                &step.action,
+                record.map(|record| (record.fate, record.stands)),
+            ) {
+                (Action::Reserve { .. }, None) => Err(ErrorKind::Expired),
+                (Action::Reserve { .. }, Some((Fate::Held, stands))) => Ok((stands, Replay::Held)),
+                (Action::Reserve { .. }, Some((Fate::Settled(actual), stands))) => {
+                    Ok((stands, Replay::Settled { actual }))
+                }
+                (Action::Reserve { .. }, Some((Fate::GivenBack, _))) => Err(ErrorKind::Conflict),
+                (Action::Acquire { lease, .. }, _) => self
+                    .lease(step, now, lease.as_str())
+                    .map(|_| (own, Replay::Held))
+                    .ok_or(ErrorKind::Expired),
+                _ => Ok((own, Replay::Done)),
+            };
+            seen.push(match stands {
+                Ok((charged, replay)) => Seen {
+                    charged,
+                    replayed: Some(replay),
+                    ..self.see(step, now, 0)
+                },
+                Err(_) if step.policy.is_shadow() => UNSEEN,
+                Err(kind) => return Err(kind),
+            });
         }
         Ok(seen)
     }
@@ -142,7 +199,7 @@ impl World {
         for step in steps {
             plans.push(match self.plan(step, now) {
                 // A shadow step's error counts for nothing.
-                Err(_) if step.policy.is_shadow() => Plan::Nothing,
+                Err(_) if step.policy.is_shadow() => Plan::Unseen,
                 plan => plan?,
             });
         }
@@ -154,7 +211,7 @@ impl World {
         let mut seen: Vec<Seen> = (0..steps.len())
             .map(|index| {
                 let before = (0..index).filter(|before| {
-                    steps[*before].key == steps[index].key && steps[*before].action.takes()
+                    steps[*before].counter == steps[index].counter && steps[*before].action.takes()
                 });
                 let total: u128 = before.map(|before| u128::from(asks(before))).sum();
                 let total = match asks(index) {
@@ -162,7 +219,13 @@ impl World {
                     own => total + u128::from(own),
                 };
                 let total = u64::try_from(total).unwrap_or(u64::MAX).min(MAX_INTEGER);
-                self.see(&steps[index], now, total)
+                match (plans[index], &steps[index].action) {
+                    (Plan::Unseen, _) => UNSEEN,
+                    (Plan::Debit(take), Action::Debit { life, .. }) => {
+                        self.see_debit(&steps[index], now, take, *life)
+                    }
+                    _ => self.see(&steps[index], now, total),
+                }
             })
             .collect();
         let admitted = steps
@@ -170,12 +233,21 @@ impl World {
             .zip(&seen)
             .all(|(step, seen)| step.policy.is_shadow() || seen.verdict == Verdict::Admit);
         for (index, step) in steps.iter().enumerate() {
+            if matches!(plans[index], Plan::Unseen) {
+                continue;
+            }
             let own = seen[index].verdict == Verdict::Admit;
-            if step.action.takes() && matches!(plans[index], Plan::Ask(_)) && !(admitted && own) {
+            let takes = matches!(plans[index], Plan::Ask(_) | Plan::Debit(_));
+            if step.action.takes() && takes && !(admitted && own) {
                 self.limit(step).denied(now);
             } else if admitted {
                 let before = self.serial;
                 seen[index].charged = self.act(step, plans[index], now);
+                seen[index].replayed = match plans[index] {
+                    Plan::Repeat(_, replay) => Some(replay),
+                    Plan::Renew(_, replay) => replay,
+                    _ => None,
+                };
                 if self.serial > before {
                     self.charges.push((index, self.serial));
                 }
@@ -193,13 +265,13 @@ impl World {
     }
 
     fn limit(&mut self, step: &Step<'_>) -> &mut dyn Definition {
-        let limit = self.limits.get_mut(step.key.as_str());
+        let limit = self.limits.get_mut(&step.counter.to_string());
         limit.expect("made at the group's begin").as_mut()
     }
 
     /// What would be answered to `cost`.
     fn see(&self, step: &Step<'_>, now: u64, cost: u64) -> Seen {
-        let limit = self.limits[step.key.as_str()].as_ref();
+        let limit = self.limits[&step.counter.to_string()].as_ref();
         let verdict = if cost == 0 {
             Verdict::Admit
         } else if cost > limit.capacity() {
@@ -215,15 +287,42 @@ impl World {
             used: limit.used(now),
             reset_after: wait(limit, now, limit.capacity()),
             charged: 0,
+            replayed: None,
+            life: Duration::ZERO,
         }
+    }
+
+    /// What would be answered to a debit that could take so much.
+    fn see_debit(&self, step: &Step<'_>, now: u64, take: u64, life: Duration) -> Seen {
+        let limit = self.limits[&step.counter.to_string()].as_ref();
+        let micros = u64::try_from(life.as_micros()).unwrap();
+        if take > 0 {
+            let (_, life) = limit.debitable(now, micros);
+            return Seen {
+                verdict: Verdict::Admit,
+                life: Duration::from_micros(life),
+                ..self.see(step, now, 0)
+            };
+        }
+        let seen = self.see(step, now, 1);
+        if limit.never_debits(micros) {
+            let verdict = Verdict::Never;
+            return Seen { verdict, ..seen };
+        }
+        seen
     }
 
     fn plan(&mut self, step: &Step<'_>, now: u64) -> Result<Plan, ErrorKind> {
         let record = record_name(step).and_then(|name| self.records.get(&name));
         let record = record.filter(|record| now < record.until).cloned();
-        let repeat = |record: &Record| Plan::Repeat(record.stands);
+        let repeat = |record: &Record| Plan::Repeat(record.stands, Replay::Done);
         Ok(match &step.action {
             Action::Charge { cost } | Action::Peek { cost } => Plan::Ask(*cost),
+            Action::Debit { at_most, life } => {
+                let life = u64::try_from(life.as_micros()).unwrap();
+                let (free, _) = self.limit(step).debitable(now, life);
+                Plan::Debit(free.min(*at_most))
+            }
             Action::Reset => Plan::Reset,
             Action::Refund { .. } => match record {
                 Some(record) => repeat(&record),
@@ -231,10 +330,15 @@ impl World {
             },
             Action::Reserve { estimate, .. } => match record {
                 None => Plan::Ask(*estimate),
-                Some(record) if record.cost == *estimate && record.fate != Fate::GivenBack => {
-                    repeat(&record)
-                }
-                Some(_) => return Err(ErrorKind::Conflict),
+                Some(record) => match record.fate {
+                    Fate::Held if record.cost == *estimate => {
+                        Plan::Repeat(record.stands, Replay::Held)
+                    }
+                    Fate::Settled(actual) if record.cost == *estimate => {
+                        Plan::Repeat(record.stands, Replay::Settled { actual })
+                    }
+                    _ => return Err(ErrorKind::Conflict),
+                },
             },
             Action::Settle { actual, .. } => match record.ok_or(ErrorKind::Expired)? {
                 Record {
@@ -243,21 +347,24 @@ impl World {
                 record if record.fate == Fate::Settled(*actual) => repeat(&record),
                 _ => return Err(ErrorKind::Conflict),
             },
-            Action::Cancel { .. } => match record.ok_or(ErrorKind::Expired)? {
-                Record {
+            Action::Cancel { .. } => match record {
+                None => Plan::Bury,
+                Some(Record {
                     fate: Fate::Held, ..
-                } => Plan::Become(Fate::GivenBack, 0),
-                record if record.fate == Fate::GivenBack => repeat(&record),
-                _ => return Err(ErrorKind::Conflict),
+                }) => Plan::Become(Fate::GivenBack, 0),
+                Some(record) if record.fate == Fate::GivenBack => repeat(&record),
+                Some(_) => return Err(ErrorKind::Conflict),
             },
+            // It was released.
+            Action::Acquire { .. } if record.is_some() => return Err(ErrorKind::Conflict),
             Action::Acquire { lease, cost, .. } => match self.lease(step, now, lease.as_str()) {
                 None => Plan::Ask(*cost),
-                Some(held) if held == *cost => Plan::Renew(held),
+                Some(held) if held == *cost => Plan::Renew(held, Some(Replay::Held)),
                 Some(_) => return Err(ErrorKind::Conflict),
             },
             Action::Renew { lease, .. } => {
                 let held = self.lease(step, now, lease.as_str());
-                Plan::Renew(held.ok_or(ErrorKind::Expired)?)
+                Plan::Renew(held.ok_or(ErrorKind::Expired)?, None)
             }
             Action::Release { .. } => Plan::Release,
             other => unreachable!("no model of {other:?}"),
@@ -274,7 +381,17 @@ impl World {
     fn act(&mut self, step: &Step<'_>, plan: Plan, now: u64) -> u64 {
         let until = |ttl: &Duration| Timestamp::from_micros(now).saturating_add(*ttl).as_micros();
         match (plan, &step.action) {
-            (Plan::Repeat(stands), _) => stands,
+            (Plan::Repeat(stands, _), _) => stands,
+            (Plan::Debit(take), Action::Debit { life, .. }) => {
+                self.serial += 1;
+                let (serial, life) = (self.serial, u64::try_from(life.as_micros()).unwrap());
+                self.limit(step).debit(now, serial, take, life);
+                take
+            }
+            (Plan::Bury, Action::Cancel { ttl, .. }) => {
+                self.bury(step, until(ttl));
+                0
+            }
             (Plan::Ask(cost @ 1..), Action::Charge { .. }) => self.charge(step, now, cost),
             (Plan::Ask(cost), Action::Reserve { ttl, .. }) => {
                 self.charge(step, now, cost);
@@ -297,7 +414,7 @@ impl World {
                 cost
             }
             (
-                Plan::Renew(held),
+                Plan::Renew(held, _),
                 Action::Acquire { lease, ttl, .. } | Action::Renew { lease, ttl },
             ) => {
                 let until = until(ttl);
@@ -306,20 +423,34 @@ impl World {
                 }
                 held
             }
-            (Plan::Release, Action::Release { lease }) => {
+            (Plan::Release, Action::Release { lease, ttl }) => {
                 if let Some(leases) = self.limit(step).leases() {
                     leases.release(now, lease.as_str());
                 }
+                self.bury(step, until(ttl));
                 0
             }
             (Plan::Reset, _) => {
                 let fresh = definition(step.policy.quota());
-                self.limits.insert(step.key.to_string(), fresh);
+                self.limits.insert(step.counter.to_string(), fresh);
                 0
             }
             (Plan::Become(fate, to), _) => self.adjust(step, now, fate, to),
             _ => 0,
         }
+    }
+
+    /// An id that nothing may be asked for under.
+    fn bury(&mut self, step: &Step<'_>, until: u64) {
+        let record = Record {
+            fate: Fate::GivenBack,
+            cost: 0,
+            stands: 0,
+            serial: 0,
+            until,
+        };
+        self.records
+            .extend(record_name(step).map(|name| (name, record)));
     }
 
     fn charge(&mut self, step: &Step<'_>, now: u64, cost: u64) -> u64 {
@@ -359,6 +490,10 @@ impl World {
         } else {
             stands
         };
+        if let Action::Cancel { ttl, .. } = &step.action {
+            let until = Timestamp::from_micros(now).saturating_add(*ttl).as_micros();
+            record.until = record.until.max(until);
+        }
         record.fate = fate;
         let stands = record.stands;
         self.records.insert(name, record);
@@ -370,10 +505,11 @@ fn record_name(step: &Step<'_>) -> Option<Name> {
     let kind = match step.action {
         Action::Refund { .. } => "refund",
         Action::Reserve { .. } | Action::Settle { .. } | Action::Cancel { .. } => "reservation",
+        Action::Acquire { .. } | Action::Release { .. } => "lease",
         _ => return None,
     };
     let id = step.action.id()?.as_str().to_owned();
-    Some((kind, step.key.to_string(), id))
+    Some((kind, step.counter.to_string(), id))
 }
 
 /// What tells one step from another: how long something is held may differ between two tries.
@@ -383,5 +519,5 @@ fn description(step: &Step<'_>) -> String {
         ref other => other.cost(),
     };
     let id = step.action.id().map(|id| id.as_str());
-    format!("{} {} {amount} {id:?}", step.key, step.action.as_str())
+    format!("{} {} {amount} {id:?}", step.counter, step.action.as_str())
 }

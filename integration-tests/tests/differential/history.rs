@@ -83,6 +83,12 @@ pub(crate) enum Do {
     /// Or release.
     Cancel {
         id: usize,
+        ttl: Duration,
+    },
+    /// Or a peek.
+    Debit {
+        cost: Cost,
+        life: Duration,
     },
 }
 
@@ -175,6 +181,15 @@ fn ttl() -> impl Strategy<Value = Duration> {
     ]
 }
 
+/// Of a debit.
+fn life() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        2 => (1_000u64..3_000_000).prop_map(Duration::from_micros),
+        2 => (1u64..3_600).prop_map(Duration::from_secs),
+        1 => Just(Duration::from_secs(86_400)),
+    ]
+}
+
 fn action() -> impl Strategy<Value = Do> {
     let cost = prop_oneof![
         6 => (1u64..4).prop_map(Cost::Units),
@@ -194,6 +209,7 @@ fn action() -> impl Strategy<Value = Do> {
     let number = prop::option::of(prop_oneof![0u64..100, 0..=MAX_INTEGER]);
     prop_oneof![
         20 => cost.clone().prop_map(|cost| Do::Take { cost }),
+        4 => (cost.clone(), life()).prop_map(|(cost, life)| Do::Debit { cost, life }),
         2 => cost.prop_map(|cost| Do::Peek { cost }),
         1 => Just(Do::Reset),
         5 => (0..IDS).prop_map(|back| Do::Refund { back }),
@@ -201,7 +217,7 @@ fn action() -> impl Strategy<Value = Do> {
             .prop_map(|(shift, number, cost)| Do::Forged { shift, number, cost }),
         12 => (0..IDS, held, ttl()).prop_map(|(id, cost, ttl)| Do::Hold { id, cost, ttl }),
         6 => (0..IDS, actual, ttl()).prop_map(|(id, actual, ttl)| Do::Settle { id, actual, ttl }),
-        4 => (0..IDS).prop_map(|id| Do::Cancel { id }),
+        4 => (0..IDS, ttl()).prop_map(|(id, ttl)| Do::Cancel { id, ttl }),
     ]
 }
 

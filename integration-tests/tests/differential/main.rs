@@ -20,7 +20,7 @@ use run::{Run, Tally};
 const HISTORIES: u32 = 3_000;
 
 /// What occurs in the histories, or they compare nothing: every algorithm, action, verdict and error.
-const OCCURS: [&str; 29] = [
+const OCCURS: [&str; 31] = [
     "fixed_window",
     "calendar_window",
     "sliding_window",
@@ -37,6 +37,8 @@ const OCCURS: [&str; 29] = [
     "acquire",
     "renew",
     "release",
+    "debit",
+    "unseen",
     "admit",
     "deny",
     "never",

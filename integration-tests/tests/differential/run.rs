@@ -7,8 +7,8 @@ use integration_tests::Bench;
 use limiter_core::clock::{MAX_INTEGER, Timestamp};
 use limiter_core::limit::algorithm::State;
 use limiter_core::limit::{
-    Action, Capabilities, Group, LimitStore, MapStates, Mark, Observed, OperationId, Place, Policy,
-    Receipt, Source, Step, Verdict, apply_group,
+    Action, Capabilities, Group, Issuer, LimitStore, MapStates, Mark, Observed, OperationId, Place,
+    Policy, Receipt, Source, Step, Verdict, apply_group,
 };
 use limiter_core::{Effect, Error, ErrorKind, Key};
 use proptest::prelude::*;
@@ -28,6 +28,7 @@ type Answer = Result<Vec<Observed>, (ErrorKind, Effect, String)>;
 fn answer(result: Result<(), Error>, mut observed: Vec<Observed>) -> Answer {
     for observed in &mut observed {
         observed.source = Source::Store;
+        observed.issuer = None;
     }
     match result {
         Ok(()) => Ok(observed),
@@ -179,7 +180,11 @@ impl<'a> Run<'a> {
             return Ok(());
         };
         if let Some((id, ttl)) = planned.operation {
-            group = group.with_operation(&ids[id], ttl, &all).unwrap();
+            let Ok(under) = group.with_operation(&ids[id], ttl, &all) else {
+                self.count("refused");
+                return Ok(());
+            };
+            group = under;
         }
 
         let now = self.bench.now();
@@ -188,7 +193,7 @@ impl<'a> Run<'a> {
         let known = record.is_some_and(|record| !record.is_fresh(now));
         let nothing = vec![Observed::default(); steps.len()];
         let (mut expected, mut memory, mut redis) = (nothing.clone(), nothing.clone(), nothing);
-        let mut states = MapStates::new(&group, &mut self.model);
+        let mut states = MapStates::new(&group, &mut self.model, Issuer::unique());
         let result = apply_group(&group, &mut states, now, &mut expected);
         let expected = answer(result, expected);
         let result = self.bench.memory.apply(&group, &mut memory).await;
@@ -234,13 +239,14 @@ impl<'a> Run<'a> {
             match observed.verdict {
                 Verdict::Admit => self.count("admit"),
                 Verdict::Never => self.count("never"),
+                Verdict::Unseen => self.count("unseen"),
                 Verdict::Deny { retry_after } => {
                     denied = denied.max(retry_after);
                     self.count("deny");
                 }
             }
             match &step.action {
-                Action::Charge { .. } if observed.charged > 0 => {
+                Action::Charge { .. } | Action::Debit { .. } if observed.charged > 0 => {
                     let id = format!("charge-{}", self.receipts[*key].len());
                     let receipt =
                         Receipt::new(OperationId::new(id), observed.mark, observed.charged);

@@ -31,7 +31,17 @@ pub(crate) fn translate<'a>(
             cost: cost.of(quota),
         },
         Do::Reset => Action::Reset,
-        Do::Refund { back } if leases => Action::Release { lease: &ids[back] },
+        Do::Refund { back } if leases => Action::Release {
+            lease: &ids[back],
+            ttl: Duration::from_secs(2),
+        },
+        Do::Debit { cost, .. } if leases => Action::Peek {
+            cost: cost.of(quota),
+        },
+        Do::Debit { cost, life } => Action::Debit {
+            at_most: cost.of(quota),
+            life,
+        },
         Do::Forged { .. } if leases => Action::Reset,
         Do::Refund { .. } | Do::Forged { .. } => Action::Refund { receipt },
         Do::Hold { id, cost, ttl } if leases => Action::Acquire {
@@ -52,7 +62,10 @@ pub(crate) fn translate<'a>(
             id: &ids[id],
             actual: actual.of(quota),
         },
-        Do::Cancel { id } if leases => Action::Release { lease: &ids[id] },
-        Do::Cancel { id } => Action::Cancel { id: &ids[id] },
+        Do::Cancel { id, ttl } if leases => Action::Release {
+            lease: &ids[id],
+            ttl,
+        },
+        Do::Cancel { id, ttl } => Action::Cancel { id: &ids[id], ttl },
     }
 }

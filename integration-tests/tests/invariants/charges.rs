@@ -175,7 +175,10 @@ async fn give(
     receipt: &Receipt,
 ) -> u64 {
     let action = if give_back.reserved {
-        Action::Cancel { id }
+        Action::Cancel {
+            id,
+            ttl: Duration::from_secs(60),
+        }
     } else {
         Action::Refund { receipt }
     };

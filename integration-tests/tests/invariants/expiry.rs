@@ -80,11 +80,17 @@ async fn case(server: &RedisServer, stores: &[RedisStore], quotas: &[Quota], cal
         let action = match (policy.quota().is_concurrency(), what) {
             (true, 0..=5) => Action::Acquire { lease, cost, ttl },
             (true, 6..=8) => Action::Renew { lease, ttl },
-            (true, _) => Action::Release { lease },
+            (true, _) => Action::Release {
+                lease,
+                ttl: Duration::from_secs(60),
+            },
             (false, 0..=4) => Action::Charge { cost },
             (false, 5..=7) => Action::Reserve { id, estimate, ttl },
             (false, 8) => Action::Settle { id, actual },
-            (false, 9) => Action::Cancel { id },
+            (false, 9) => Action::Cancel {
+                id,
+                ttl: Duration::from_secs(60),
+            },
             (false, _) => match receipts.get(key) {
                 Some(receipt) => Action::Refund { receipt },
                 None => Action::Peek { cost },

@@ -308,7 +308,10 @@ pub(crate) async fn play(
                             let actual = cost * part / 4;
                             Action::Settle { id, actual }
                         }
-                        (Kind::Reservation(id, _), _) => Action::Cancel { id },
+                        (Kind::Reservation(id, _), _) => Action::Cancel {
+                            id,
+                            ttl: Duration::from_secs(60),
+                        },
                         (Kind::Closed, _) => continue,
                     };
                     // One that came too late is no give-back.

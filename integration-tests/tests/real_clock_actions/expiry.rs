@@ -52,7 +52,13 @@ async fn every_key_has_a_bounded_expiry() {
                 },
                 None,
             ),
-            (Action::Cancel { id: &held }, None),
+            (
+                Action::Cancel {
+                    id: &held,
+                    ttl: two_hours,
+                },
+                None,
+            ),
             (Action::Peek { cost: 1 }, None),
         ];
         for (action, operation) in actions {
@@ -85,7 +91,13 @@ async fn every_key_has_a_bounded_expiry() {
             },
             HOUR,
         ),
-        (Action::Release { lease: &short }, minute),
+        (
+            Action::Release {
+                lease: &short,
+                ttl: minute,
+            },
+            minute,
+        ),
     ] {
         let what = action.as_str();
         let answer = world.apply(&policy, action).await;
@@ -96,7 +108,15 @@ async fn every_key_has_a_bounded_expiry() {
         answer.result.unwrap();
         bounded(&world, what, |_| longest + SLACK);
     }
-    let last = world.apply(&policy, Action::Release { lease: &long }).await;
+    let last = world
+        .apply(
+            &policy,
+            Action::Release {
+                lease: &long,
+                ttl: minute,
+            },
+        )
+        .await;
     assert_eq!(last.result.unwrap().used, 0);
     let left: bool = world.server.command(&["EXISTS", world.key.as_str()]);
     assert!(!left, "nothing is held, and nothing is kept");

@@ -31,10 +31,11 @@ pub(crate) enum Do {
     Refund(usize),
     Reserve(u8, Cost, Duration),
     Settle(u8, Cost),
-    Cancel(u8),
+    Cancel(u8, Duration),
     Acquire(u8, Cost, Duration),
     Renew(u8, Duration),
-    Release(u8),
+    Release(u8, Duration),
+    Debit(Cost, Duration),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,10 +63,11 @@ pub(crate) enum Sent {
     Refund(String),
     Reserve(OperationId, u64, Duration),
     Settle(OperationId, u64),
-    Cancel(OperationId),
+    Cancel(OperationId, Duration),
     Acquire(OperationId, u64, Duration),
     Renew(OperationId, Duration),
-    Release(OperationId),
+    Release(OperationId, Duration),
+    Debit(u64, Duration),
 }
 
 impl Sent {
@@ -87,14 +89,18 @@ impl Sent {
                 id,
                 actual: *actual,
             },
-            Self::Cancel(id) => Action::Cancel { id },
+            Self::Cancel(id, ttl) => Action::Cancel { id, ttl: *ttl },
             Self::Acquire(lease, cost, ttl) => Action::Acquire {
                 lease,
                 cost: *cost,
                 ttl: *ttl,
             },
             Self::Renew(lease, ttl) => Action::Renew { lease, ttl: *ttl },
-            Self::Release(lease) => Action::Release { lease },
+            Self::Release(lease, ttl) => Action::Release { lease, ttl: *ttl },
+            Self::Debit(at_most, life) => Action::Debit {
+                at_most: *at_most,
+                life: *life,
+            },
         }
     }
 }
@@ -118,6 +124,14 @@ fn ttl() -> impl Strategy<Value = Duration> {
     ]
 }
 
+/// Of a debit.
+fn life() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        (1_000u64..3_000_000).prop_map(Duration::from_micros),
+        (1u64..3_600).prop_map(Duration::from_secs),
+    ]
+}
+
 const IDS: u8 = 3;
 
 /// What is done to a key: leases are for concurrency, and concurrency is for leases.
@@ -130,7 +144,7 @@ fn action(concurrency: bool) -> BoxedStrategy<Do> {
         return prop_oneof![
             10 => (0..IDS + 3, any_cost(), ttl()).prop_map(|(id, cost, ttl)| Do::Acquire(id, cost, ttl)),
             3 => (0..IDS + 3, ttl()).prop_map(|(id, ttl)| Do::Renew(id, ttl)),
-            3 => (0..IDS + 3).prop_map(Do::Release),
+            3 => (0..IDS + 3, ttl()).prop_map(|(id, ttl)| Do::Release(id, ttl)),
             2 => looks,
         ]
         .boxed();
@@ -140,7 +154,8 @@ fn action(concurrency: bool) -> BoxedStrategy<Do> {
         3 => any::<prop::sample::Index>().prop_map(|index| Do::Refund(index.index(1 << 16))),
         4 => (0..IDS, any_cost(), ttl()).prop_map(|(id, cost, ttl)| Do::Reserve(id, cost, ttl)),
         3 => (0..IDS, cost()).prop_map(|(id, cost)| Do::Settle(id, cost)),
-        2 => (0..IDS).prop_map(Do::Cancel),
+        2 => (0..IDS, ttl()).prop_map(|(id, ttl)| Do::Cancel(id, ttl)),
+        3 => (any_cost(), life()).prop_map(|(cost, life)| Do::Debit(cost, life)),
         3 => looks,
     ]
     .boxed()

@@ -96,10 +96,11 @@ impl State {
             }
             Do::Reserve(n, estimate, ttl) => Sent::Reserve(id(n), estimate.of(quota), ttl),
             Do::Settle(n, actual) => Sent::Settle(id(n), actual.of(quota)),
-            Do::Cancel(n) => Sent::Cancel(id(n)),
+            Do::Cancel(n, ttl) => Sent::Cancel(id(n), ttl),
             Do::Acquire(n, cost, ttl) => Sent::Acquire(id(n), cost.of(quota), ttl),
             Do::Renew(n, ttl) => Sent::Renew(id(n), ttl),
-            Do::Release(n) => Sent::Release(id(n)),
+            Do::Release(n, ttl) => Sent::Release(id(n), ttl),
+            Do::Debit(at_most, life) => Sent::Debit(at_most.of(quota), life),
         })
     }
 
@@ -118,7 +119,11 @@ impl State {
         };
         let steps = steps(&call, &self.policies, &self.keys, &self.marks);
         // Misuse is refused before any store sees it.
-        Group::new(&steps, &Capabilities::ALL).ok()?;
+        let all = Capabilities::ALL;
+        let group = Group::new(&steps, &all).ok()?;
+        if let Some(id) = &call.1 {
+            group.with_operation(id, OPERATION_TTL, &all).ok()?;
+        }
         Some(call)
     }
 
@@ -150,7 +155,11 @@ impl State {
             }
             for (index, serial) in self.world.charges().to_vec() {
                 let (key, sent) = &call.0[index];
-                if let Sent::Charge(cost) = sent {
+                let charged = match sent {
+                    Sent::Charge(_) | Sent::Debit(..) => Some(seen[index].charged),
+                    _ => None,
+                };
+                if let Some(cost) = &charged {
                     let name = format!("receipt-{serial}");
                     self.world.issue(&name, serial);
                     let receipt = Receipt::new(OperationId::new(&*name), Mark::default(), *cost);

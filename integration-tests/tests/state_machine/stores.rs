@@ -116,6 +116,8 @@ fn seen(observed: &Observed) -> Seen {
         used: observed.used,
         reset_after: observed.reset_after,
         charged: observed.charged,
+        replayed: observed.replayed,
+        life: observed.life,
     }
 }
 

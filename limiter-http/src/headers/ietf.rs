@@ -56,7 +56,7 @@ pub(super) fn write(
 /// `10;w=1, 50;w=60`.
 fn policies_v07(answer: &Answer<'_>) -> String {
     let mut policies: Vec<(u64, u64)> = Vec::new();
-    for decision in answer.enforced() {
+    for decision in answer.told() {
         let quota = sf(decision.limit);
         // That version has no quota without a window.
         let Some(window) = window_seconds(decision.policy.quota()).map(sf) else {
@@ -84,7 +84,7 @@ fn limit_v07(answer: &Answer<'_>, binding: &Decision) -> String {
 
 /// `"burst";q=10;w=1, "daily";q=100000;qu="tokens";w=86400`.
 fn policies_v10(answer: &Answer<'_>) -> String {
-    list(answer.enforced(), |text, decision| {
+    list(answer.told(), |text, decision| {
         let name = decision.policy.name();
         write!(text, "\"{name}\";q={}", sf(decision.limit))?;
         let Some(window) = window_seconds(decision.policy.quota()) else {
@@ -101,7 +101,7 @@ fn policies_v10(answer: &Answer<'_>) -> String {
 
 /// `"burst";r=0;t=1, "daily";r=50`.
 fn limits_v10(answer: &Answer<'_>) -> String {
-    list(answer.enforced(), |text, decision| {
+    list(answer.told(), |text, decision| {
         let name = decision.policy.name();
         write!(text, "\"{name}\";r={}", sf(decision.remaining))?;
         if answer.retry_after().is_none() || !decision.is_allowed() {

@@ -55,7 +55,7 @@ pub(super) fn write(answer: &Answer<'_>, headers: &mut HeaderMap) {
 /// What binds most among the policies of one unit.
 fn binding(answer: &Answer<'_>, unit: Unit) -> Option<Decision> {
     let of_unit = answer
-        .enforced()
+        .told()
         .filter(|decision| decision.policy.unit() == unit);
     GroupDecision::new(of_unit.cloned().collect())
         .binding()

@@ -80,7 +80,7 @@ async fn keys_costs_and_operations_come_from_the_request() {
     let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 10))
         .key(|request: &Parts| {
             let cost = request.headers.get("x-cost")?.to_str().ok()?.parse().ok()?;
-            Some(Target::new(user_key(request)?).cost(cost))
+            Some(Target::exact(user_key(request)?).cost(cost))
         })
         .operation_by(|request| Some(format!("coverLetter {}", request.method)));
     let request = |cost: u64| {
@@ -139,12 +139,46 @@ async fn several_policies_are_charged_together_or_not_at_all() {
     );
 }
 
+/// A5: what a new user writes first. One function says whom, and each policy counts for itself.
+#[tokio::test]
+async fn layers_that_share_a_function_share_no_counter() {
+    let world = World::new();
+    let user = |request: &Parts| {
+        let user = request.headers.get("x-user")?.to_str().ok()?;
+        Some(Target::new([user]))
+    };
+    let bucket = Quota::token_bucket(2, 1, Period::HOUR).unwrap();
+    let burst = Policy::new("burst", bucket).unwrap();
+    // In one layer, and in two.
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 3))
+        .key(user)
+        .also(burst)
+        .key(user);
+    let outer = RateLimitLayer::new(world.limiter.clone(), hourly("all", 2)).key(user);
+    for expected in [200, 200, 429] {
+        let response = through(&layer, from_user("42")).await;
+        assert_eq!(response.status(), expected);
+    }
+    for expected in [200, 200, 429] {
+        let response = through(&outer, from_user("42")).await;
+        assert_eq!(response.status(), expected);
+    }
+    assert_eq!(
+        world.keys(),
+        [
+            "ratelimit:all:42",
+            "ratelimit:burst:42",
+            "ratelimit:letters:42"
+        ]
+    );
+}
+
 #[tokio::test]
 async fn a_group_that_can_never_pass_names_the_cost_that_is_too_high() {
     // N1, N8.
     let world = World::new();
     let tokens =
-        |cost| move |_: &Parts| Some(Target::new(Key::new(["ratelimit", "tokens"])).cost(cost));
+        |cost| move |_: &Parts| Some(Target::exact(Key::new(["ratelimit", "tokens"])).cost(cost));
     let layer = RateLimitLayer::new(world.limiter.clone(), hourly("requests", 5))
         .key(user_key)
         .also(hourly("tokens", 100))

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use limiter_core::clock::{Clock, ManualClock, Timestamp};
 use limiter_core::limit::algorithm::State;
 use limiter_core::limit::{
-    Capabilities, Group, LimitStore, Limiter, MapStates, Observed, Period, Policy, Quota,
+    Capabilities, Group, Issuer, LimitStore, Limiter, MapStates, Observed, Period, Policy, Quota,
     apply_group,
 };
 use limiter_core::{Error, ErrorKind, Health};
@@ -71,6 +71,10 @@ impl LimitStore for MapStore {
         Capabilities::default()
     }
 
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        issuer == Issuer::named("test")
+    }
+
     fn try_apply_now(&self, _: &Group<'_>, _: &mut [Observed]) -> Option<Result<(), Error>> {
         // As a remote store: the layer has to await the answer.
         None
@@ -81,7 +85,7 @@ impl LimitStore for MapStore {
         let mut states = self.states.lock().unwrap();
         apply_group(
             group,
-            &mut MapStates::new(group, &mut states),
+            &mut MapStates::new(group, &mut states, Issuer::named("test")),
             self.clock.now(),
             observed,
         )
@@ -100,6 +104,10 @@ pub(crate) struct Away(pub(crate) ErrorKind);
 impl LimitStore for Away {
     fn capabilities(&self) -> Capabilities {
         Capabilities::default()
+    }
+
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        issuer == Issuer::named("test")
     }
 
     fn try_apply_now(&self, _: &Group<'_>, _: &mut [Observed]) -> Option<Result<(), Error>> {

@@ -263,7 +263,7 @@ end
 local function obstacle_to(step)
   if step.cell.foreign or step.record and step.record.foreign then
     return FOREIGN
-  elseif step.record and stranger_in(step.record, charge_record) then
+  elseif step.record and stranger_in(step.record, charge_record) == 0 then
     return OTHER_VERSION
   elseif step.action ~= RESET then
     local stranger = stranger_in(step.cell, step.algorithm.kind)
@@ -427,7 +427,7 @@ local function apply_group(group)
     return (apply_new(group))
   elseif operation.foreign then
     return { FOREIGN, 0 }
-  elseif stranger_in(operation, operation_record) then
+  elseif stranger_in(operation, operation_record) == 0 then
     return { OTHER_VERSION, 0 }
   end
   local record = state_in(operation, operation_record)

@@ -12,46 +12,45 @@ local function cell_of(key)
   if not cell then
     local raw = clock.get(KEYS[key])
     cell = { key = key, raw = raw, foreign = raw == nil }
+    if raw then
+      cell.of, cell.is_other_version = kind_of(raw)
+    end
     cells[key] = cell
   end
   return cell
 end
 
--- Reads the cell as that kind.
-local function read_as(cell, kind)
-  if not cell.changed and cell.raw and cell.kind ~= kind then
-    cell.kind, cell.state = kind, kind.parse(cell.raw, KEYS[cell.key], now)
-  end
-  if cell.kind == kind and cell.state and not kind.over(cell.state, now) then
-    return cell.state
+-- Takes the value as read apart, once. One that is no state of its kind, or of any, is taken for none and counted.
+local function parse(cell)
+  if not (cell.changed or cell.parsed) and cell.raw then
+    cell.parsed, cell.kind = true, cell.of
+    if cell.of and not cell.is_other_version then
+      cell.state = cell.of.parse(cell.raw, KEYS[cell.key], now)
+    end
+    if not (cell.state or cell.is_other_version) then
+      unreadable = unreadable + 1
+    end
   end
 end
 
 -- The cell's state if it is of that kind and counts; else nil.
 local function state_in(cell, kind)
-  local known = cell.changed or not cell.raw or cell.kind == kind
-  local state = read_as(cell, kind)
-  if not known and not cell.state then
-    unreadable = unreadable + 1
+  parse(cell)
+  if cell.kind == kind and cell.state and not kind.over(cell.state, now) then
+    return cell.state
   end
-  return state
 end
 
--- Whether the cell holds what that kind must not take for nothing: a value of another version, or the number of another kind
--- whose state counts. False if it may be worked on.
+-- Whether the cell holds what that kind must not take for nothing: a value of another version (0), or a state of another kind
+-- that counts (that kind's number).
 local function stranger_in(cell, kind)
-  if cell.changed then
-    return cell.state and cell.kind ~= kind and not cell.kind.over(cell.state, now) and cell.kind.name
-  elseif not cell.raw or cell.kind == kind then
-    return false
-  end
-  local other, is_other_version = kind_of(cell.raw)
-  if is_other_version then
+  if cell.is_other_version and not cell.changed then
     return 0
-  elseif not other or other == kind then
-    return false
   end
-  return read_as(cell, other) and other.name or false
+  parse(cell)
+  if cell.state and cell.kind ~= kind and not cell.kind.over(cell.state, now) then
+    return cell.kind.name
+  end
 end
 
 -- Keeps a state, or none. A key of another type is never written.

@@ -189,6 +189,7 @@ fn states_are_fresh_when_nothing_counts() {
     assert!(!one.is_fresh(at(119.999_999)) && one.is_fresh(at(120.0)));
 
     let record = ChargeRecord {
+        issuer: crate::limit::Issuer::unique(),
         status: Status::Held,
         cost: 1,
         charged: 1,
