@@ -10,6 +10,7 @@ const LIBRARY: &str = concat!(
     include_str!("../../limiter-redis/src/lua/command.lua"),
     include_str!("../../limiter-redis/src/lua/number.lua"),
     include_str!("../../limiter-redis/src/lua/clock.lua"),
+    include_str!("../../limiter-redis/src/lua/state.lua"),
     include_str!("../../limiter-redis/src/lua/fixed_window.lua"),
     include_str!("../../limiter-redis/src/lua/calendar_window.lua"),
     include_str!("../../limiter-redis/src/lua/sliding_window.lua"),
@@ -76,7 +77,7 @@ fn groups_of_one_call_run_one_after_the_other() {
         let numbers = numbers(group);
         assert_eq!(numbers[0], 0);
         numbers[1..]
-            .chunks(7)
+            .chunks(9)
             .map(|step| (step[0], step[1]))
             .collect()
     };
@@ -109,8 +110,13 @@ fn records_are_seen_by_the_groups_after_them() {
     let server = RedisServer::start();
     let (record, operation) = ("ratelimit:%reservation:{b}1", "ratelimit:%operation:{b}2");
     let (reserve, settle, charge) = (4, 5, 0);
-    let fingerprint = "0123456789abcdef0123456789abcdef";
-    let once = |cost| format!("1 3 {fingerprint} 60000000 {}", step(1, charge, cost));
+    let fingerprint = "0123456789abcdef";
+    let once = |cost| {
+        format!(
+            "1 3 {fingerprint} 60000000 {}",
+            step(1, charge, &format!("0 0 {cost}"))
+        )
+    };
     let groups = [
         group([step(1, reserve, "2 4 60000000")]),
         group([step(1, settle, "2 1")]),
@@ -118,7 +124,7 @@ fn records_are_seen_by_the_groups_after_them() {
         once("2"),
         once("2"),
         group([step(1, settle, "2 2")]),
-        once("2").replace("0123456789abcdef ", "0123456789abcdee "),
+        once("2").replace(fingerprint, "0123456789abcdee"),
     ];
     let Value::Array(replies) = call(&server, &[A, record, operation], &groups).unwrap() else {
         panic!("not an array");
@@ -166,13 +172,13 @@ fn arguments_that_are_no_integers_are_refused() {
     for bad in [
         step(1, 4, "2 1 1000"),
         step(1, 4, "0 1 1000"),
-        step(1, 10, "1"),
+        step(1, 11, "1"),
     ] {
         let error = call(&server, &[A], &[group([bad])]).unwrap_err();
         assert_eq!(error.code(), Some("BADARG"), "{error}");
     }
-    for lease in ["", "a", &"A".repeat(32), &"g".repeat(32), &"a".repeat(33)] {
-        let release = format!("1 0 1 0 9 5 5 0 0 0 {lease}");
+    for lease in ["", "a", &"a".repeat(15), &"a".repeat(17), &"a".repeat(32)] {
+        let release = format!("1 0 1 0 9 5 5 0 0 0 {lease} 1 1000");
         let error = call(&server, &[A], &[release]).unwrap_err();
         assert_eq!(error.code(), Some("BADARG"), "{lease}: {error}");
     }

@@ -6,14 +6,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use integration_tests::policy;
-use limiter_core::clock::{ManualClock, Timestamp};
-use limiter_core::limit::{Charge, Decision, Limiter, Period, Policy, Quota};
+use limiter_core::clock::{Clock, ManualClock, Timestamp};
+use limiter_core::limit::{
+    Action, Charge, Decision, Group, LimitStore, Limiter, Observed, Outage, Outcome, Period,
+    Policy, Quota, Reserved, Source, Step,
+};
 use limiter_core::{Effect, Error, ErrorKind, Key};
 use limiter_memory::{MemoryConfig, MemoryStore, Overflow};
 
 const LIMIT: u64 = 5;
 
-/// Room for four keys in each of the 256 shards.
+/// Few keys, and many in comparison with a flood of one policy.
 const ROOM: usize = 1_024;
 
 /// More keys than have room, so that every shard is full.
@@ -204,28 +207,169 @@ async fn a_group_of_sharing_keys_does_not_pass_the_limit() {
 }
 
 /// I-H5 at the edge of the table: also when the first of the group's new keys finds room and a later
-/// one does not. With room for one key a shard, most groups of forty hold two that meet.
+/// one does not.
 #[tokio::test]
 async fn a_group_without_room_charges_nothing() {
     let [policy, ..] = policies();
     let keys: Vec<Key> = (0..40).map(key_of).collect();
     let group: Vec<_> = keys.iter().map(|key| Charge::new(&policy, key)).collect();
-    let mut refused = 0;
-    for _ in 0..20 {
-        // Each table has shards of its own chance.
-        let table = Table::new(256, Overflow::Refuse);
-        let Err(error) = table.limiter.try_check_all(&group).await else {
-            assert_eq!(table.store.len(), keys.len());
-            continue;
-        };
+    for room in [1, 20, 39] {
+        let table = Table::new(room, Overflow::Refuse);
+        let error = table.limiter.try_check_all(&group).await.unwrap_err();
         assert_eq!(
             (error.kind(), error.effect()),
             (ErrorKind::Capacity, Effect::No)
         );
         assert_eq!(table.store.len(), 0, "nothing was charged");
-        refused += 1;
     }
-    assert!(refused > 0);
+    let table = Table::new(40, Overflow::Refuse);
+    table.limiter.try_check_all(&group).await.unwrap();
+    assert_eq!(table.store.len(), 40);
+}
+
+/// The bound is what it says: exactly so many keys, also few, and no more.
+#[tokio::test]
+async fn the_bound_is_exact() {
+    for policy in policies() {
+        for room in [1, 5, 100, 1_000] {
+            let table = Table::new(room, Overflow::Refuse);
+            for key in 0..room {
+                let first = table.check(&policy, key).await.unwrap();
+                assert_eq!(first.used, 1, "{} of {room}", key + 1);
+            }
+            for key in room..room + 50 {
+                let refused = table.check(&policy, key).await.unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::Capacity, "{room} and one more");
+            }
+            assert_eq!(table.store.len(), room);
+            // One goes, and one comes, wherever it lives.
+            for key in 0..room.min(20) {
+                table.limiter.reset(&policy, &key_of(key)).await.unwrap();
+                table.check(&policy, FLOOD + key).await.unwrap();
+                table.check(&policy, 2 * FLOOD).await.unwrap_err();
+            }
+            // All are over, and as many find room again.
+            table.clock.advance(Duration::from_secs(600));
+            for key in 3 * FLOOD..3 * FLOOD + room {
+                table.check(&policy, key).await.unwrap();
+            }
+            table.check(&policy, 4 * FLOOD).await.unwrap_err();
+        }
+    }
+}
+
+/// Many threads fill it, and together they do not pass the bound.
+#[test]
+fn the_bound_holds_for_many_threads() {
+    const ROOM: usize = 5_000;
+    let config = MemoryConfig::default().with_keys(ROOM).unwrap();
+    let store = MemoryStore::with_config(&config);
+    let policy = policy(Quota::fixed_window(LIMIT, Period::DAY));
+    let admitted: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let (store, policy) = (store.clone(), policy.clone());
+                scope.spawn(move || {
+                    let capabilities = store.capabilities();
+                    let mut admitted = 0;
+                    for key in 0..ROOM / 2 {
+                        let key = key_of(thread * ROOM + key);
+                        let steps = [Step::new(&policy, &key, Action::Charge { cost: 1 })];
+                        let group = Group::new(&steps, &capabilities).unwrap();
+                        let answer = store.try_apply_now(&group, &mut [Observed::default()]);
+                        admitted += usize::from(answer.unwrap().is_ok());
+                    }
+                    admitted
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
+    });
+    assert_eq!((admitted, store.len()), (ROOM, ROOM));
+}
+
+/// I-C2: a clock that steps back does not stop the sweeps until it is there again.
+#[tokio::test]
+async fn a_clock_that_steps_back_does_not_stop_the_sweeps() {
+    let [policy, ..] = policies();
+    let table = Table::new(100, Overflow::Refuse);
+    for key in 0..100 {
+        table.check(&policy, key).await.unwrap();
+    }
+    table.check(&policy, 100).await.unwrap_err();
+    // The windows are over, an hour before the last sweep.
+    let start = table.clock.now();
+    table.clock.advance(Duration::from_secs(7_200));
+    table.check(&policy, 101).await.unwrap();
+    for key in 200..299 {
+        table.check(&policy, key).await.unwrap();
+    }
+    table.check(&policy, 300).await.unwrap_err();
+    table
+        .clock
+        .set(start.saturating_add(Duration::from_secs(3_600)));
+    table.check(&policy, 300).await.unwrap_err();
+    table.clock.advance(Duration::from_secs(3_661));
+    for key in 400..500 {
+        table.check(&policy, key).await.unwrap();
+    }
+}
+
+/// C2: a full table is an outage to a policy: one that allows admits the new key, and says so.
+#[tokio::test]
+async fn a_full_table_allows_what_allows_in_an_outage() {
+    for policy in policies() {
+        let table = Table::new(10, Overflow::Refuse);
+        for key in 0..10 {
+            table.check(&policy, key).await.unwrap();
+        }
+        let allow = policy.clone().with_outage(Outage::Allow);
+        let allowed = table.check(&allow, 10).await.unwrap();
+        assert!(allowed.is_allowed() && allowed.degraded && !allowed.seen);
+        assert_eq!(allowed.source, Source::Outage);
+        let denied = table.limiter.check(&policy, &key_of(10)).await;
+        let kind = ErrorKind::Capacity;
+        assert_eq!(denied.outcome, Outcome::Unavailable { kind });
+        let known = table.check(&allow, 3).await.unwrap();
+        assert!(!known.degraded && known.used == 2);
+    }
+}
+
+/// What new keys charged on their shared counter is given back there: never to a counter that has room by then.
+#[tokio::test]
+async fn a_shared_charge_is_given_back_where_it_was_made() {
+    for policy in policies() {
+        let table = Table::new(1, Overflow::Share);
+        let (own, new) = (key_of(0), key_of(1));
+        table.check(&policy, 0).await.unwrap();
+        let charge = [Charge::new(&policy, &new).with_cost(3)];
+        let (decision, charged) = table.limiter.charge(&charge).await.unwrap();
+        assert_eq!(decision.decisions[0].used, 3);
+        let reserved = table
+            .limiter
+            .reserve(&charge[..], Duration::from_secs(60))
+            .await;
+        // Three of five are taken on the shared counter.
+        assert!(matches!(reserved.unwrap(), Reserved::Denied(_)));
+        // Now there is room for the key itself.
+        table.limiter.reset(&policy, &own).await.unwrap();
+        let fresh = table.check(&policy, 1).await.unwrap();
+        assert_eq!(fresh.used, 1, "{}", policy.name());
+        charged.unwrap().refund().await.unwrap();
+        let mine = table.limiter.peek(&policy, &new).await.unwrap();
+        assert_eq!(
+            mine.used,
+            1,
+            "{}: nothing of its own came back",
+            policy.name()
+        );
+        // And the shared one has room again.
+        let other = table.check(&policy, 2).await.unwrap();
+        assert_eq!(other.used, 1, "{}", policy.name());
+    }
 }
 
 #[tokio::test]

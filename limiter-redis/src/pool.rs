@@ -23,6 +23,7 @@ pub(crate) struct Pool {
     failures: watch::Receiver<Failure>,
     generation: Arc<AtomicU64>,
     host: String,
+    size: u32,
     deadline: Duration,
     slow: Duration,
 }
@@ -74,6 +75,7 @@ impl Pool {
             failures,
             generation,
             host: config.host(),
+            size: config.pool_size,
             deadline,
             slow: config.slow,
         })
@@ -133,7 +135,7 @@ impl Pool {
         request: Request<'_>,
     ) -> Result<Value, Error> {
         let late = |effect, what| {
-            let millis = deadline.as_millis();
+            let millis = deadline.as_micros().div_ceil(1_000);
             Error::new(
                 ErrorKind::Timeout,
                 operation,
@@ -143,6 +145,7 @@ impl Pool {
         };
         let mut connection = match timeout_at(end, self.connection(operation)).await {
             Ok(connection) => connection?,
+            Err(_) if self.is_saturated() => return Err(self.saturated(operation)),
             Err(_) => return Err(late(Effect::No, "no connection")),
         };
         // Until a reply is here the connection is not to be used again: it may be stalled, and this
@@ -164,6 +167,23 @@ impl Pool {
             }
             from_redis(operation, &self.host, error)
         })
+    }
+
+    /// Whether calls of this process have every connection that it may open.
+    fn is_saturated(&self) -> bool {
+        let state = self.inner.state();
+        state.connections >= self.size && state.idle_connections == 0
+    }
+
+    fn saturated(&self, operation: &'static str) -> Error {
+        Error::new(
+            ErrorKind::Saturated,
+            operation,
+            format!(
+                "Redis at {}: this process has all of its {} connections in use; raise the pool size, or ask less at once",
+                self.host, self.size
+            ),
+        )
     }
 
     /// A connection from the pool. While there is none at all, a failed attempt to make one is
@@ -189,11 +209,7 @@ impl Pool {
             biased;
             connection = self.inner.get() => connection.map_err(|error| match error {
                 bb8::RunError::User(error) => not_sent(operation, &self.host, error),
-                bb8::RunError::TimedOut => Error::new(
-                    ErrorKind::Saturated,
-                    operation,
-                    format!("Redis at {}: every connection is busy", self.host),
-                ),
+                bb8::RunError::TimedOut => self.saturated(operation),
             }),
             error = failed => Err(not_sent(operation, &self.host, error)),
         }

@@ -81,31 +81,38 @@ async fn a_charge_is_made_once_under_its_operation_id() {
     let conflict = world.limiter.charge_once(&id, &other).await.unwrap_err();
     assert_eq!(conflict.kind(), ErrorKind::Conflict);
 
-    charged.unwrap().refund().await.unwrap();
-    let (_, again) = world.limiter.charge_once(&id, &charges).await.unwrap();
-    again.unwrap().refund().await.unwrap();
-    assert_eq!(world.used(&policy, &key).await, 0, "one charge, one refund");
+    let charged = charged.unwrap();
+    assert!(charged.is_replay(), "the first answer was lost");
     sleep(2 * MINUTE).await;
-    world.limiter.charge_once(&id, &charges).await.unwrap();
-    assert_eq!(
-        world.used(&policy, &key).await,
-        5,
-        "forgotten after a minute"
-    );
+    let (_, again) = world.limiter.charge_once(&id, &charges).await.unwrap();
+    assert!(!again.unwrap().is_replay(), "forgotten after a minute");
+    assert_eq!(world.used(&policy, &key).await, 10);
+    charged.refund().await.unwrap();
+    assert_eq!(world.used(&policy, &key).await, 5);
 }
 
-/// A forgotten id names another charge, with a refund of its own.
+/// Charged, given back, and asked for again: the id is used up, and nothing is admitted without a charge. That holds for
+/// as long as the refund is remembered: until the charge would have counted no more, at least a minute.
 #[tokio::test(start_paused = true)]
-async fn an_operation_id_that_is_used_again_can_be_refunded_again() {
+async fn an_operation_that_was_given_back_is_used_up() {
     let world = World::new();
     let (policy, key) = (daily(100), key("again"));
     let charges = [Charge::new(&policy, &key).with_cost(5)];
     let id = OperationId::new("again");
-    for _ in 0..3 {
-        let (_, charged) = world.limiter.charge_once(&id, &charges).await.unwrap();
-        assert_eq!(world.used(&policy, &key).await, 5);
-        charged.unwrap().refund().await.unwrap();
+    let (_, charged) = world.limiter.charge_once(&id, &charges).await.unwrap();
+    charged.unwrap().refund().await.unwrap();
+    for pause in [MINUTE / 2, 10 * MINUTE] {
+        let conflict = world.limiter.charge_once(&id, &charges).await.unwrap_err();
+        assert_eq!(conflict.kind(), ErrorKind::Conflict);
         assert_eq!(world.used(&policy, &key).await, 0);
-        sleep(2 * MINUTE).await;
+        sleep(pause).await;
     }
+    sleep(24 * 60 * MINUTE).await;
+    let (_, charged) = world.limiter.charge_once(&id, &charges).await.unwrap();
+    charged.unwrap().refund().await.unwrap();
+    assert_eq!(
+        world.used(&policy, &key).await,
+        0,
+        "and can be given back again"
+    );
 }

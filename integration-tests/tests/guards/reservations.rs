@@ -167,8 +167,14 @@ async fn a_named_reservation_without_an_answer_waits_for_its_retry() {
     let (policy, key) = (daily(100), key("cancelled"));
     let (id, estimate) = (OperationId::random(), [Charge::new(&policy, &key)]);
     let reserve = || world.limiter.reserve_as(id.clone(), &estimate, MINUTE);
-    drop(reserve().await.unwrap());
-    settle_down().await;
+    reserve()
+        .await
+        .unwrap()
+        .held()
+        .unwrap()
+        .cancel()
+        .await
+        .unwrap();
     assert_eq!(reserve().await.unwrap_err().kind(), ErrorKind::Conflict);
 }
 

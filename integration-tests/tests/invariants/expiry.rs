@@ -87,10 +87,7 @@ async fn case(server: &RedisServer, stores: &[RedisStore], quotas: &[Quota], cal
             (false, 0..=4) => Action::Charge { cost },
             (false, 5..=7) => Action::Reserve { id, estimate, ttl },
             (false, 8) => Action::Settle { id, actual },
-            (false, 9) => Action::Cancel {
-                id,
-                ttl: Duration::from_secs(60),
-            },
+            (false, 9) => Action::Cancel { id, ttl },
             (false, _) => match receipts.get(key) {
                 Some(receipt) => Action::Refund { receipt },
                 None => Action::Peek { cost },
@@ -138,6 +135,8 @@ fn look(server: &RedisServer, quotas: &[Quota], ttls: Duration) {
             }
             None if name.contains("%operation:") => OPERATION_TTL,
             None if name.contains("%reservation:") => ttls,
+            // Of releases.
+            None if name.contains("%lease:") => Duration::from_secs(60),
             None => {
                 assert!(name.contains("%probe"), "{name} is no key of ours");
                 Duration::from_secs(60)
