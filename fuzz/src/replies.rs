@@ -1,19 +1,25 @@
 //! Whatever stands at the other end of a connection, its reply is read or refused.
 
+use std::time::Duration;
+
 use limiter_core::limit::{
     Action, Capabilities, Decision, Group, Observed, OperationId, Period, Policy, Quota, Step,
 };
 use limiter_core::{Effect, ErrorKind, Key};
 
-/// What the script says: admitted, denied, a foreign key, gone, a conflict; and what it never says.
+/// What the script says: admitted, denied, unseen, replayed, a stranger, another version, a foreign key, gone, a conflict; and
+/// what it never says.
 pub const SEEDS: &[&[u8]] = &[
-    b"*2\r\n:0\r\n*15\r\n:0\r\n:0\r\n:3\r\n:0\r\n:60000000\r\n:1\r\n:1795219200123456\r\n:7\r\n:0\r\n:1\r\n:0\r\n:9\r\n:1\r\n:2\r\n:3\r\n",
-    b"*2\r\n:2\r\n*15\r\n:0\r\n:1\r\n:3\r\n:500\r\n:60000000\r\n:0\r\n:0\r\n:0\r\n:2\r\n:1\r\n:0\r\n:9\r\n:0\r\n:0\r\n:0\r\n",
+    b"*2\r\n:0\r\n*19\r\n:0\r\n:0\r\n:3\r\n:0\r\n:60000000\r\n:1\r\n:1795219200123456\r\n:7\r\n:0\r\n:0\r\n:0\r\n:1\r\n:0\r\n:9\r\n:1\r\n:2\r\n:3\r\n:1\r\n:0\r\n",
+    b"*2\r\n:2\r\n*19\r\n:0\r\n:1\r\n:3\r\n:500\r\n:60000000\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:3\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n",
+    b"*2\r\n:0\r\n*19\r\n:0\r\n:0\r\n:3\r\n:0\r\n:60000000\r\n:1\r\n:5\r\n:7\r\n:2\r\n:4\r\n:0\r\n:1\r\n:0\r\n:9\r\n:1\r\n:2\r\n:3\r\n:3\r\n:0\r\n",
+    b"*2\r\n:0\r\n*3\r\n:5\r\n:0\r\n:3\r\n",
+    b"*2\r\n:0\r\n*2\r\n:6\r\n:1\r\n",
     b"*2\r\n:0\r\n*2\r\n:1\r\n:1\r\n",
     b"*2\r\n:0\r\n*2\r\n:2\r\n:1\r\n",
     b"*2\r\n:0\r\n*2\r\n:3\r\n:7\r\n",
     b"*2\r\n:0\r\n*1\r\n:4\r\n",
-    b"*2\r\n:0\r\n*8\r\n:0\r\n:0\r\n:9223372036854775807\r\n:-1\r\n:0\r\n:0\r\n:0\r\n:0\r\n",
+    b"*2\r\n:0\r\n*10\r\n:0\r\n:0\r\n:9223372036854775807\r\n:-1\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n:0\r\n",
     b"*1\r\n$3\r\nfoo\r\n",
 ];
 
@@ -28,7 +34,14 @@ pub fn target(data: &[u8]) {
     let id = OperationId::new("fuzz");
     let steps = [
         Step::new(&policy, &one, Action::Charge { cost: 1 }),
-        Step::new(&policy, &two, Action::Cancel { id: &id }),
+        Step::new(
+            &policy,
+            &two,
+            Action::Cancel {
+                id: &id,
+                ttl: Duration::from_secs(60),
+            },
+        ),
     ];
     let group = Group::new(&steps, &Capabilities::ALL).expect("a valid group");
     let mut observed = [Observed::default(); 2];

@@ -9,7 +9,7 @@ use integration_tests::policy;
 use limiter_core::clock::{Clock, ManualClock, Timestamp};
 use limiter_core::limit::{
     Action, Charge, Decision, Group, LimitStore, Limiter, Observed, Outage, Outcome, Period,
-    Policy, Quota, Reserved, Source, Step,
+    Policy, Quota, Source, Step,
 };
 use limiter_core::{Effect, Error, ErrorKind, Key};
 use limiter_memory::{MemoryConfig, MemoryStore, Overflow};
