@@ -17,23 +17,36 @@ fn explore(test: impl Fn() + Send + Sync + Clone + 'static) {
     shuttle::check_random(test, 1_500);
 }
 
-/// A store whose keys fall into the same shards in every run, so that a schedule can be replayed.
 fn store(keys: usize, overflow: Overflow) -> MemoryStore {
-    MemoryStore {
-        table: Arc::new(Table::with_hash_keys(keys, 1, 2)),
-        overflow,
-        clock: Arc::new(ManualClock::at(Timestamp::from_micros(
-            1_795_219_200_000_000,
-        ))),
-    }
+    let clock = ManualClock::at(Timestamp::from_micros(1_795_219_200_000_000));
+    let config = MemoryConfig::default().with_keys(keys).unwrap();
+    MemoryStore::with_config(&config.with_overflow(overflow).with_clock(clock))
 }
 
 fn policy(limit: u64) -> Policy {
     Policy::new("p", Quota::fixed_window(limit, Period::HOUR).unwrap()).unwrap()
 }
 
+/// Keys in ascending shards, whatever the process's fingerprints are, so that locks are taken in the same order in
+/// every run and a schedule can be replayed.
 fn keys<const N: usize>() -> [Key; N] {
-    std::array::from_fn(|index| Key::new(["ratelimit", &index.to_string()]))
+    let mut names = 0..;
+    let mut last = None;
+    std::array::from_fn(|index| {
+        // Each in a part of its own.
+        let part = 256 / N;
+        let here = |key: &Key| {
+            let shard = shard_of(key.fingerprint());
+            shard / part == index && last.is_none_or(|last| shard > last)
+        };
+        let key = names
+            .by_ref()
+            .map(|name: u32| Key::new(["ratelimit", &name.to_string()]))
+            .find(here)
+            .unwrap();
+        last = Some(shard_of(key.fingerprint()));
+        key
+    })
 }
 
 fn apply(
@@ -72,10 +85,7 @@ fn used(store: &MemoryStore, policy: &Policy, key: &Key) -> u64 {
 #[test]
 fn groups_that_cross_are_whole() {
     let [a, b, c] = keys();
-    let shards = [&a, &b, &c].map(|key| {
-        let store = store(1_000, Overflow::Refuse);
-        store.table.fingerprint(key.as_str()).shard()
-    });
+    let shards = [&a, &b, &c].map(|key| shard_of(key.fingerprint()));
     assert!(shards[0] != shards[1] && shards[1] != shards[2] && shards[2] != shards[0]);
 
     explore(|| {
@@ -131,7 +141,7 @@ fn a_reservation_ends_once() {
                 let action = if settles {
                     Action::Settle { id: &id, actual: 7 }
                 } else {
-                    Action::Cancel { id: &id }
+                    Action::Cancel { id: &id, ttl }
                 };
                 apply(&store, &[Step::new(&policy, &key, action)], None).is_ok()
             })
@@ -181,23 +191,14 @@ fn an_operation_charges_once() {
 /// the limit.
 #[test]
 fn an_overflow_is_counted() {
-    let fingerprint = |key: &Key| store(1, Overflow::Share).table.fingerprint(key.as_str());
-    let first = fingerprint(&keys::<1>()[0]).shard();
-    let mut of_one_shard = keys::<2_000>().into_iter();
-    let of_one_shard: [Key; 3] = std::array::from_fn(|_| {
-        let others = of_one_shard.by_ref();
-        others
-            .find(|key| fingerprint(key).shard() == first)
-            .unwrap()
-    });
+    let all: [Key; 3] = keys();
 
     explore(move || {
-        // One key a shard.
         let store = store(1, Overflow::Share);
         let threads: Vec<_> = [[0, 1], [1, 2], [2, 0]]
             .into_iter()
             .map(|order| {
-                let (store, keys) = (store.clone(), of_one_shard.clone());
+                let (store, keys) = (store.clone(), all.clone());
                 thread::spawn(move || {
                     let group = order.map(|index| &keys[index]);
                     u64::from(charge(&store, &policy(3), &group))
@@ -208,14 +209,11 @@ fn an_overflow_is_counted() {
         let admitted: u64 = admitted.sum();
         assert_eq!(store.len(), 2);
         let has_its_own = |key: &&Key| {
-            let fingerprint = store.table.fingerprint(key.as_str());
-            store
-                .table
-                .lock(fingerprint.shard())
-                .get(fingerprint)
-                .is_some()
+            let fingerprint = key.fingerprint();
+            let shard = store.table.lock(shard_of(fingerprint));
+            shard.get(fingerprint).is_some()
         };
-        let (own, shared): (Vec<&Key>, Vec<&Key>) = of_one_shard.iter().partition(has_its_own);
+        let (own, shared): (Vec<&Key>, Vec<&Key>) = all.iter().partition(has_its_own);
         let [own, shared] = [own[0], shared[0]].map(|key| used(&store, &policy(3), key));
         assert_eq!(own + shared, 2 * admitted);
         assert!(own <= 3 && shared <= 3, "{own} and {shared} of 3");

@@ -8,10 +8,10 @@ use crate::sync::Mutex;
 
 /// A queue for each key that somebody waits for.
 #[derive(Debug, Default)]
-pub(super) struct Queues(Mutex<HashMap<Key, Queue>>);
+pub(super) struct Queues(pub(super) Mutex<HashMap<Key, Queue>>);
 
 #[derive(Debug, Default)]
-struct Queue {
+pub(super) struct Queue {
     /// How many have a place in it. Counted under the map's lock, because the count of `turn` goes down
     /// after it: two who leave at once would each leave the queue to the other.
     places: usize,
