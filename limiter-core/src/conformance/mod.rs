@@ -41,6 +41,8 @@ mod lease;
 mod once;
 mod reserve;
 mod single;
+#[cfg(test)]
+mod wrong;
 
 use std::sync::Arc;
 use std::time::Duration;

