@@ -4,7 +4,7 @@
 //! - [`RedisCluster`]: three masters, whose slots can be moved while they are used.
 //! - [`Bench`]: the memory and the Redis store under one clock.
 //! - [`TokioClock`]: a store's time that follows tokio's paused one.
-//! - [`Faulty`]: a store that loses requests and replies.
+//! - [`fault`]: stores that lose requests and replies, a network that holds packets back.
 //! - [`AgentLoad`]: the load of an AI agent on several instances.
 //! - [`Logs`]: what was logged.
 //! - [`model`]: each limit from its definition, to compare stores with.
@@ -36,7 +36,7 @@ mod agent_load;
 mod bench;
 mod clock;
 mod cluster;
-mod faulty;
+pub mod fault;
 mod logs;
 pub mod model;
 pub mod random;
@@ -52,7 +52,7 @@ pub use agent_load::AgentLoad;
 pub use bench::Bench;
 pub use clock::TokioClock;
 pub use cluster::{Moving, RedisCluster};
-pub use faulty::{Fault, Faulty};
+pub use fault::{Fault, Faulty, Proxy};
 pub use logs::Logs;
 pub use server::{RedisServer, Stalled};
 

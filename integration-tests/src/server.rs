@@ -59,7 +59,7 @@ impl RedisServer {
             "--cluster-enabled",
             "yes",
             "--cluster-node-timeout",
-            "2000",
+            "10000",
             "--cluster-require-full-coverage",
             "no",
             // A master whose last slot leaves stays one.

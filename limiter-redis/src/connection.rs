@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bb8::ManageConnection;
-use bb8_redis::RedisConnectionManager;
+use bb8_redis::bb8::ManageConnection;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, Script, ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, Client, RedisError, Script, ServerErrorKind, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -43,7 +42,7 @@ pub(crate) enum ProbeKeys {
 }
 
 pub(crate) struct Manager {
-    pub(crate) inner: RedisConnectionManager,
+    pub(crate) client: Client,
     pub(crate) host: String,
     pub(crate) probe: Probe,
     pub(crate) response_timeout: Duration,
@@ -117,8 +116,14 @@ impl Manager {
 
     async fn open(&self) -> Result<Connection, RedisError> {
         let generation = self.generation.load(Ordering::Relaxed);
-        let mut io = self.inner.connect().await?;
-        io.set_response_timeout(self.response_timeout);
+        // The library's own limits, a second to connect and half of one for a reply, are not a slow network's.
+        let settings = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.response_timeout))
+            .set_response_timeout(Some(self.response_timeout));
+        let client = &self.client;
+        let mut io = client
+            .get_multiplexed_async_connection_with_config(&settings)
+            .await?;
         check_role(&mut io).await?;
         self.try_rights(&mut io).await?;
         Ok(Connection {

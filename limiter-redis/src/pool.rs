@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bb8_redis::RedisConnectionManager;
+use bb8_redis::bb8;
 use limiter_core::{Effect, Error, ErrorKind};
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, Script, ScriptInvocation, ServerErrorKind, Value};
+use redis::{Client, Cmd, Pipeline, RedisError, Script, ScriptInvocation, ServerErrorKind, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -55,7 +55,7 @@ impl Pool {
         let (failed, failures) = watch::channel(None);
         let generation = Arc::new(AtomicU64::new(0));
         let manager = Manager {
-            inner: RedisConnectionManager::new(config.connection.clone())
+            client: Client::open(config.connection.clone())
                 .map_err(|error| from_redis("redis.connect", &config.host(), error))?,
             host: config.host(),
             probe,

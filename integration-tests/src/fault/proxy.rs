@@ -1,0 +1,200 @@
+//! A network between a client and a server on loopback, as it is elsewhere: slow, held up, frozen, cut.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Forwards what it is sent to a server, and the answers back. A packet is what was read at once; each connection keeps its
+/// packets' order, and packets that are under way arrive even if their sender has left. Ends with the last clone's drop.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    port: u16,
+    network: Arc<Network>,
+    _listener: Arc<Aborts>,
+}
+
+#[derive(Debug)]
+struct Network {
+    faults: Mutex<Faults>,
+    frozen: watch::Sender<bool>,
+    /// Counted up to end every connection that is older.
+    cut: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    delay: Duration,
+    /// The next request that holds these bytes is held back for so long.
+    hold: Option<(Vec<u8>, Duration)>,
+    /// One request of so many, at random, is held back for up to so long.
+    random: Option<(u64, Duration)>,
+    seed: u64,
+    held: u64,
+}
+
+#[derive(Debug)]
+struct Aborts(JoinHandle<()>);
+
+impl Drop for Aborts {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Proxy {
+    /// In front of a server at a loopback port. Needs a tokio runtime.
+    pub async fn start(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let network = Arc::new(Network {
+            faults: Mutex::default(),
+            frozen: watch::Sender::new(false),
+            cut: watch::Sender::new(0),
+        });
+        let accepting = network.clone();
+        let accept = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let network = accepting.clone();
+                tokio::spawn(async move {
+                    if let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await {
+                        network.join(client, server).await;
+                    }
+                });
+            }
+        });
+        Self {
+            port,
+            network,
+            _listener: Arc::new(Aborts(accept)),
+        }
+    }
+
+    /// Where clients connect to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Every packet takes so long, each way.
+    pub fn delay(&self, by: Duration) {
+        self.network.faults.lock().unwrap().delay = by;
+    }
+
+    /// Holds the next request back that holds these bytes; others overtake it on other connections.
+    pub fn hold_next(&self, holding: &[u8], by: Duration) {
+        self.network.faults.lock().unwrap().hold = Some((holding.to_vec(), by));
+    }
+
+    /// From now on holds back one request of so many, at random, for up to so long. 0 holds none.
+    pub fn hold_at_random(&self, one_of: u64, longest: Duration, seed: u64) {
+        let mut faults = self.network.faults.lock().unwrap();
+        faults.random = (one_of > 0).then_some((one_of, longest));
+        faults.seed = seed;
+    }
+
+    /// How many requests were held back.
+    pub fn held(&self) -> u64 {
+        self.network.faults.lock().unwrap().held
+    }
+
+    /// Nothing passes any more, in either direction, until it is thawed.
+    pub fn freeze(&self) {
+        self.network.frozen.send_replace(true);
+    }
+
+    /// What was frozen goes on.
+    pub fn thaw(&self) {
+        self.network.frozen.send_replace(false);
+    }
+
+    /// Ends every connection, with what is under way on it.
+    pub fn cut(&self) {
+        self.network.cut.send_modify(|cut| *cut += 1);
+    }
+}
+
+impl Network {
+    async fn join(self: Arc<Self>, client: TcpStream, server: TcpStream) {
+        // Packets are small, and measured one by one.
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        let mut cut = self.cut.subscribe();
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        tokio::select! {
+            _ = cut.changed() => {}
+            _ = async {
+                tokio::join!(
+                    self.forward(from_client, to_server, true),
+                    self.forward(from_server, to_client, false),
+                )
+            } => {}
+        }
+    }
+
+    /// Forwards one direction until it ends. What was read is delivered, however long that takes.
+    async fn forward(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, requests: bool) {
+        let (packets, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+        let read = async move {
+            let mut buffer = vec![0; 64 * 1024];
+            while let Ok(length @ 1..) = from.read(&mut buffer).await {
+                let packet = buffer[..length].to_vec();
+                let arrives = Instant::now() + self.delay_of(&packet, requests);
+                if packets.send((arrives, packet)).is_err() {
+                    break;
+                }
+            }
+        };
+        let write = async {
+            while let Some((arrives, packet)) = under_way.recv().await {
+                sleep_until(arrives).await;
+                let mut frozen = self.frozen.subscribe();
+                if frozen.wait_for(|frozen| !frozen).await.is_err()
+                    || to.write_all(&packet).await.is_err()
+                {
+                    break;
+                }
+            }
+            if requests {
+                // The server reads what arrived before it learns that the client has left.
+                sleep(Duration::from_millis(1)).await;
+            }
+            let _ = to.shutdown().await;
+        };
+        tokio::join!(read, write);
+    }
+
+    fn delay_of(&self, packet: &[u8], request: bool) -> Duration {
+        let mut faults = self.faults.lock().unwrap();
+        if !request {
+            return faults.delay;
+        }
+        let found = |bytes: &[u8]| packet.windows(bytes.len().max(1)).any(|part| part == bytes);
+        if faults.hold.as_ref().is_some_and(|(bytes, _)| found(bytes)) {
+            let held = faults.hold.take().map_or(Duration::ZERO, |(_, by)| by);
+            faults.held += 1;
+            return faults.delay + held;
+        }
+        if let Some((one_of, longest)) = faults.random {
+            // Splitmix64 (Steele, Lea and Flood, 2014).
+            let mut draw = || {
+                faults.seed = faults.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut z = faults.seed;
+                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                z ^ (z >> 31)
+            };
+            if draw() % one_of == 0 {
+                let micros = u64::try_from(longest.as_micros()).unwrap().max(1);
+                let held = Duration::from_micros(draw() % micros);
+                faults.held += 1;
+                return faults.delay + held;
+            }
+        }
+        faults.delay
+    }
+}
