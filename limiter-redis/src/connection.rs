@@ -160,6 +160,11 @@ impl Manager {
         let Err(error) = probe.invoke_async::<()>(io).await else {
             return Ok(());
         };
+        if error.code() == Some("OOM") {
+            // A server that is full tells nothing of our rights, and takes what is given back.
+            tracing::error!(host = %self.host, "Redis is out of memory: charges fail until there is room; raise maxmemory");
+            return Ok(());
+        }
         use ServerErrorKind::{Ask, ClusterDown, Moved, TryAgain};
         match (&self.probe.keys, server_error(&error)) {
             (ProbeKeys::OfNode(_), Some((Ask | ClusterDown | Moved | TryAgain, _))) => Ok(()),

@@ -6,6 +6,10 @@ pub(super) fn is_unordered<T: ?Sized>() -> bool {
     let mut name = std::any::type_name::<T>();
     loop {
         name = name.trim_start_matches("&mut ").trim_start_matches('&');
+        // The own order of a tuple, an array or a slice matters, whatever it begins with.
+        if name.starts_with(['(', '[']) {
+            return false;
+        }
         let (path, arguments) = name.split_once('<').unwrap_or((name, ""));
         let of = path.rsplit("::").next().unwrap_or_default();
         match of {
@@ -39,5 +43,9 @@ mod tests {
         assert!(!is_unordered::<Vec<Set>>());
         assert!(!is_unordered::<HashMap<String, Set>>());
         assert!(!is_unordered::<str>());
+        assert!(!is_unordered::<(Set, u8, u8)>());
+        assert!(!is_unordered::<[Set; 2]>());
+        assert!(!is_unordered::<&[Set]>());
+        assert!(!is_unordered::<Option<(Set, u8)>>());
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 mod delivery;
+mod give_backs;
 mod leases;
 mod reservations;
 mod waiting;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use integration_tests::{Faulty, TokioClock, policy};
 use limiter_core::Key;
-use limiter_core::limit::{Charge, Limiter, Period, Policy, Quota, Reservation, wrap::Stack};
+use limiter_core::limit::{Charge, Limiter, Period, Policy, Quota, Reservation};
 use limiter_memory::{MemoryConfig, MemoryStore};
 use tokio::time::sleep;
 
@@ -37,7 +38,7 @@ impl World {
         let memory = MemoryStore::with_config(&config);
         let faults = Faulty::new(memory.clone());
         Self {
-            limiter: Limiter::new(Stack::new(faults.clone()).build()),
+            limiter: Limiter::new(faults.clone()),
             direct: Limiter::new(memory),
             faults,
         }
@@ -54,6 +55,10 @@ fn key(name: &str) -> Key {
 
 fn daily(limit: u64) -> Policy {
     policy(Quota::fixed_window(limit, Period::DAY))
+}
+
+fn hourly(limit: u64) -> Policy {
+    policy(Quota::fixed_window(limit, Period::HOUR))
 }
 
 fn streams(limit: u64) -> Policy {

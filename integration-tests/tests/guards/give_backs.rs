@@ -1,0 +1,160 @@
+//! I-R4: give-backs in an outage wait in one bounded queue, each once, and no longer than they count.
+
+use std::time::Duration;
+
+use integration_tests::{Fault, eventually};
+use limiter_core::ErrorKind;
+use limiter_core::limit::{Charge, Charged, Limiter, Policy};
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+
+use super::{MINUTE, World, daily, hourly, key};
+
+fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
+}
+
+/// So many charges of 1, each of a key of its own, in hours' windows.
+async fn charges(limiter: &Limiter, policy: &Policy, count: usize) -> Vec<Charged> {
+    let mut charged = Vec::new();
+    for number in 0..count {
+        let key = policy.key([number.to_string()]);
+        let charge = [Charge::new(policy, &key)];
+        charged.extend(limiter.charge(&charge).await.unwrap().1);
+    }
+    charged
+}
+
+/// LESSONS "refunds on a task each: 10,000 in an outage are 10,000 timers".
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_wait_in_one_task() {
+    const MANY: usize = 10_000;
+    let world = World::new();
+    let policy = hourly(5);
+    let charged = charges(&world.limiter, &policy, MANY).await;
+    world.faults.set(Fault::Request);
+    let before = tasks();
+    for charge in &charged {
+        assert!(charge.refund().await.unwrap_err().kind().is_outage());
+    }
+    // Those under way are a batch, and there is one task for all.
+    assert!(tasks() - before <= 33, "{} tasks", tasks() - before);
+    assert_eq!(world.limiter.give_back_stats().waiting, MANY);
+    // Asked again and again, each waits once.
+    for _ in 0..20 {
+        charged[0].refund().await.unwrap_err();
+    }
+    assert_eq!(world.limiter.give_back_stats().waiting, MANY);
+    // The store is not asked for all of them at each try.
+    let calls = world.faults.calls();
+    sleep(MINUTE).await;
+    assert!(
+        world.faults.calls() - calls < 32 * 40,
+        "{}",
+        world.faults.calls() - calls
+    );
+    world.faults.set(Fault::None);
+    sleep(MINUTE).await;
+    let stats = world.limiter.give_back_stats();
+    assert_eq!(
+        (stats.waiting, stats.delivered, stats.dropped),
+        (0, MANY as u64, 0)
+    );
+    assert_eq!(world.used(&policy, &policy.key(["0"])).await, 0);
+    assert_eq!(tasks(), before, "and then there is no task");
+}
+
+/// Beyond the bound an error says so, and is counted.
+#[tokio::test(start_paused = true)]
+async fn more_than_the_bound_is_told() {
+    let mut world = World::new();
+    world.limiter = world.limiter.with_give_backs(10);
+    let policy = hourly(5);
+    let charged = charges(&world.limiter, &policy, 12).await;
+    world.faults.set(Fault::Request);
+    for (number, charge) in charged.iter().enumerate() {
+        let error = charge.refund().await.unwrap_err();
+        let kind = if number < 10 {
+            ErrorKind::Connection
+        } else {
+            ErrorKind::Saturated
+        };
+        assert_eq!(error.kind(), kind, "{number}: {error}");
+        assert_eq!(
+            error.message().contains("not tried again"),
+            number >= 10,
+            "{error}"
+        );
+    }
+    let stats = world.limiter.give_back_stats();
+    assert_eq!((stats.waiting, stats.dropped), (10, 2));
+    world.faults.set(Fault::None);
+    // What was not kept can be asked for again.
+    charged[11].refund().await.unwrap();
+    sleep(MINUTE).await;
+    let mut left = Vec::new();
+    for number in 0..12 {
+        left.push(world.used(&policy, &policy.key([number.to_string()])).await);
+    }
+    assert_eq!(left, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+}
+
+/// Each waits until its charge counts no more, and not for a week.
+#[tokio::test(start_paused = true)]
+async fn what_counts_no_more_is_not_asked_for() {
+    let world = World::new();
+    let policy = hourly(5);
+    let charged = charges(&world.limiter, &policy, 3).await;
+    world.faults.set(Fault::Request);
+    for charge in &charged {
+        charge.refund().await.unwrap_err();
+    }
+    sleep(59 * MINUTE).await;
+    assert_eq!(world.limiter.give_back_stats().waiting, 3);
+    sleep(2 * MINUTE).await;
+    let stats = world.limiter.give_back_stats();
+    assert_eq!((stats.waiting, stats.expired), (0, 3));
+    let calls = world.faults.calls();
+    sleep(60 * MINUTE).await;
+    assert_eq!(world.faults.calls(), calls, "nobody goes on asking");
+}
+
+/// A drop outside of a runtime leaves its give-back to the next one inside.
+#[test]
+fn a_runtime_that_ends_leaves_them_to_the_next() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (world, policy) = (runtime().block_on(async { World::new() }), daily(100));
+    let reserve = async |name: &str| {
+        let key = key(name);
+        let estimate = [Charge::new(&policy, &key).with_cost(40)];
+        let reserved = world.limiter.reserve(&estimate, 10 * MINUTE).await;
+        reserved.unwrap().held().unwrap()
+    };
+    let first = runtime().block_on(reserve("first"));
+    world.faults.set(Fault::Request);
+    drop(first);
+    assert_eq!(world.limiter.give_back_stats().waiting, 1);
+    // A task that ends with its runtime leaves them too.
+    world.faults.set(Fault::None);
+    let second = runtime().block_on(reserve("second"));
+    world.faults.set(Fault::Request);
+    runtime().block_on(async { second.cancel().await.unwrap_err() });
+    assert_eq!(world.limiter.give_back_stats().waiting, 2);
+    world.faults.set(Fault::None);
+    runtime().block_on(async {
+        drop(reserve("third").await);
+        eventually("all are given back", async || {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            (world.limiter.give_back_stats().waiting == 0).then_some(())
+        })
+        .await;
+        for name in ["first", "second", "third"] {
+            assert_eq!(world.used(&policy, &key(name)).await, 0, "{name}");
+        }
+    });
+}
