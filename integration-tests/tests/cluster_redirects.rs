@@ -130,12 +130,11 @@ async fn a_group_between_two_nodes_waits() {
     let error = eventually("it is told that there was no time", async || {
         let error = hurried.try_check_all(&group).await.unwrap_err();
         // On a busy machine no answer may come at all.
-        (error.kind() != ErrorKind::Timeout).then_some(error)
+        error.message().contains("TryAgain").then_some(error)
     })
     .await;
     let found = (error.kind(), error.effect());
-    assert_eq!(found, (ErrorKind::Server, Effect::No), "{error}");
-    assert!(error.message().contains("TryAgain"), "{error}");
+    assert_eq!(found, (ErrorKind::Timeout, Effect::No), "{error}");
     let before = refused();
     assert!(before > 0);
 

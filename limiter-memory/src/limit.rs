@@ -90,6 +90,7 @@ impl MemoryStore {
         let mut view = View::new(self, &mut shards, &limits);
         if creates(step) && !room.for_entry(limits[0], view.shards, now) {
             if !step.policy.is_shadow() {
+                room.settle(&shards);
                 return Err(full(self.table.capacity()));
             }
             // A shadow never blocks: without room it is looked at and not counted.
@@ -130,6 +131,7 @@ impl MemoryStore {
             .map(|id| (id, self.table.lock(id)))
             .collect();
         let now = self.clock.now();
+        group.check_issuer(|issuer| self.is_issuer(issuer))?;
         let mut room = Room::new(self, &shards);
         let found = self.find_room(
             group,
@@ -211,10 +213,18 @@ impl MemoryStore {
                 Overflow::Refuse if shadow => found.uncounted |= bit,
                 Overflow::Refuse => return Err(full()),
                 // A peek tells what a charge would meet: the shared counter, where that is.
+                Overflow::Share if step.issuer.is_some() => {
+                    // It stays where it was made.
+                    if creates(step) && !room.for_entry(limits[index], shards, now) {
+                        if !shadow {
+                            return Err(full());
+                        }
+                        found.uncounted |= bit;
+                    }
+                }
                 Overflow::Share
                     if step.action != Action::Reset
                         && !step.action.follows_up()
-                        && step.issuer.is_none()
                         && !room.for_entry(limits[index], shards, now) =>
                 {
                     found.shared |= bit;
@@ -271,15 +281,27 @@ impl<'a> Room<'a> {
         let Some((_, shard)) = shards.iter_mut().find(|(shard, _)| *shard == id) else {
             return true;
         };
-        if shard.get(entry).is_some() || self.first == Some(entry) || self.others.contains(&entry) {
+        if self.first == Some(entry) || self.others.contains(&entry) {
             return true;
         }
+        if shard.get(entry).is_some_and(|state| !state.is_fresh(now)) {
+            return true;
+        }
+        // One that has ended may be taken by a sweep for a later step: it is promised like a new one. What goes is counted
+        // at once, so that it can be promised.
+        let before = shard.len();
         shard.tidy(now);
-        if !self.table.promise() {
+        let promised = self.table.promise();
+        if !promised {
+            shard.update(entry, &mut |_| None);
+        }
+        let gone = before - shard.len();
+        self.table.settle(gone, 0, 0);
+        self.before -= gone;
+        if !(promised || self.table.promise()) {
             let own = |(_, shard): &mut (usize, MutexGuard<'_, Shard>)| {
                 shard.sweep_for_room(self.table.capacity(), now)
             };
-            // What goes is counted at once, so that it can be promised.
             let gone: usize = shards.iter_mut().map(own).sum();
             self.table.settle(gone, 0, 0);
             self.before -= gone;

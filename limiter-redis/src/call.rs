@@ -234,9 +234,12 @@ pub(crate) fn read(
     match numbers.as_slice() {
         [0, steps @ ..] if steps.len() == REPLIED * observed.len() => {
             for (observed, step) in observed.iter_mut().zip(steps.chunks_exact(REPLIED)) {
-                *observed = read_step(step)
-                    .ok_or_else(not_understood)?
-                    .issued_by(issuer);
+                let read = read_step(step).ok_or_else(not_understood)?;
+                *observed = if read.verdict == Verdict::Unseen {
+                    read
+                } else {
+                    read.issued_by(issuer)
+                };
             }
             Ok(())
         }

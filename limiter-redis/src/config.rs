@@ -181,7 +181,17 @@ impl RedisConfig {
             Some(name) => Issuer::named(name),
             None => {
                 let db = self.connection.redis_settings().db();
-                Issuer::named(&format!("redis {} {db} {}", self.host(), self.prefix))
+                // A cluster is the same in whatever order its nodes are named, and a host in capitals or not.
+                let mut hosts: Vec<String> = self.seeds.iter().map(ToString::to_string).collect();
+                hosts.sort_unstable();
+                let mut server = hosts.join(",");
+                if hosts.is_empty() {
+                    server = self.host();
+                }
+                if !server.starts_with('/') {
+                    server.make_ascii_lowercase();
+                }
+                Issuer::named(&format!("redis {server} {db} {}", self.prefix))
             }
         }
     }

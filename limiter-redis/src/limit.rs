@@ -65,7 +65,7 @@ impl RedisStore {
         })
     }
 
-    /// Connects and loads the script, so that the first check is not slower than the others; 2 s at
+    /// Connects and loads the scripts, so that the first check is not slower than the others; 2 s at
     /// most. The store works without it.
     ///
     /// Also looks at the eviction policy, within the deadline of a check: an evicting Redis drops
@@ -81,6 +81,14 @@ impl RedisStore {
                 Request::Load(self.scripts.plain()),
             )
             .await?;
+        if let Some(giving) = self.scripts.giving() {
+            let load = Request::Load(giving);
+            let loaded = self.pool.call_within(self.warm_up, "limit.warm_up", load);
+            let loaded = loaded.await;
+            if !self.scripts.is_refused(giving, &loaded) {
+                loaded?;
+            }
+        }
         warn_if_it_evicts(&self.pool).await;
         Ok(())
     }

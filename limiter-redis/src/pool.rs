@@ -22,6 +22,8 @@ pub(crate) struct Pool {
     inner: bb8::Pool<Manager>,
     failures: watch::Receiver<Failure>,
     generation: Arc<AtomicU64>,
+    /// How many answers there were: while there are none, the server is at fault and not this process.
+    answers: Arc<AtomicU64>,
     host: String,
     size: u32,
     deadline: Duration,
@@ -65,8 +67,8 @@ impl Pool {
         };
         let inner = bb8::Pool::builder()
             .max_size(config.pool_size)
-            // Ours is the deadline; this one only bounds a wait that nobody is left to see.
-            .connection_timeout(deadline.max(config.warm_up))
+            // Ours is the deadline; this one, later, only bounds a wait that nobody is left to see.
+            .connection_timeout(deadline.max(config.warm_up) + Duration::from_secs(1))
             .retry_connection(false)
             .test_on_check_out(true)
             .build_unchecked(manager);
@@ -74,6 +76,7 @@ impl Pool {
             inner,
             failures,
             generation,
+            answers: Arc::default(),
             host: config.host(),
             size: config.pool_size,
             deadline,
@@ -143,11 +146,18 @@ impl Pool {
             )
             .with_effect(effect)
         };
+        let answers = self.answers.load(Ordering::Relaxed);
         let mut connection = match timeout_at(end, self.connection(operation)).await {
             Ok(connection) => connection?,
-            Err(_) if self.is_saturated() => return Err(self.saturated(operation)),
+            // A server that answered nobody meanwhile is frozen: that is no lack of connections.
+            Err(_) if self.is_saturated() && self.answers.load(Ordering::Relaxed) != answers => {
+                return Err(self.saturated(operation));
+            }
             Err(_) => return Err(late(Effect::No, "no connection")),
         };
+        if Instant::now() >= end {
+            return Err(late(Effect::No, "no connection"));
+        }
         // Until a reply is here the connection is not to be used again: it may be stalled, and this
         // future may be dropped at any point.
         connection.broken = true;
@@ -156,6 +166,7 @@ impl Pool {
             .map_err(|_| late(Effect::Unknown, "no answer"))?;
         connection.broken = false;
         connection.used = Instant::now();
+        self.answers.fetch_add(1, Ordering::Relaxed);
         reply.map_err(|error| {
             if breaks(&error) {
                 // What ended this connection ended its generation: a restart, a failover. Lost only to
@@ -209,7 +220,11 @@ impl Pool {
             biased;
             connection = self.inner.get() => connection.map_err(|error| match error {
                 bb8::RunError::User(error) => not_sent(operation, &self.host, error),
-                bb8::RunError::TimedOut => self.saturated(operation),
+                bb8::RunError::TimedOut => Error::new(
+                    ErrorKind::Timeout,
+                    operation,
+                    format!("Redis at {}: no connection in time", self.host),
+                ),
             }),
             error = failed => Err(not_sent(operation, &self.host, error)),
         }

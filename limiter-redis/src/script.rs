@@ -1,6 +1,7 @@
 //! The Lua library: files joined into scripts when the crate is built.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use limiter_core::limit::{Action, Group, Step};
 use limiter_core::{Effect, Error, ErrorKind};
@@ -35,9 +36,13 @@ pub(crate) struct Scripts {
     plain: Script,
     /// The same, run also by a Redis that is out of memory: for what gives back. Needs Redis 7.
     giving: Option<Script>,
-    /// Set once a server has refused the second one.
-    is_old: AtomicBool,
+    /// When a server refused the second one (milliseconds since `begun`; 0 for never): it is not asked for a while.
+    refused: AtomicU64,
+    begun: Instant,
 }
+
+/// How long an old server is not asked to run a script that it cannot read: it may be upgraded.
+const REFUSAL: Duration = Duration::from_secs(60);
 
 impl Scripts {
     pub(crate) fn new() -> Self {
@@ -47,7 +52,8 @@ impl Scripts {
                 "#!lua flags=allow-oom\n",
                 library!("lua/clock.lua", "lua/main.lua")
             ))),
-            is_old: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+            begun: Instant::now(),
         }
     }
 
@@ -58,7 +64,8 @@ impl Scripts {
         Self {
             plain: Script::new(library!("lua/clock_virtual.lua", "lua/main.lua")),
             giving: None,
-            is_old: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+            begun: Instant::now(),
         }
     }
 
@@ -66,27 +73,47 @@ impl Scripts {
         &self.plain
     }
 
+    /// For a full Redis, unless the servers are older.
+    pub(crate) fn giving(&self) -> Option<&Script> {
+        self.giving.as_ref().filter(|_| !self.was_refused())
+    }
+
     /// The script for a group: what only gives back, or forgets, is done by a full Redis too, where the server
     /// can (Redis 7).
     pub(crate) fn of(&self, group: &Group<'_>) -> &Script {
-        let gives = |step: &Step<'_>| step.action.follows_up() || step.action == Action::Reset;
-        let giving = self.giving.as_ref().filter(|_| {
+        // The memory of an id that nobody knows takes memory, so it waits for room.
+        let gives = |step: &Step<'_>| match step.action {
+            Action::Cancel { .. } | Action::Release { .. } => step.issuer.is_some(),
+            Action::Reset => true,
+            _ => step.action.follows_up(),
+        };
+        let looks = |step: &Step<'_>| matches!(step.action, Action::Peek { .. });
+        let giving = self.giving().filter(|_| {
             group.operation().is_none()
-                && group.steps().iter().all(gives)
-                && !self.is_old.load(Ordering::Relaxed)
+                && group.steps().iter().any(gives)
+                && group.steps().iter().all(|step| gives(step) || looks(step))
         });
         giving.unwrap_or(&self.plain)
     }
 
+    fn millis(&self) -> u64 {
+        1 + u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+
+    fn was_refused(&self) -> bool {
+        let refused = self.refused.load(Ordering::Relaxed);
+        refused > 0 && u128::from(self.millis() - refused) < REFUSAL.as_millis()
+    }
+
     /// Whether a call has to be made again with the [plain](Self::plain) script: a server that cannot read the first line
-    /// of the other one has run nothing, and is not asked again.
+    /// of the other one has run nothing, and is not asked for a minute.
     pub(crate) fn is_refused(&self, script: &Script, answer: &Result<Value, Error>) -> bool {
         let unreadable =
             |error: &Error| error.kind() == ErrorKind::Unsupported && error.effect() == Effect::No;
         let refused =
             answer.as_ref().is_err_and(unreadable) && script.get_hash() != self.plain.get_hash();
         if refused {
-            self.is_old.store(true, Ordering::Relaxed);
+            self.refused.store(self.millis(), Ordering::Relaxed);
         }
         refused
     }

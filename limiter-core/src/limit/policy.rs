@@ -194,8 +194,8 @@ impl Policy {
     /// This policy as `next`, which takes its place.
     ///
     /// # Errors
-    /// `InvalidInput` if the name is another one, or the algorithm without a higher version: what was counted under one
-    /// algorithm cannot go on under another.
+    /// `InvalidInput` if the name is another one, the version a lower one, or the algorithm another one without a higher
+    /// version: what was counted under one algorithm cannot go on under another.
     pub fn replaced_by(&self, next: Self) -> Result<Self, Error> {
         let refused = |message: String| Err(Error::new(ErrorKind::InvalidInput, "policy", message));
         if self.name != next.name {
@@ -205,7 +205,16 @@ impl Policy {
                 next.name()
             ));
         }
-        if self.quota.algorithm() != next.quota.algorithm() && next.version <= self.version {
+        if next.version < self.version {
+            return refused(format!(
+                "policy {} goes back from version {} to {}; counters of {} may be live, under another algorithm; raise the version instead",
+                self.name(),
+                self.version,
+                next.version,
+                next.version
+            ));
+        }
+        if self.quota.algorithm() != next.quota.algorithm() && next.version == self.version {
             return refused(format!(
                 "policy {} changes from {} to {} under version {}; raise the version above {}, so that old and new counters do not meet",
                 self.name(),

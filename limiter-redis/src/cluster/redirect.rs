@@ -67,6 +67,7 @@ pub(super) async fn call(
     operation: &'static str,
     end: Instant,
 ) -> Result<Value, Error> {
+    let begun = Instant::now().min(end);
     let mut target = Target::Owner;
     let mut pause = FIRST_PAUSE;
     let mut redirects = 0;
@@ -81,14 +82,14 @@ pub(super) async fn call(
                     let message = format!("no master of the Redis Cluster has slot {slot}");
                     last = Some(Error::new(ErrorKind::Server, operation, message));
                     nodes.refresh_soon(None);
-                    pause_until(&mut pause, end, nodes, operation, &mut last).await?;
+                    pause_until(&mut pause, begun, end, operation, &mut last).await?;
                     continue;
                 }
             },
         };
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(late(nodes, operation, last));
+            return Err(late(operation, end - begun, last));
         }
         let request = if asking {
             Request::Asking(script)
@@ -137,7 +138,7 @@ pub(super) async fn call(
         };
         last = Some(error);
         if wait {
-            pause_until(&mut pause, end, nodes, operation, &mut last).await?;
+            pause_until(&mut pause, begun, end, operation, &mut last).await?;
         }
     }
 }
@@ -145,13 +146,13 @@ pub(super) async fn call(
 /// A short pause before the next try, each twice as long as the last; an error if there is no time left.
 async fn pause_until(
     pause: &mut Duration,
+    begun: Instant,
     end: Instant,
-    nodes: &Nodes,
     operation: &'static str,
     last: &mut Option<Error>,
 ) -> Result<(), Error> {
     if Instant::now() + *pause >= end {
-        return Err(late(nodes, operation, last.take()));
+        return Err(late(operation, end - begun, last.take()));
     }
     sleep(*pause).await;
     *pause = (2 * *pause).min(LONGEST_PAUSE);
@@ -159,12 +160,12 @@ async fn pause_until(
 }
 
 /// No node took the call in time: it did not run.
-fn late(nodes: &Nodes, operation: &'static str, last: Option<Error>) -> Error {
+fn late(operation: &'static str, within: Duration, last: Option<Error>) -> Error {
     let reason = last.as_ref().map_or("no answer", |error| error.message());
-    let millis = nodes.config.check_deadline.as_millis();
+    let millis = within.as_micros().div_ceil(1_000);
     let message =
         format!("no node of the Redis Cluster took the call within {millis} ms: {reason}");
-    let error = Error::new(ErrorKind::Server, operation, message);
+    let error = Error::new(ErrorKind::Timeout, operation, message);
     match last {
         Some(last) => error.with_source(last),
         None => error,

@@ -104,7 +104,7 @@ impl ClusterStore {
         }
     }
 
-    /// Asks for the slots, connects to each master and loads the script, so that the first check is not
+    /// Asks for the slots, connects to each master and loads the scripts, so that the first check is not
     /// slower than the others; 2 s at most. The store works without it.
     ///
     /// Also looks at each master's eviction policy: an evicting Redis drops counters.
@@ -121,6 +121,12 @@ impl ClusterStore {
             let left = end.saturating_duration_since(Instant::now());
             let load = Request::Load(self.scripts.plain());
             pool.call_within(left, WARM_UP, load).await?;
+            if let Some(giving) = self.scripts.giving() {
+                let loaded = pool.call_within(left, WARM_UP, Request::Load(giving)).await;
+                if !self.scripts.is_refused(giving, &loaded) {
+                    loaded?;
+                }
+            }
             warn_if_it_evicts(&pool).await;
             Ok(())
         });

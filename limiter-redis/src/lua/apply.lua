@@ -87,9 +87,17 @@ local function done(record, replay, actual)
   }
 end
 
--- A charge that stands changes to another amount.
-local function adjust(record, to, status)
-  return { does = 'adjust', asks = 0, record = record, to = to, status = status }
+-- A charge that stands changes to another amount; it is remembered until `expires`, or as long as it was to be.
+local function adjust(record, to, status, expires)
+  return {
+    does = 'adjust',
+    asks = 0,
+    record = record,
+    to = to,
+    status = status,
+    expires = expires or record.expires,
+    replay = record.status == CANCELLED and REPLAY_DONE or nil,
+  }
 end
 
 -- What a reservation is to one who asks for it again; nil if it charges nothing any more, and so admits nothing.
@@ -136,13 +144,11 @@ local function plan_recorded(step)
       return done(record, REPLAY_DONE)
     end
     return nil, CONFLICT
-  elseif record.status == HELD then
-    record.expires = math.max(record.expires, step.expires)
-    return adjust(record, 0, CANCELLED)
   elseif record.status == SETTLED then
     return nil, CONFLICT
   end
-  return done(record, REPLAY_DONE)
+  -- Once more, it is remembered for longer.
+  return adjust(record, 0, CANCELLED, math.max(record.expires, step.expires))
 end
 
 local function plan_lease(step)
@@ -193,8 +199,9 @@ local function plan(step)
   return plan_recorded(step)
 end
 
--- Remembers an id as done with.
+-- Remembers an id as done with; what is remembered already is not forgotten sooner.
 local function bury(step)
+  local known = state_in(step.record, charge_record)
   keep_in(step.record, charge_record, {
     status = CANCELLED,
     cost = 0,
@@ -202,7 +209,7 @@ local function bury(step)
     charged = 0,
     at = 0,
     number = 0,
-    expires = step.expires,
+    expires = math.max(step.expires, known and known.expires or 0),
   })
 end
 
@@ -254,16 +261,17 @@ local function execute(planned, step)
     charged = charged,
     at = record.at,
     number = record.number,
-    expires = record.expires,
+    expires = planned.expires,
   })
   return charged, record.at, record.number
 end
 
 -- What keeps a step from being planned at all: a value that is not this step's to work on.
 local function obstacle_to(step)
-  if step.cell.foreign or step.record and step.record.foreign then
+  local record = step.record or step.refund
+  if step.cell.foreign or record and record.foreign then
     return FOREIGN
-  elseif step.record and stranger_in(step.record, charge_record) == 0 then
+  elseif record and stranger_in(record, charge_record) == 0 then
     return OTHER_VERSION
   elseif step.action ~= RESET then
     local stranger = stranger_in(step.cell, step.algorithm.kind)
@@ -415,7 +423,7 @@ end
 -- Whether a charge of the operation was given back: then it must not be admitted again for it.
 local function is_given_back(group)
   for _, step in ipairs(group) do
-    if step.refund and not step.refund.foreign and state_in(step.refund, charge_record) then
+    if step.refund and state_in(step.refund, charge_record) then
       return true
     end
   end

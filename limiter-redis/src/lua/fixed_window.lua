@@ -11,10 +11,11 @@ function fixed_window.quota(limit, window)
 end
 
 function fixed_window.kind.parse(raw, key, now)
-  local count = integer(raw)
-  if not count then
+  if not string.find(raw, '^%d+$') then
     return nil
   end
+  -- More than can be counted is all of a limit, and not nothing.
+  local count = integer(raw) or COUNT_BOUND
   local left = clock.ttl(key)
   -- A counter that never expires ends with a window that is opened now.
   local expires = left < 0 and MAX_INTEGER or math.floor(now / 1000) + left

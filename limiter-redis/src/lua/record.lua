@@ -6,18 +6,21 @@ local function record_over(record, now)
   return record.expires <= now
 end
 
--- Of a reservation, a refund or a released lease: status (one byte), cost (at first), actual (what it was settled to), charged
--- (what stands now), at and number (its mark), expires.
+-- Of a reservation, a refund or a released lease, 44 bytes: cost (at first; the highest three bits are the status), actual (what
+-- it was settled to), charged (what stands now), at and number (its mark), expires.
 local charge_record = new_kind('r', 7)
 charge_record.over = record_over
 
-local CHARGE_RECORD = '>B' .. string.rep('I7', 6)
+local CHARGE_RECORD = '>BI6' .. string.rep('I7', 5)
+-- Of the first byte; and what the cost's highest byte stands for.
+local STATUS_PLACE, HIGH_BYTE = 32, 2 ^ 48
 
 function charge_record.parse(raw)
-  if #raw ~= 45 then
+  if #raw ~= 44 then
     return nil
   end
-  local status, cost, actual, charged, at, number, expires = struct.unpack(CHARGE_RECORD, raw, 3)
+  local first, low, actual, charged, at, number, expires = struct.unpack(CHARGE_RECORD, raw, 3)
+  local status, cost = math.floor(first / STATUS_PLACE), first % STATUS_PLACE * HIGH_BYTE + low
   if status > REFUNDED or not are_exact(cost, actual, charged, at, number, expires) then
     return nil
   end
@@ -36,8 +39,8 @@ function charge_record.save(key, record, now)
   local value = charge_record.head
     .. struct.pack(
       CHARGE_RECORD,
-      record.status,
-      record.cost,
+      record.status * STATUS_PLACE + math.floor(record.cost / HIGH_BYTE),
+      record.cost % HIGH_BYTE,
       record.actual,
       record.charged,
       record.at,

@@ -43,12 +43,11 @@ end
 -- whole windows after the stored start.
 local function moved_to(stored, window, windows, previous, current)
   local start = stored.start + windows * stored.window
-  if current > 0 then
-    return (div_ceil(start + 2 * stored.window, window) - 2) * window
-  elseif previous > 0 then
-    return (div_ceil(start + stored.window, window) - 1) * window
+  -- A count ends `last` windows after the start.
+  local function begins(count, last)
+    return count > 0 and (div_ceil(start + last * stored.window, window) - last) * window or 0
   end
-  return 0
+  return math.max(begins(previous, 1), begins(current, 2))
 end
 
 function sliding_window.view(stored, quota, now)

@@ -3,6 +3,8 @@
 local FIRST_VERSION = 1
 -- Text that begins like a value of an earlier form; and where control bytes, which no text begins with, end.
 local TEXT_VERSION, LAST_VERSION = 58, 31
+-- a to z.
+local FIRST_LETTER, LAST_LETTER = 97, 122
 local NUMBER_BYTES = 7
 
 -- The kinds by their letters' bytes; each kind's file adds its own.
@@ -17,7 +19,8 @@ end
 
 local window_kind = { name = 1 }
 
--- The kind of a value, and whether it is of another version. Nil if it is no state at all.
+-- The kind of a value, and whether it is of another version, in which there may be kinds that this one does not know. Nil and
+-- nothing if it is no state at all.
 local function kind_of(raw)
   local first, version = string.byte(raw, 1, 2)
   if not first then
@@ -26,11 +29,11 @@ local function kind_of(raw)
     return window_kind, false
   end
   local kind = kinds[first]
-  if not (kind and version) then
-    return nil
-  elseif version == FIRST_VERSION then
+  if kind and version == FIRST_VERSION then
     return kind, false
-  elseif version <= LAST_VERSION or version == TEXT_VERSION then
+  elseif kind and version == TEXT_VERSION then
+    return kind, true
+  elseif version and version <= LAST_VERSION and first >= FIRST_LETTER and first <= LAST_LETTER then
     return kind, true
   end
 end

@@ -109,14 +109,15 @@ impl SlidingWindowState {
     /// `windows` whole windows after the stored start.
     fn moved_to(&self, window: u64, windows: u64, previous: bool, current: bool) -> u64 {
         let start = self.start + windows * self.window;
-        let (end, last) = if current {
-            (start + 2 * self.window, 2)
-        } else if previous {
-            (start + self.window, 1)
-        } else {
-            return 0;
+        // A count ends `last` windows after the start.
+        let begins = |counts: bool, last: u64| {
+            if !counts {
+                return 0;
+            }
+            let end = start + last * self.window;
+            end.next_multiple_of(window).saturating_sub(last * window)
         };
-        end.next_multiple_of(window).saturating_sub(last * window)
+        begins(previous, 1).max(begins(current, 2))
     }
 }
 

@@ -32,6 +32,10 @@ impl Charged {
         let charged = parts.filter(|((_, observed), _)| observed.charged > 0);
         let gives = charged.map(|((step, observed), place)| {
             let ends = counts_until(step.policy.quota(), observed.mark);
+            // A charge to a log that was debited counts from the debit's end.
+            let counts = ends
+                .saturating_since(observed.mark.at)
+                .max(observed.reset_after);
             Give {
                 policy: step.policy.clone(),
                 key: step.key().clone(),
@@ -41,7 +45,7 @@ impl Charged {
                     observed.mark,
                     observed.charged,
                 )),
-                until: deadline(ends.saturating_since(observed.mark.at).min(MAX_HOLD)),
+                until: deadline(counts.min(MAX_HOLD)),
             }
         });
         Self {

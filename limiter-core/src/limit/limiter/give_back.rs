@@ -27,7 +27,7 @@ use crate::sync::Mutex;
 pub const GIVE_BACKS: usize = 10_000;
 
 /// How many are on their way to the store at once.
-const BATCH: usize = 32;
+const AT_ONCE: usize = 32;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -78,12 +78,13 @@ impl Give {
     fn name(&self) -> Name {
         let step = self.step();
         let id = step.action.id().map_or(0, OperationId::digest);
-        (step.counter.fingerprint(), step.action.as_str(), id)
+        let action = step.action.as_str();
+        (step.counter.fingerprint(), action, id, self.issuer)
     }
 }
 
-/// The counter, the action and the digest of its id.
-type Name = (Fingerprint, &'static str, u128);
+/// The counter, the action, the digest of its id, and where it is to be given back.
+type Name = (Fingerprint, &'static str, u128, Option<Issuer>);
 
 /// What became of give-backs that were not delivered at once, since the limiter was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,8 +190,11 @@ impl GiveBackQueue {
             Ok(runtime) => {
                 queue.delivering = true;
                 drop(queue);
-                let delivery = Delivery(self.0.clone());
-                runtime.spawn(async move { delivery.run().await });
+                let delivery = Delivery {
+                    inner: self.0.clone(),
+                    ended: false,
+                };
+                runtime.spawn(delivery.run());
             }
             Err(_) => tracing::warn!(
                 waiting = queue.waiting.len(),
@@ -231,8 +235,16 @@ impl Undelivered {
         let result = attempt(&self.queue.0.store, &self.gives).await;
         let error = match result {
             Err(error) if is_passing(&error) => error,
+            Err(error) if is_one_of(&self.gives, &error) => {
+                // One that is refused does not keep the others from being given back.
+                let gives = std::mem::take(&mut self.gives);
+                self.queue.wait(gives);
+                return Err(error);
+            }
             settled => {
                 self.gives.clear();
+                // Takes up what was left when there was no runtime.
+                self.queue.wait(Vec::new());
                 return settled;
             }
         };
@@ -253,7 +265,7 @@ impl Drop for Undelivered {
         }
         // A store in memory needs no runtime.
         match attempt_now(&self.queue.0.store, &gives) {
-            Some(Err(error)) if is_passing(&error) => {}
+            Some(Err(error)) if is_passing(&error) || is_one_of(&gives, &error) => {}
             Some(Err(error)) => return report(&gives[0], &error),
             Some(Ok(_)) => return,
             None => {}
@@ -272,27 +284,33 @@ impl Drop for Undelivered {
 }
 
 /// The one task that delivers what waits. Dropped with its runtime, it leaves that to the next one.
-struct Delivery(Arc<Inner>);
+struct Delivery {
+    inner: Arc<Inner>,
+    /// Whether it has said so itself.
+    ended: bool,
+}
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.0.lock().delivering = false;
+        if !self.ended {
+            self.inner.lock().delivering = false;
+        }
     }
 }
 
 impl Delivery {
-    async fn run(self) {
+    async fn run(mut self) {
         let jitter = RandomState::new();
         let mut pause = FIRST_PAUSE;
-        let mut tries = 0_u64;
-        loop {
-            match self.deliver_once().await {
+        for pass in 0_u64.. {
+            // Another order each time, so that what cannot be delivered does not stand in the way of the rest.
+            let order = |name: &Name| jitter.hash_one((pass, name));
+            match self.deliver_once(order).await {
                 Some(true) => pause = FIRST_PAUSE,
                 Some(false) => {
-                    tries += 1;
                     // Between half of the pause and all of it, so that instances do not come back as one.
                     let half = pause / 2;
-                    let part = u32::try_from(jitter.hash_one(tries) % 1_024).unwrap_or(0);
+                    let part = u32::try_from(jitter.hash_one(pass) % 1_024).unwrap_or(0);
                     sleep(half + half * part / 1_024).await;
                     pause = (2 * pause).min(LONGEST_PAUSE);
                 }
@@ -301,35 +319,45 @@ impl Delivery {
         }
     }
 
-    /// Tries all that waits, in batches, until one is not answered; whether all were. `None` if nothing waits.
-    async fn deliver_once(&self) -> Option<bool> {
-        let waiting: Vec<Name> = {
-            let mut queue = self.0.lock();
+    /// Tries all that waits, so many at once, until as many in a row are not answered: then the store is away. Whether
+    /// any was delivered. `None` if nothing waits.
+    async fn deliver_once(&mut self, order: impl Fn(&Name) -> u64) -> Option<bool> {
+        let mut waiting: Vec<Name> = {
+            let mut queue = self.inner.lock();
+            let (now, before) = (Instant::now(), queue.waiting.len());
+            queue.waiting.retain(|_, give| now < give.until);
+            let expired = before - queue.waiting.len();
+            queue.stats.expired += expired as u64;
+            if expired > 0 {
+                tracing::warn!(expired, "not given back: the charges count no more");
+            }
             if queue.waiting.is_empty() {
                 // Under the lock, so that what comes next starts a task of its own.
                 queue.delivering = false;
+                self.ended = true;
                 return None;
             }
             queue.waiting.keys().copied().collect()
         };
-        for batch in waiting.chunks(BATCH) {
-            let mut tries = JoinSet::new();
-            for name in batch {
-                let Some(give) = self.0.lock().waiting.get(name).cloned() else {
+        waiting.sort_by_cached_key(order);
+        let mut waiting = waiting.into_iter();
+        let (mut any, mut unanswered) = (false, 0);
+        let mut tries = JoinSet::new();
+        loop {
+            while tries.len() < AT_ONCE && unanswered < AT_ONCE {
+                let Some(name) = waiting.next() else { break };
+                let Some(give) = self.inner.lock().waiting.get(&name).cloned() else {
                     continue;
                 };
-                let (inner, name) = (self.0.clone(), *name);
+                let inner = self.inner.clone();
                 tries.spawn(async move { inner.settle(name, give).await });
             }
-            let mut answered = true;
-            while let Some(result) = tries.join_next().await {
-                answered &= result.unwrap_or(false);
-            }
-            if !answered {
-                return Some(false);
+            match tries.join_next().await {
+                None => return Some(any),
+                Some(Ok(true)) => (any, unanswered) = (true, 0),
+                Some(_) => unanswered += 1,
             }
         }
-        Some(true)
     }
 }
 
@@ -384,6 +412,11 @@ fn attempt_now(
 
 fn is_passing(error: &Error) -> bool {
     error.kind().is_outage()
+}
+
+/// Whether the error may be that of one give-back in a group of several, which undoes none of the others.
+fn is_one_of(gives: &[Give], error: &Error) -> bool {
+    gives.len() > 1 && error.kind() != ErrorKind::InvalidInput
 }
 
 fn full(most: usize, error: Error) -> Error {

@@ -1,7 +1,7 @@
 //! Concurrency leases that renew themselves while their guard lives.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -79,13 +79,21 @@ struct Part {
     policy: Policy,
     key: Key,
     cost: u64,
-    /// Who keeps it: known once it was acquired.
-    issuer: OnceLock<Option<Issuer>>,
+    /// Who keeps it, once it was acquired: another one, perhaps, once it was taken again.
+    issuer: Mutex<Option<Issuer>>,
 }
 
 impl Part {
     fn issuer(&self) -> Option<Issuer> {
-        self.issuer.get().copied().flatten()
+        *self.lock()
+    }
+
+    fn set_issuer(&self, issuer: Option<Issuer>) {
+        *self.lock() = issuer;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Issuer>> {
+        self.issuer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,7 +149,7 @@ impl Limiter {
                     policy: charge.policy().clone(),
                     key: charge.key().clone(),
                     cost: charge.cost(),
-                    issuer: OnceLock::new(),
+                    issuer: Mutex::default(),
                 })
                 .collect(),
             ttl,
@@ -173,8 +181,7 @@ impl Limiter {
         let concurrent =
             concurrent.filter(|(step, _)| matches!(step.action, Action::Acquire { .. }));
         for (part, (_, observed)) in holder.parts.iter().zip(concurrent) {
-            // The only one who sets it.
-            let _ = part.issuer.set(observed.issuer);
+            part.set_issuer(observed.issuer);
         }
         let (report, status) = watch::channel(LeaseStatus::Held);
         let renewal = spawn(renew(holder.clone(), report, asked)).abort_handle();
@@ -306,6 +313,11 @@ impl Holder {
                 "limit.renew",
                 "the store does not answer",
             ));
+        }
+        if again && decision.is_allowed() {
+            for (part, observed) in self.parts.iter().zip(&observed) {
+                part.set_issuer(observed.issuer);
+            }
         }
         Ok(decision.is_allowed())
     }

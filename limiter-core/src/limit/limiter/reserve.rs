@@ -188,6 +188,18 @@ impl Limiter {
             |observed: &Observed| matches!(observed.replayed, Some(Replay::Settled { .. }));
         if observed.iter().any(settled) {
             reservation.on_drop = OnDrop::Nothing;
+            // A part that was not asked for then has nobody to hold it now.
+            let parts = reservation.parts.iter().zip(&observed);
+            let fresh = parts.filter(|(_, observed)| observed.seen && observed.replayed.is_none());
+            let fresh: Vec<Give> = fresh
+                .map(|(part, _)| {
+                    let id = id.clone();
+                    reservation.give(part, What::Cancel { id, ttl })
+                })
+                .collect();
+            if !fresh.is_empty() {
+                self.give_backs().deliver_detached(fresh);
+            }
             return Ok(Reserved::Settled(Settled {
                 charged: observed.iter().map(|observed| observed.charged).collect(),
             }));

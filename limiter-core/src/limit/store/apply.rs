@@ -9,7 +9,7 @@ use super::plan::{Plan, charge_record, execute, plan, plan_again};
 use super::record::{OperationRecord, Record};
 use super::states::{Place, States};
 use crate::clock::{MAX_INTEGER, Timestamp};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::limit::algorithm::{self, Change, State};
 
 /// Applies one group to states held in this process.
@@ -98,6 +98,21 @@ fn apply_new(
     observed: &mut [Observed],
 ) -> Result<bool, Error> {
     let steps = group.steps();
+    let meets_another =
+        |index: usize| (0..steps.len()).any(|other| other != index && states.shares(index, other));
+    let debits = |step: &Step<'_>| matches!(step.action, Action::Debit { .. });
+    if let Some(index) =
+        (0..steps.len()).find(|&index| debits(&steps[index]) && meets_another(index))
+    {
+        return Err(Error::new(
+            ErrorKind::Capacity,
+            "limit.apply",
+            format!(
+                "{} shares a counter for want of room; give a debit a group of its own",
+                steps[index].counter
+            ),
+        ));
+    }
     let mut plans: Vec<Plan> = Vec::with_capacity(steps.len());
     let mut admitted = true;
     for (index, step) in steps.iter().enumerate() {
@@ -191,9 +206,9 @@ fn remember(
     expires: Timestamp,
     observed: &[Observed],
 ) {
-    let mut charges = vec![(0, Mark::default()); observed.len()];
+    let mut charges = vec![(0, Mark::default(), None); observed.len()];
     for (place, observed) in group.places().into_iter().zip(observed) {
-        charges[place] = (observed.charged, observed.mark);
+        charges[place] = (observed.charged, observed.mark, observed.issuer);
     }
     let mut record = Some(OperationRecord {
         fingerprint: group.fingerprint(),
@@ -217,7 +232,7 @@ fn replay(
     let places = group.places();
     for (index, step) in group.steps().iter().enumerate() {
         let charge = record.charges.get(places[index]).copied();
-        let (charged, mark) = charge.unwrap_or_default();
+        let (charged, mark, issuer) = charge.unwrap_or_default();
         observed[index] = match plan_again(step, index, states, now, charged, mark) {
             Ok(plan) => {
                 let (charged, mark) = match plan {
@@ -228,7 +243,7 @@ fn replay(
                 let seen = algorithm::look(step.policy.quota(), state, now, 0);
                 let mut seen = seen.with_charge(charged, mark);
                 seen.replayed = plan.replay();
-                seen.issued_by(states.issuer(index))
+                seen.issued_by(issuer.unwrap_or_else(|| states.issuer(index)))
             }
             Err(_) if step.policy.is_shadow() => Observed::unseen(Source::Store),
             Err(error) => return Err(error),

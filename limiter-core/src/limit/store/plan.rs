@@ -91,6 +91,7 @@ impl Plan {
         match self {
             Self::Done { replay, .. } => Some(replay),
             Self::Renew { replay, .. } => replay,
+            Self::Adjust { record, .. } if record.status == Status::Cancelled => Some(Replay::Done),
             _ => None,
         }
     }
@@ -174,7 +175,9 @@ pub(super) fn plan(
         Action::Cancel { ttl, .. } => match record() {
             None => Plan::Bury { ttl: *ttl },
             Some(record) => match record.status {
-                Status::Held => Plan::Adjust {
+                Status::Settled { .. } => return Err(step.conflict()),
+                // Once more, it is remembered for longer.
+                _ => Plan::Adjust {
                     record: ChargeRecord {
                         expires: record.expires.max(now.saturating_add(*ttl)),
                         ..record
@@ -182,8 +185,6 @@ pub(super) fn plan(
                     to: 0,
                     status: Status::Cancelled,
                 },
-                Status::Settled { .. } => return Err(step.conflict()),
-                _ => done(record, Replay::Done),
             },
         },
         Action::Acquire {
@@ -293,14 +294,6 @@ pub(super) fn execute(
         });
         result
     };
-    let buried = |ttl| ChargeRecord {
-        status: Status::Cancelled,
-        cost: 0,
-        charged: 0,
-        mark: Mark::default(),
-        expires: now.saturating_add(ttl),
-        issuer,
-    };
     match plan {
         Plan::Unseen | Plan::Look { .. } => (0, Mark::default()),
         Plan::Done { charged, mark, .. } => (charged, mark),
@@ -318,11 +311,11 @@ pub(super) fn execute(
         Plan::Renew { lease, ttl, .. } => change(Change::Renew(lease, now.saturating_add(ttl))),
         Plan::Release { lease, ttl } => {
             let released = change(Change::Release(lease));
-            keep(states, index, buried(ttl));
+            bury(states, index, now, ttl);
             released
         }
         Plan::Bury { ttl } => {
-            keep(states, index, buried(ttl));
+            bury(states, index, now, ttl);
             (0, Mark::default())
         }
         Plan::Reserve { estimate, ttl } => {
@@ -354,6 +347,21 @@ pub(super) fn execute(
             (charged, record.mark)
         }
     }
+}
+
+/// Remembers an id as done with; what is remembered already is not forgotten sooner.
+fn bury(states: &mut impl States, index: usize, now: Timestamp, ttl: Duration) {
+    let expires = now.saturating_add(ttl);
+    let known = charge_record(states, index, now);
+    let record = ChargeRecord {
+        status: Status::Cancelled,
+        cost: 0,
+        charged: 0,
+        mark: Mark::default(),
+        expires: known.map_or(expires, |known| known.expires.max(expires)),
+        issuer: states.issuer(index),
+    };
+    keep(states, index, record);
 }
 
 /// The record of a step's reservation, refund or released lease, if it still counts.

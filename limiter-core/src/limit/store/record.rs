@@ -53,8 +53,8 @@ pub enum Status {
 pub struct OperationRecord {
     pub(crate) fingerprint: u128,
     pub(crate) expires: Timestamp,
-    /// What each step charged, and where.
-    pub(crate) charges: Box<[(u64, Mark)]>,
+    /// What each step charged, where, and who keeps it.
+    pub(crate) charges: Box<[(u64, Mark, Option<Issuer>)]>,
 }
 
 impl Record {

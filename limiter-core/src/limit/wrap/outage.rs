@@ -2,18 +2,19 @@
 
 use async_trait::async_trait;
 
-use crate::error::{Effect, Error};
+use crate::error::{Effect, Error, ErrorKind};
 use crate::health::Health;
 use crate::limit::policy::Outage;
 use crate::limit::store::{
-    Action, Capabilities, Group, Issuer, LimitStore, Observed, Source, Verdict,
+    Action, Capabilities, Group, Issuer, LimitStore, Observed, Source, Step, Verdict,
 };
 
 /// A store that applies the [`Outage`] rules of the policies when the inner store gives no answer. What it answers is
 /// marked as degraded, and no number is in it.
 ///
 /// What it admitted though nothing was sent to the store, nobody keeps: it is the issuer, and says that there is nothing
-/// to settle or to give back. What may have been done is settled and given back at the store.
+/// to settle or to give back. What may have been done is settled and given back at the store, by its id; a plain charge
+/// without an answer has none.
 ///
 /// Only outages count ([`ErrorKind::is_outage`](crate::ErrorKind::is_outage)): misuse stays an
 /// error. In a group one `Deny` wins, so a group is admitted only if every enforced policy allows
@@ -74,11 +75,16 @@ impl<S: LimitStore> OutageRules<S> {
 
     /// Answers a group that follows up on what an outage's rule admitted: there is nothing to settle or to give back.
     fn follow_up(&self, group: &Group<'_>, observed: &mut [Observed]) -> Option<Result<(), Error>> {
-        if !group.issuers().any(|issuer| issuer == self.issuer) {
+        let own = |step: &Step<'_>| step.issuer == Some(self.issuer);
+        if !group.steps().iter().any(own) {
             return None;
         }
-        if let Err(misdirected) = group.check_issuer(|issuer| issuer == self.issuer) {
-            return Some(Err(misdirected));
+        if !group.steps().iter().all(own) {
+            return Some(Err(Error::new(
+                ErrorKind::Misdirected,
+                "limit.apply",
+                "what an outage's rule admitted stands in one group with what it did not; give it a group of its own",
+            )));
         }
         observed.fill(
             Observed::blind(Verdict::Admit, Source::Outage)
