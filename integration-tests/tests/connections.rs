@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use integration_tests::{RedisServer, policy, redis_limiter};
+use integration_tests::{RedisServer, eventually, policy, redis_limiter};
 use limiter_core::cache::{CacheKey, CacheStore};
 use limiter_core::limit::{Outcome, Period, Quota};
 use limiter_core::{Effect, ErrorKind, Key};
@@ -107,4 +107,35 @@ async fn a_shadow_on_a_foreign_key_does_not_block_its_group() {
         server.command::<Vec<String>>(&["LRANGE", list.as_str(), "0", "-1"]),
         ["x"]
     );
+}
+
+/// A server that answers nobody is away: that is no lack of connections in this process, which a breaker must not open for.
+#[tokio::test]
+async fn a_frozen_server_is_no_lack_of_connections() {
+    let server = RedisServer::start();
+    let deadline = Duration::from_millis(100);
+    let config = server.config().with_check_deadline(deadline);
+    let policy = policy(Quota::fixed_window(5_000, Period::HOUR));
+    for size in [1, 4] {
+        let limiter = redis_limiter(&config.clone().with_pool_size(size));
+        let key = Key::new(["ratelimit", "frozen"]);
+        eventually("a connection", async || {
+            limiter.try_check(&policy, &key).await.ok()
+        })
+        .await;
+        // Idle connections are asked first.
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::time::resume();
+        let _stalled = server.stall();
+        let mut checks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (limiter, policy, key) = (limiter.clone(), policy.clone(), key.clone());
+            checks.spawn(async move { limiter.try_check(&policy, &key).await });
+        }
+        while let Some(check) = checks.join_next().await {
+            let error = check.unwrap().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{size}: {error}");
+        }
+    }
 }

@@ -387,3 +387,71 @@ async fn a_held_key_is_not_charged_with_one_that_has_no_room() {
         assert_eq!(used, 1, "{}", policy.name());
     }
 }
+
+/// I-M1: what a sweep frees can be taken at once, and is counted.
+#[tokio::test]
+async fn what_is_swept_makes_room_in_its_own_shard() {
+    let table = Table::new(400, Overflow::Refuse);
+    let short = policy(Quota::fixed_window(LIMIT, Period::SECOND));
+    let long = policy(Quota::fixed_window(LIMIT, Period::DAY));
+    for round in 0..4 {
+        // In shards as they come: most hold a few, and the short ones end.
+        for key in 0..400 {
+            let policy = if key % 2 == 0 { &short } else { &long };
+            let key = policy.key([format!("{round}-{key}")]);
+            table.limiter.try_check(policy, &key).await.unwrap();
+        }
+        table.clock.advance(Duration::from_secs(2));
+        for key in 0..200 {
+            let key = long.key([format!("{round}-new-{key}")]);
+            let check = table.limiter.try_check(&long, &key).await;
+            assert!(check.is_ok(), "{round}: {check:?}");
+        }
+        assert_eq!(table.store.len(), 400);
+        table.clock.advance(Duration::from_secs(2 * 86_400));
+    }
+}
+
+/// An entry that has ended is no room for two: a group that revives it and adds another one stays within the bound.
+#[tokio::test]
+async fn a_group_does_not_pass_the_bound() {
+    let table = Table::new(2, Overflow::Refuse);
+    let short = policy(Quota::fixed_window(LIMIT, Period::SECOND));
+    let long = policy(Quota::fixed_window(LIMIT, Period::DAY));
+    table.check(&short, 0).await.unwrap();
+    table.check(&long, 1).await.unwrap();
+    table.clock.advance(Duration::from_secs(2));
+    let (ended, new) = (key_of(0), key_of(2));
+    let group = [Charge::new(&short, &ended), Charge::new(&long, &new)];
+    let refused = table.limiter.try_check_all(&group).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Capacity);
+    assert!(table.store.len() <= 2, "{}", table.store.len());
+    // There is room for one of them.
+    table.limiter.try_check_all(&group[1..]).await.unwrap();
+    assert_eq!(table.store.len(), 2);
+}
+
+/// Keys without room share a counter, from which each debit would take all.
+#[tokio::test]
+async fn debits_of_one_shared_counter_are_refused() {
+    let table = Table::new(10, Overflow::Share);
+    let day = policy(Quota::fixed_window(LIMIT, Period::DAY));
+    for key in 0..10 {
+        table.check(&day, key).await.unwrap();
+    }
+    let debit = Action::Debit {
+        at_most: LIMIT,
+        life: Duration::from_secs(60),
+    };
+    let (one, other) = (key_of(20), key_of(21));
+    let steps = [&one, &other].map(|key| Step::new(&day, key, debit.clone()));
+    let apply = |steps: &[Step<'_>]| {
+        let group = Group::new(steps, &table.store.capabilities()).unwrap();
+        let mut observed = vec![Observed::default(); steps.len()];
+        let result = table.store.try_apply_now(&group, &mut observed).unwrap();
+        result.map(|()| observed[0].charged)
+    };
+    assert_eq!(apply(&steps).unwrap_err().kind(), ErrorKind::Capacity);
+    assert_eq!(apply(&steps[..1]).unwrap(), LIMIT);
+    assert_eq!(apply(&steps[1..]).unwrap(), 0);
+}

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use integration_tests::{Logs, RedisServer, policy, state};
 use limiter_core::limit::{
-    Action, Capabilities, Counter, Group, LimitStore, OPERATION_TTL, Observed, OperationId, Period,
-    Policy, Quota, Receipt, RecordKind, Step, Verdict,
+    Action, Capabilities, Charge, Counter, Group, LimitStore, Limiter, OPERATION_TTL, Observed,
+    OperationId, Period, Policy, Quota, Receipt, RecordKind, Step, Verdict,
 };
 use limiter_core::{Effect, Error, ErrorKind, Key};
 use limiter_redis::RedisStore;
@@ -279,4 +279,31 @@ async fn a_record_of_another_version_is_a_conflict() {
             .server
             .command::<bool>(&["EXISTS", world.key.as_str()])
     );
+}
+
+/// A charge whose refund another version, or something else, wrote down is not made again.
+#[tokio::test]
+async fn a_refund_of_another_version_is_a_conflict() {
+    let world = World::new();
+    let policy = bucket();
+    let limiter = Limiter::new(world.store.clone());
+    let charge = [Charge::new(&policy, &world.key)];
+    let once = limiter.charge_once(&world.id, &charge).await.unwrap();
+    once.1.unwrap().refund().await.unwrap();
+    let found: Vec<String> = world.server.command(&["KEYS", "ratelimit:%refund:*"]);
+    let [refund] = &found[..] else {
+        panic!("{found:?}");
+    };
+    let again = async || limiter.charge_once(&world.id, &charge).await.unwrap_err();
+    assert_eq!(again().await.kind(), ErrorKind::Conflict);
+    let operation = world.record(RecordKind::Operation);
+    world.server.command::<()>(&["DEL", &operation]);
+    for value in [&b"r\x02"[..], b"r:3:1"] {
+        world.server.set(refund, value);
+        assert_eq!(again().await.kind(), ErrorKind::Conflict, "{value:?}");
+    }
+    world.server.command::<()>(&["DEL", refund]);
+    world.server.command::<()>(&["RPUSH", refund, "x"]);
+    assert_eq!(again().await.kind(), ErrorKind::Foreign);
+    assert_eq!(limiter.peek(&policy, &world.key).await.unwrap().used, 0);
 }

@@ -1,11 +1,11 @@
 //! A store around a store that loses requests and replies when a test says so.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use limiter_core::limit::{Capabilities, Group, Issuer, LimitStore, Observed};
-use limiter_core::{Effect, Error, ErrorKind, Health};
+use limiter_core::{Effect, Error, ErrorKind, Health, Key};
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ pub struct Faulty {
     inner: Arc<dyn LimitStore>,
     fault: Arc<AtomicU8>,
     calls: Arc<AtomicUsize>,
+    away: Arc<Mutex<Vec<Key>>>,
 }
 
 impl Faulty {
@@ -36,12 +37,23 @@ impl Faulty {
             inner: Arc::new(inner),
             fault: Arc::new(AtomicU8::new(Fault::None as u8)),
             calls: Arc::default(),
+            away: Arc::default(),
         }
     }
 
     /// What becomes of calls from now on.
     pub fn set(&self, fault: Fault) {
         self.fault.store(fault as u8, Ordering::SeqCst);
+    }
+
+    /// Whose calls never arrive from now on, and nobody else's.
+    pub fn keep_away(&self, keys: Vec<Key>) {
+        *self.away.lock().unwrap() = keys;
+    }
+
+    fn is_away(&self, group: &Group<'_>) -> bool {
+        let away = self.away.lock().unwrap();
+        group.steps().iter().any(|step| away.contains(step.key()))
     }
 
     /// How many calls were made.
@@ -67,7 +79,7 @@ impl LimitStore for Faulty {
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let fault = self.fault.load(Ordering::SeqCst);
-        if fault == Fault::Request as u8 {
+        if fault == Fault::Request as u8 || self.is_away(group) {
             return Err(Error::new(
                 ErrorKind::Connection,
                 "limit.apply",

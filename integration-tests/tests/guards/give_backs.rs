@@ -158,3 +158,74 @@ fn a_runtime_that_ends_leaves_them_to_the_next() {
         }
     });
 }
+
+/// What one node does not take does not keep the others' from being given back.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_delivered_stands_in_nobodys_way() {
+    let world = World::new();
+    let policy = hourly(5);
+    let charged = charges(&world.limiter, &policy, 200).await;
+    // 100 of 200 keys are away.
+    world.faults.set(Fault::Request);
+    for charge in &charged {
+        charge.refund().await.unwrap_err();
+    }
+    let away = (0..100).map(|number| policy.key([number.to_string()]));
+    world.faults.keep_away(away.collect());
+    world.faults.set(Fault::None);
+    sleep(5 * MINUTE).await;
+    let stats = world.limiter.give_back_stats();
+    assert_eq!((stats.waiting, stats.delivered), (100, 100));
+    world.faults.keep_away(Vec::new());
+    sleep(MINUTE).await;
+    assert_eq!(world.limiter.give_back_stats().waiting, 0);
+}
+
+/// One that is refused does not keep its group from being given back.
+#[tokio::test(start_paused = true)]
+async fn each_of_a_group_is_given_back() {
+    let world = World::new();
+    let (policy, other) = (hourly(5), daily(5));
+    let (key, gone) = (policy.key(["kept"]), other.key(["gone"]));
+    let group = [Charge::new(&policy, &key), Charge::new(&other, &gone)];
+    let charged = world.limiter.charge(&group).await.unwrap().1.unwrap();
+    // A live state of another algorithm: misuse of the key.
+    world.direct.reset(&other, &gone).await.unwrap();
+    let stranger = integration_tests::policy(limiter_core::limit::Quota::sliding_log(
+        5,
+        limiter_core::limit::Period::DAY,
+    ));
+    world.direct.try_check(&stranger, &gone).await.unwrap();
+    let refused = charged.refund().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+    sleep(MINUTE).await;
+    assert_eq!(world.used(&policy, &key).await, 0);
+    let stats = world.limiter.give_back_stats();
+    assert_eq!((stats.waiting, stats.delivered, stats.refused), (0, 1, 1));
+}
+
+/// What is dropped where there is no runtime is taken up by the next give-back that is inside of one.
+#[test]
+fn the_next_one_in_a_runtime_delivers_what_is_left() {
+    let world = World::new();
+    let policy = hourly(5);
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let charged = runtime().block_on(charges(&world.limiter, &policy, 2));
+    world.faults.set(Fault::Request);
+    charged[0].refund_detached();
+    assert_eq!(world.limiter.give_back_stats().waiting, 1);
+    world.faults.set(Fault::None);
+    runtime().block_on(async {
+        charged[1].refund().await.unwrap();
+        eventually("the other one is given back, too", async || {
+            (world.limiter.give_back_stats().waiting == 0).then_some(())
+        })
+        .await;
+        assert_eq!(world.used(&policy, &policy.key(["0"])).await, 0);
+    });
+}

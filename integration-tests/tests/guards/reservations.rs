@@ -190,3 +190,24 @@ async fn a_reservation_ends_with_its_time() {
     assert_eq!(error.kind(), ErrorKind::Expired);
     assert_eq!(world.used(&policy, &key).await, 40, "the estimate stands");
 }
+
+/// A job that was settled and is asked for again with one budget more does not charge that one for nobody.
+#[tokio::test(start_paused = true)]
+async fn a_settled_job_charges_no_new_budget() {
+    let world = World::new();
+    let (day, more) = (daily(100), daily(200));
+    let (a, b) = (key("settled"), key("more"));
+    let id = OperationId::new("job");
+    let first = [Charge::new(&day, &a).with_cost(10)];
+    let held = world.limiter.reserve_as(id.clone(), &first, MINUTE).await;
+    held.unwrap().held().unwrap().settle(&[7]).await.unwrap();
+    let both = [
+        Charge::new(&day, &a).with_cost(10),
+        Charge::new(&more, &b).with_cost(10),
+    ];
+    let again = world.limiter.reserve_as(id, &both, MINUTE).await.unwrap();
+    assert!(matches!(again, Reserved::Settled(_)), "{again:?}");
+    settle_down().await;
+    assert_eq!(world.used(&day, &a).await, 7);
+    assert_eq!(world.used(&more, &b).await, 0);
+}

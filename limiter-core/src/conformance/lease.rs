@@ -175,6 +175,9 @@ pub(super) async fn a_release_overtakes_its_acquisition(harness: &dyn LimitHarne
             assert_eq!(slots.used().await, 0);
             assert_eq!(refused().await.kind(), ErrorKind::Conflict);
         }
+        // Again and for less, it is not forgotten sooner.
+        let sooner = MICRO * 1_000;
+        slots.act(Action::Release { lease, ttl: sooner }).await;
         harness.advance(TTL - MICRO).await;
         assert_eq!(refused().await.kind(), ErrorKind::Conflict);
         assert_eq!(slots.used().await, 0, "what is remembered is no lease");

@@ -311,3 +311,16 @@ fn errors_name_the_type_and_not_the_content() {
     assert!(error.to_string().contains("Quoting"), "{error}");
     assert!(!format!("{error} {error:?}").contains("salary"));
 }
+
+/// The order of a tuple or an array matters, also if it begins with a set.
+#[test]
+fn a_tuple_that_begins_with_a_set_keeps_its_order() {
+    let tags = HashSet::from(["a"]);
+    let there = text(&(&tags, "Paris", "London"));
+    let back = text(&(&tags, "London", "Paris"));
+    assert_eq!(there, r#"[["a"],"Paris","London"]"#);
+    assert_ne!(there, back);
+    let (one, two) = (HashSet::from([1]), HashSet::from([2]));
+    assert_ne!(text(&[&one, &two]), text(&[&two, &one]));
+    assert_ne!(text(&Some((one.clone(), 2, 1))), text(&Some((one, 1, 2))));
+}

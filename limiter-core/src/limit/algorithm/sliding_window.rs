@@ -250,3 +250,32 @@ impl Algorithm for SlidingWindow {
         Timestamp::from_micros(mark.number.saturating_add(2 * self.window.as_micros()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both counts end no earlier under a longer window than they would have.
+    #[test]
+    fn a_longer_window_forgets_nothing() {
+        let seconds = |seconds: u64| seconds * 1_000_000;
+        let stored = SlidingWindowState {
+            window: seconds(60),
+            start: seconds(60),
+            previous: 100,
+            current: 50,
+        };
+        let now = Timestamp::from_micros(seconds(89));
+        let of = |window: u64| {
+            SlidingWindow::new(100, Period::new(Duration::from_secs(window)).unwrap()).unwrap()
+        };
+        let used = |window| {
+            let window = of(window);
+            window.used(&window.view(Some(&stored), now), now)
+        };
+        assert_eq!(used(60), 101);
+        for longer in [61, 90, 100, 3_600] {
+            assert!(used(longer) >= 101, "{longer}: {}", used(longer));
+        }
+    }
+}

@@ -344,7 +344,7 @@ impl Delivery {
         let (mut any, mut unanswered) = (false, 0);
         let mut tries = JoinSet::new();
         loop {
-            while tries.len() < AT_ONCE && unanswered < AT_ONCE {
+            while tries.len() + unanswered < AT_ONCE {
                 let Some(name) = waiting.next() else { break };
                 let Some(give) = self.inner.lock().waiting.get(&name).cloned() else {
                     continue;
