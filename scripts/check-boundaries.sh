@@ -36,4 +36,7 @@ done
 # Within a room data flows one way too.
 python3 scripts/check-circles.py || fail=1
 
+# What is required, and the tests that prove it.
+python3 scripts/check-ids.py || fail=1
+
 exit "$fail"

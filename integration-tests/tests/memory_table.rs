@@ -388,7 +388,7 @@ async fn a_held_key_is_not_charged_with_one_that_has_no_room() {
     }
 }
 
-/// I-M1: what a sweep frees can be taken at once, and is counted.
+/// What a sweep frees can be taken at once, and is counted.
 #[tokio::test]
 async fn what_is_swept_makes_room_in_its_own_shard() {
     let table = Table::new(400, Overflow::Refuse);

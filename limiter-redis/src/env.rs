@@ -32,7 +32,8 @@ impl RedisEnv {
     /// The first of `REDIS_URL`, `KV_URL`, `UPSTASH_REDIS_URL` (token: `UPSTASH_REDIS_TOKEN`),
     /// `UPSTASH_REDIS_REST_URL` (`UPSTASH_REDIS_REST_TOKEN`) and `KV_REST_API_URL`
     /// (`KV_REST_API_TOKEN`). An `https://host` endpoint means `rediss://default:TOKEN@host:6379`.
-    /// Also `CACHE_REDIS_URL`, `KEY_PREFIX`, `RATE_LIMIT_TTL_SECONDS` and `REDIS_TLS_CA_FILE`.
+    /// Also `CACHE_REDIS_URL`, `KEY_PREFIX`, `RATE_LIMIT_TTL_SECONDS`, `REDIS_DEADLINE_MILLIS`, `REDIS_NAME` and
+    /// `REDIS_TLS_CA_FILE`.
     ///
     /// # Errors
     /// `Config` if a variable cannot be used; the message names it, and never shows a URL or a token.
@@ -111,18 +112,17 @@ fn configure(
             config_error(format!("KEY_PREFIX is not usable: {}", error.message()))
         })?;
     }
-    if let Some(ttl) = get("RATE_LIMIT_TTL_SECONDS") {
-        let seconds: u64 = ttl
-            .trim()
-            .parse()
-            .ok()
-            .filter(|seconds| (1..=31_622_400).contains(seconds))
-            .ok_or_else(|| {
-                config_error(format!(
-                    "RATE_LIMIT_TTL_SECONDS is {ttl:?}; give whole seconds from 1 to 31622400"
-                ))
-            })?;
+    if let Some(seconds) = whole(get, "RATE_LIMIT_TTL_SECONDS", "seconds", 31_622_400)? {
         config = config.with_state_ttl(Duration::from_secs(seconds));
+    }
+    if let Some(millis) = whole(get, "REDIS_DEADLINE_MILLIS", "milliseconds", 60_000)? {
+        let deadline = Duration::from_millis(millis);
+        config = config
+            .with_check_deadline(deadline)
+            .with_cache_deadline(deadline);
+    }
+    if let Some(name) = get("REDIS_NAME") {
+        config = config.with_issuer(name.trim());
     }
     if let Some(path) = get("REDIS_TLS_CA_FILE").filter(|_| config.uses_tls()) {
         let pem = std::fs::read(&path).map_err(|error| {
@@ -133,6 +133,24 @@ fn configure(
         config = config.with_tls_ca(pem)?;
     }
     Ok(config)
+}
+
+/// A variable that is a whole number of `unit`, from 1.
+fn whole(
+    get: &impl Fn(&str) -> Option<String>,
+    name: &str,
+    unit: &str,
+    most: u64,
+) -> Result<Option<u64>, Error> {
+    let Some(text) = get(name) else {
+        return Ok(None);
+    };
+    match text.trim().parse() {
+        Ok(number) if (1..=most).contains(&number) => Ok(Some(number)),
+        _ => Err(config_error(format!(
+            "{name} is {text:?}; give whole {unit} from 1 to {most}"
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -150,6 +168,7 @@ mod tests {
         read(variables).unwrap().unwrap().limits
     }
 
+    /// C3.
     #[test]
     fn nothing_or_empty_is_memory() {
         assert!(read(&[]).unwrap().is_none());
@@ -245,6 +264,8 @@ mod tests {
             ("CACHE_REDIS_URL", "redis://b"),
             ("KEY_PREFIX", "app:"),
             ("RATE_LIMIT_TTL_SECONDS", "60"),
+            ("REDIS_DEADLINE_MILLIS", "250"),
+            ("REDIS_NAME", "ours"),
         ]);
         let both = both.unwrap().unwrap();
         assert_eq!(
@@ -256,12 +277,21 @@ mod tests {
             ("app:", "app:")
         );
         assert_eq!(both.limits.state_ttl, Duration::from_secs(60));
+        let deadlines = (both.limits.check_deadline, both.cache.cache_deadline);
+        assert_eq!(
+            deadlines,
+            (Duration::from_millis(250), Duration::from_millis(250))
+        );
+        let by_another_address = RedisConfig::new("redis://c").unwrap().with_issuer("ours");
+        assert_eq!(both.limits.issuer(), by_another_address.issuer());
         let alone = read(&[("CACHE_REDIS_URL", "redis://b")]).unwrap_err();
         assert!(alone.message().contains("REDIS_URL too"), "{alone}");
         for (name, value) in [
             ("KEY_PREFIX", "a{b}"),
             ("RATE_LIMIT_TTL_SECONDS", "0"),
             ("RATE_LIMIT_TTL_SECONDS", "soon"),
+            ("REDIS_DEADLINE_MILLIS", "0"),
+            ("REDIS_DEADLINE_MILLIS", "60001"),
             ("CACHE_REDIS_URL", "nope"),
         ] {
             let error = read(&[("REDIS_URL", "redis://a"), (name, value)]).unwrap_err();

@@ -260,6 +260,7 @@ async fn the_audit_trail_and_the_metrics_agree() {
     }
 }
 
+/// C5.
 #[tokio::test]
 async fn health_metrics_and_the_front_page_read_well() {
     let service = Service::start(&[]);

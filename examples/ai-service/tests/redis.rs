@@ -186,7 +186,7 @@ async fn an_outage_is_answered_and_ends_by_itself() {
     assert_eq!(health.status, 200, "{health:?}");
     assert_eq!(health.body["degraded"], true);
     assert_eq!(health.body["redis_connected"], false);
-    // Scope api fails open, admin closed.
+    // I-B2: scope api fails open, admin closed.
     assert_eq!(
         service.post("/api/emailDraft", ALICE, "{}").await.status,
         200

@@ -1,4 +1,4 @@
-//! I-H1 to I-H4: how much is admitted in which span of time.
+//! I-H1, I-H2, I-H3, I-H4: how much is admitted in which span of time.
 
 use std::time::Duration;
 
