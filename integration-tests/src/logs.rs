@@ -28,6 +28,8 @@ impl Logs {
                 .with_writer(|| ThisThread)
                 .init();
         });
+        // What was met by a thread before that knew of no subscriber.
+        tracing::callsite::rebuild_interest_cache();
         TEXT.set(Some(Vec::new()));
         Self(())
     }

@@ -103,7 +103,7 @@ async fn what_cannot_be_given_back_at_all_keeps_nothing_else_from_it() {
     let cluster = RedisCluster::start();
     let limiter = limiter(cluster.config().with_pool_size(1));
     let hurried = cluster.config().with_pool_size(1);
-    let hurried = self::limiter(hurried.with_check_deadline(Duration::from_millis(600)));
+    let hurried = self::limiter(hurried.with_check_deadline(Duration::from_millis(1_500)));
     let policy = policy("p", 100);
     let (one, other) = (key_at(0, "a"), key_at(1, "b"));
     let group = [Charge::new(&policy, &one), Charge::new(&policy, &other)];
@@ -282,7 +282,11 @@ async fn what_cannot_be_undone_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denial_needs_no_other_master() {
     let mut cluster = RedisCluster::start();
-    let limiter = limiter(cluster.config().with_check_deadline(Duration::from_secs(2)));
+    let limiter = limiter(
+        cluster
+            .config()
+            .with_check_deadline(Duration::from_secs(20)),
+    );
     let (user, all) = (policy("user", 1), policy("all", 100));
     let (one, everybody) = (key_at(0, "a"), key_at(1, "b"));
     limiter.try_check(&user, &one).await.unwrap();
@@ -308,7 +312,7 @@ async fn a_denial_needs_no_other_master() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_given_back_at_once_is_given_back_later_and_once() {
     let cluster = RedisCluster::start();
-    let deadline = Duration::from_millis(600);
+    let deadline = Duration::from_millis(1_500);
     let patient = limiter(cluster.config());
     let limiter = limiter(cluster.config().with_check_deadline(deadline));
     let policy = policy("p", 100);

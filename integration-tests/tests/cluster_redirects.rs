@@ -20,7 +20,7 @@ fn key(name: &str) -> Key {
 
 async fn limiter(config: &RedisConfig) -> Limiter {
     let store = ClusterStore::new(config).unwrap();
-    store.warm_up().await.unwrap();
+    eventually("it is warm", async || store.warm_up().await.ok()).await;
     Limiter::new(store)
 }
 
@@ -326,7 +326,7 @@ async fn a_stalled_node_costs_its_callers_a_deadline_and_the_others_nothing() {
             let answer = hurried.try_check(&policy, user).await;
             let took = start.elapsed();
             assert_eq!(answer.unwrap_err().kind(), ErrorKind::Timeout);
-            assert!(took < 5 * deadline, "{took:?}");
+            assert!(took < deadline + Duration::from_secs(5), "{took:?}");
         } else {
             assert_eq!(limiter.try_check(&policy, user).await.unwrap().used, 2);
         }

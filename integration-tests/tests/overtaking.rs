@@ -2,7 +2,11 @@
 //! is held that nobody knows of.
 //!
 //! `SOAK_SECONDS` makes the random run longer or shorter; `LIMITER_SEED` repeats its choices.
-#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test: its failures are panics"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

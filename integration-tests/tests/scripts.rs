@@ -6,9 +6,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
+
+/// Held while a program is written and while one is started: a process that is born in between has the program open for
+/// writing, and then nobody can run it (ETXTBSY).
+static WRITING: Mutex<()> = Mutex::new(());
 
 /// A machine on whose `PATH` only stand-ins are.
 struct Machine(TempDir);
@@ -26,6 +31,7 @@ impl Machine {
 
     fn program(&self, name: &str, script: &str) -> &Self {
         let path = self.path(name);
+        let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         self
@@ -34,14 +40,21 @@ impl Machine {
     /// Whether `install-redis.sh` succeeds, and what it says.
     fn install_redis(&self) -> (bool, String) {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-        let output = Command::new("/bin/bash")
+        let mut command = Command::new("/bin/bash");
+        command
             .arg(format!("{root}/scripts/install-redis.sh"))
             .env_clear()
             .env("PATH", self.0.path())
             .env("POLICY_RC_D", self.path("policy-rc.d"))
             .env("CALLS", self.path("calls"))
-            .output()
-            .unwrap();
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = {
+            let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+            command.spawn().unwrap()
+        };
+        let output = child.wait_with_output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8(text).unwrap())
     }
@@ -93,7 +106,7 @@ fn a_failed_installation_leaves_no_policy_behind() {
         // Writes and removes the file of this test whatever it is told, and fails at the named program.
         let sudo = format!(
             r#"echo "$@" >>"$CALLS"
-            [ "$1" != tee ] || echo "a policy" >"$POLICY_RC_D"
+            [ "$1" != tee ] || {{ while read -r line; do :; done; echo "a policy" >"$POLICY_RC_D"; }}
             [ "$1" != rm ] || /bin/rm -f "$POLICY_RC_D"
             [ "$1" != {failing} ]"#
         );
@@ -113,8 +126,8 @@ fn the_scripts_are_portable() {
     let scripts = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts");
     for entry in fs::read_dir(scripts).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            // The deliberate faults, which no shell reads.
+        if path.extension().is_none_or(|extension| extension != "sh") {
+            // No shell reads it.
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();

@@ -87,6 +87,8 @@ async fn a_failed_clear_empties_this_process() {
 async fn warnings_name_the_operation_and_no_content() {
     let log = Log::default();
     let _guard = tracing::subscriber::set_default(log.clone());
+    // What other tests' threads met before, without a subscriber.
+    tracing::callsite::rebuild_interest_cache();
     let store = TestStore::new();
     let config = CacheConfig::shared("coverLetter", HOUR).unwrap();
     let cache: AiCache<String> = AiCache::new(store.clone(), config);
