@@ -269,6 +269,7 @@ async fn health_metrics_and_the_front_page_read_well() {
     let line = r#"limiter_checks_total{policy="coverLetter",scope="api",outcome="allowed",source="memory"} 1"#;
     assert!(metrics.text.contains(line), "{}", metrics.text);
     for line in [
+        "limiter_give_backs_waiting 0",
         "# TYPE limiter_check_seconds histogram",
         r#"limiter_check_seconds_bucket{le="1"} 1"#,
         "# TYPE limiter_used_ratio histogram",

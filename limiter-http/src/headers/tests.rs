@@ -207,6 +207,46 @@ fn an_outage_says_come_back_soon_and_a_fault_says_nothing() {
     assert!(written(&HeaderStyle::default(), &misused).is_empty());
 }
 
+/// Nobody looked: there is nothing to tell of a limit's state. A refusal has its four headers all the same.
+#[test]
+fn nothing_is_made_up_of_what_nobody_saw() {
+    let (letters, day) = (hourly("letters", 20), hourly("day", 100));
+    let decide = |policy, observed: Observed| Decision::new(policy, &observed);
+    let all = HeaderStyle::default();
+    for source in [Source::Store, Source::Outage] {
+        let blind = Observed::blind(Verdict::Admit, source).degrade();
+        for silent in [
+            decide(&letters, blind),
+            decide(&letters, Observed::unseen(source)),
+        ] {
+            let headers = written(&all, &silent);
+            assert!(headers.is_empty(), "{silent:?}: {headers:?}");
+        }
+    }
+    let seen = allowed(&day, 5, secs(60));
+    let group = GroupDecision::new(vec![
+        decide(&letters, Observed::unseen(Source::Store)),
+        seen.clone(),
+    ]);
+    let headers = written(&all, &group);
+    assert_eq!(
+        text(&headers, "ratelimit-policy"),
+        Some(r#""day";q=100;w=3600"#)
+    );
+    assert_eq!(text(&headers, "x-ratelimit-limit"), Some("100"));
+    // A3: a remembered denial.
+    let retry_after = secs(30);
+    let denied = decide(
+        &letters,
+        Observed::blind(Verdict::Deny { retry_after }, Source::Store),
+    );
+    let headers = written(&all, &denied);
+    assert_eq!(text(&headers, "retry-after"), Some("30"));
+    assert_eq!(text(&headers, "x-ratelimit-limit"), Some("20"));
+    assert_eq!(text(&headers, "x-ratelimit-remaining"), Some("0"));
+    assert_eq!(text(&headers, "x-ratelimit-reset"), Some("1700000030"));
+}
+
 #[test]
 fn what_never_passes_has_no_time_to_wait() {
     // N8.
