@@ -3,26 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 use integration_tests::RedisServer;
+use limiter_redis::limit_script;
 use redis::Value;
-
-/// The library as limiter-redis joins it.
-const LIBRARY: &str = concat!(
-    include_str!("../../limiter-redis/src/lua/command.lua"),
-    include_str!("../../limiter-redis/src/lua/number.lua"),
-    include_str!("../../limiter-redis/src/lua/clock.lua"),
-    include_str!("../../limiter-redis/src/lua/state.lua"),
-    include_str!("../../limiter-redis/src/lua/fixed_window.lua"),
-    include_str!("../../limiter-redis/src/lua/calendar_window.lua"),
-    include_str!("../../limiter-redis/src/lua/sliding_window.lua"),
-    include_str!("../../limiter-redis/src/lua/sliding_log.lua"),
-    include_str!("../../limiter-redis/src/lua/token_bucket.lua"),
-    include_str!("../../limiter-redis/src/lua/concurrency.lua"),
-    include_str!("../../limiter-redis/src/lua/record.lua"),
-    include_str!("../../limiter-redis/src/lua/cells.lua"),
-    include_str!("../../limiter-redis/src/lua/arguments.lua"),
-    include_str!("../../limiter-redis/src/lua/apply.lua"),
-    include_str!("../../limiter-redis/src/lua/main.lua"),
-);
 
 const A: &str = "ratelimit:batch:a";
 const B: &str = "ratelimit:batch:b";
@@ -40,7 +22,7 @@ fn group<const N: usize>(steps: [String; N]) -> String {
 
 fn call(server: &RedisServer, keys: &[&str], groups: &[String]) -> redis::RedisResult<Value> {
     let mut command = redis::cmd("EVAL");
-    command.arg(LIBRARY).arg(keys.len()).arg(keys);
+    command.arg(limit_script()).arg(keys.len()).arg(keys);
     command.arg("1800000").arg(groups.len());
     for argument in groups.iter().flat_map(|group| group.split(' ')) {
         command.arg(argument);

@@ -284,13 +284,14 @@ impl<'a> Room<'a> {
         if self.first == Some(entry) || self.others.contains(&entry) {
             return true;
         }
-        if shard.get(entry).is_some_and(|state| !state.is_fresh(now)) {
-            return true;
-        }
         // One that has ended may be taken by a sweep for a later step: it is promised like a new one. What goes is counted
         // at once, so that it can be promised.
         let before = shard.len();
-        shard.tidy(now);
+        match shard.get(entry) {
+            Some(state) if !state.is_fresh(now) => return true,
+            Some(_) => {}
+            None => shard.tidy(now),
+        }
         let promised = self.table.promise();
         if !promised {
             shard.update(entry, &mut |_| None);

@@ -50,3 +50,6 @@ pub use cluster::{ClusterStore, CrossSlot, slot_of};
 pub use config::RedisConfig;
 pub use env::RedisEnv;
 pub use limit::RedisStore;
+#[cfg(feature = "virtual-clock")]
+#[doc(hidden)]
+pub use script::limit_script;

@@ -14,13 +14,26 @@ macro_rules! library {
             include_str!("lua/command.lua"),
             include_str!("lua/number.lua"),
             include_str!($clock),
+            include_str!("lua/algorithms.lua"),
             include_str!("lua/state.lua"),
+            // The two windows are one: the calendar's is the fixed one with other ends.
+            "makers[1] = function()\n",
             include_str!("lua/fixed_window.lua"),
             include_str!("lua/calendar_window.lua"),
+            "algorithms[6] = calendar_window\nreturn fixed_window\nend\n",
+            "makers[6] = function() algorithm(1) return algorithms[6] end\n",
+            "makers[2] = function()\n",
             include_str!("lua/sliding_window.lua"),
-            include_str!("lua/sliding_log.lua"),
+            "return sliding_window\nend\n",
+            "makers[3] = function()\n",
             include_str!("lua/token_bucket.lua"),
+            "return token_bucket\nend\n",
+            "makers[4] = function()\n",
+            include_str!("lua/sliding_log.lua"),
+            "return sliding_log\nend\n",
+            "makers[5] = function()\n",
             include_str!("lua/concurrency.lua"),
+            "return concurrency\nend\n",
             include_str!("lua/record.lua"),
             include_str!("lua/cells.lua"),
             include_str!("lua/arguments.lua"),
@@ -28,6 +41,12 @@ macro_rules! library {
             include_str!($main),
         )
     };
+}
+
+/// The text of the limit script, for tests of its own contract.
+#[cfg(feature = "virtual-clock")]
+pub fn limit_script() -> &'static str {
+    library!("lua/clock.lua", "lua/main.lua")
 }
 
 /// The scripts that apply a batch of groups; see `lua/main.lua` for the arguments and the reply.

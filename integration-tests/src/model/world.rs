@@ -9,6 +9,7 @@ use limiter_core::clock::{MAX_INTEGER, Timestamp};
 use limiter_core::limit::{Action, Group, OPERATION_TTL, Replay, Step, Verdict};
 
 use super::concurrency::Lease;
+use super::record::{Fate, Name, Operation, Record, description, record_name};
 use super::{Definition, Serial, definition, wait};
 
 /// Every key's limit, and the records.
@@ -23,9 +24,6 @@ pub struct World {
     /// What the last group charged: which step, and under which name.
     charges: Vec<(usize, Serial)>,
 }
-
-/// What is remembered, of which key, and under which id.
-type Name = (&'static str, String, String);
 
 /// What a step is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,31 +54,6 @@ const UNSEEN: Seen = Seen {
 
 /// What a group is answered: for each step, or that it is refused.
 pub type Answer = Result<Vec<Seen>, ErrorKind>;
-
-#[derive(Clone, Debug)]
-struct Record {
-    fate: Fate,
-    cost: u64,
-    stands: u64,
-    serial: Serial,
-    until: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Held,
-    Settled(u64),
-    GivenBack,
-}
-
-#[derive(Clone, Debug)]
-struct Operation {
-    /// The steps' keys and actions.
-    steps: Vec<String>,
-    /// What was charged for each of them, in the order in which they were first asked for.
-    charged: Vec<(String, u64)>,
-    until: u64,
-}
 
 /// What a step comes to, before anything is changed.
 #[derive(Clone, Copy, Debug)]
@@ -381,6 +354,10 @@ impl World {
     fn act(&mut self, step: &Step<'_>, plan: Plan, now: u64) -> u64 {
         let until = |ttl: &Duration| Timestamp::from_micros(now).saturating_add(*ttl).as_micros();
         match (plan, &step.action) {
+            (Plan::Repeat(stands, _), Action::Cancel { ttl, .. }) => {
+                self.remember(step, until(ttl));
+                stands
+            }
             (Plan::Repeat(stands, _), _) => stands,
             (Plan::Debit(take), Action::Debit { life, .. }) => {
                 self.serial += 1;
@@ -442,6 +419,9 @@ impl World {
 
     /// An id that nothing may be asked for under.
     fn bury(&mut self, step: &Step<'_>, until: u64) {
+        if self.remember(step, until) {
+            return;
+        }
         let record = Record {
             fate: Fate::GivenBack,
             cost: 0,
@@ -451,6 +431,16 @@ impl World {
         };
         self.records
             .extend(record_name(step).map(|name| (name, record)));
+    }
+
+    /// Keeps what is known of an id for longer; whether anything is.
+    fn remember(&mut self, step: &Step<'_>, until: u64) -> bool {
+        let known = record_name(step).and_then(|name| self.records.get_mut(&name));
+        let Some(known) = known.filter(|known| known.fate == Fate::GivenBack) else {
+            return false;
+        };
+        known.until = known.until.max(until);
+        true
     }
 
     fn charge(&mut self, step: &Step<'_>, now: u64, cost: u64) -> u64 {
@@ -499,25 +489,4 @@ impl World {
         self.records.insert(name, record);
         stands
     }
-}
-
-fn record_name(step: &Step<'_>) -> Option<Name> {
-    let kind = match step.action {
-        Action::Refund { .. } => "refund",
-        Action::Reserve { .. } | Action::Settle { .. } | Action::Cancel { .. } => "reservation",
-        Action::Acquire { .. } | Action::Release { .. } => "lease",
-        _ => return None,
-    };
-    let id = step.action.id()?.as_str().to_owned();
-    Some((kind, step.counter.to_string(), id))
-}
-
-/// What tells one step from another: how long something is held may differ between two tries.
-fn description(step: &Step<'_>) -> String {
-    let amount = match step.action {
-        Action::Settle { actual, .. } => actual,
-        ref other => other.cost(),
-    };
-    let id = step.action.id().map(|id| id.as_str());
-    format!("{} {} {amount} {id:?}", step.counter, step.action.as_str())
 }

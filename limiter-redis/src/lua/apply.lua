@@ -159,7 +159,7 @@ local function plan_lease(step)
     -- It was released.
     return nil, CONFLICT
   end
-  local held = find_lease(state_in(step.cell, concurrency.kind), lease)
+  local held = step.algorithm.find(state_in(step.cell, step.algorithm.kind), lease)
   if held and (action == RENEW or held.cost == step.cost) then
     return {
       does = 'renew',
@@ -379,7 +379,7 @@ local function plan_again(step, charge)
     end
     return reserved(record), CONFLICT
   elseif step.action == ACQUIRE then
-    if not find_lease(state_in(step.cell, concurrency.kind), step.lease) then
+    if not step.algorithm.find(state_in(step.cell, step.algorithm.kind), step.lease) then
       return nil, EXPIRED
     end
     return done({ charged = charge[1], at = charge[2], number = charge[3] }, REPLAY_HELD)

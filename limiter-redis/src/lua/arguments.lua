@@ -2,15 +2,6 @@
 local CHARGE, PEEK, RESET, REFUND, RESERVE, SETTLE, CANCEL, ACQUIRE, RENEW, RELEASE, DEBIT =
   0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
-local algorithms = {
-  fixed_window,
-  sliding_window,
-  token_bucket,
-  sliding_log,
-  concurrency,
-  calendar_window,
-}
-
 -- What each action has after the quota's numbers, in this order.
 local HAS_RECORD = { [REFUND] = true, [RESERVE] = true, [SETTLE] = true, [CANCEL] = true }
 local HAS_LEASE = { [ACQUIRE] = true, [RENEW] = true, [RELEASE] = true }
@@ -62,7 +53,7 @@ end
 local function read_step(operation)
   local step = { cell = cell_of(key_argument()), shadow = number_argument() == 1 }
   local action = number_argument()
-  step.algorithm = algorithms[number_argument()] or refuse('algorithm')
+  step.algorithm = algorithm(number_argument()) or refuse('algorithm')
   local a, b, c, d = number_argument(), number_argument(), number_argument(), number_argument()
   step.quota = step.algorithm.quota(a, b, c, d) or refuse('quota with numbers in their ranges')
   if operation then
@@ -71,6 +62,9 @@ local function read_step(operation)
     step.refund = refund > 0 and cell_of(KEYS[refund] and refund or refuse('key'))
   end
   if HAS_LEASE[action] then
+    if not step.algorithm.find then
+      refuse('action')
+    end
     step.lease = digest_argument()
   elseif action > PEEK and action ~= RESET and action ~= DEBIT and not HAS_RECORD[action] then
     refuse('action')

@@ -61,7 +61,7 @@ function concurrency.kind.save(key, state, now, floor)
 end
 
 -- The index of the lease of an id, its cost, and when it ends. Nil if there is none.
-local function find_lease(state, id)
+function concurrency.find(state, id)
   local leases = state and state.leases or ''
   local begins = string.find(leases, id, 1, true)
   -- The same bytes may stand across two leases.
@@ -121,6 +121,10 @@ function concurrency.wait(stored, view, quota, now, cost)
     return stored.last - now
   end
   local ends, index, count = now, 0, leases_in(stored.leases)
+  if view.held == count then
+    -- Each costs 1: those before need not be read.
+    index, excess = excess - 1, 1
+  end
   while excess > 0 and index < count do
     local _, costs, expires = lease_at(stored.leases, index)
     ends, excess, index = expires, excess - costs, index + 1
@@ -131,7 +135,7 @@ end
 function concurrency.write(stored, _, _, _, change)
   local leases, held = stored and stored.leases or '', stored and stored.held or 0
   local id, cost, expires = change.lease, change.amount, change.expires
-  local lease = find_lease(stored, id)
+  local lease = concurrency.find(stored, id)
   if lease then
     leases = string.sub(leases, 1, lease.index * LEASE_BYTES)
       .. string.sub(leases, (lease.index + 1) * LEASE_BYTES + 1)

@@ -100,6 +100,10 @@ function sliding_log.wait(stored, view, quota, now, cost)
   if excess < view.sum then
     -- Not all of it.
     local index, length = view.from, log_length(stored.entries)
+    if view.sum == length - index then
+      -- Each costs 1: those before need not be read.
+      index, excess = index + excess - 1, 1
+    end
     while excess > 0 and index < length do
       local entry, _, costs = log_entry(stored.entries, index)
       at, excess, index = entry, excess - costs, index + 1

@@ -7,8 +7,14 @@ local TEXT_VERSION, LAST_VERSION = 58, 31
 local FIRST_LETTER, LAST_LETTER = 97, 122
 local NUMBER_BYTES = 7
 
--- The kinds by their letters' bytes; each kind's file adds its own.
+-- The kinds by their letters' bytes; each kind's file adds its own. And the algorithm whose kind it is, by its number.
 local kinds = {}
+local ALGORITHM_OF = {
+  [string.byte('s')] = 2,
+  [string.byte('b')] = 3,
+  [string.byte('l')] = 4,
+  [string.byte('c')] = 5,
+}
 
 -- A kind: how values of that letter are read and written. `name` is its number in the reply of a call.
 local function new_kind(letter, name)
@@ -26,7 +32,9 @@ local function kind_of(raw)
   if not first then
     return nil
   elseif first >= 48 and first <= 57 then
-    return window_kind, false
+    return algorithm(1).kind, false
+  elseif not kinds[first] and ALGORITHM_OF[first] then
+    algorithm(ALGORITHM_OF[first])
   end
   local kind = kinds[first]
   if kind and version == FIRST_VERSION then
