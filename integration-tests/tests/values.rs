@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use integration_tests::{RedisServer, policy, redis_limiter, state, ten_years};
 use limiter_core::limit::wrap::Stack;
-use limiter_core::limit::{Calendar, Charge, Limiter, Outage, Outcome, Period, Policy, Quota};
+use limiter_core::limit::{
+    Calendar, Charge, Limiter, OperationId, Outage, Outcome, Period, Policy, Quota,
+};
 use limiter_core::{Effect, ErrorKind, Key};
-use limiter_redis::RedisStore;
+use limiter_redis::{RedisStore, describe};
 
 const LIMIT: u64 = 5;
 const HOUR_MILLIS: i64 = 3_600_000;
@@ -294,4 +296,65 @@ async fn a_bucket_is_small() {
         assert_eq!(encoding, "embstr");
         limiter.reset(&policy, &key()).await.unwrap();
     }
+}
+
+/// Every value can be read by people.
+#[tokio::test]
+async fn every_value_has_a_description() {
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config());
+    let ttl = Duration::from_secs(60);
+    let mut reservations = Vec::new();
+    for policy in policies() {
+        let name = policy.name().to_owned();
+        let key = Key::new(["ratelimit", &name]);
+        let charge = [Charge::new(&policy, &key).with_cost(3)];
+        let id = OperationId::new(name);
+        let once = limiter.charge_once(&id, &charge).await.unwrap();
+        let reserved = limiter.reserve(&[Charge::new(&policy, &key)], ttl).await;
+        reservations.push(reserved.unwrap().held().unwrap());
+        once.1.unwrap().refund().await.unwrap();
+    }
+    let streams = policy(Quota::concurrency(3));
+    let key = streams.key(["all"]);
+    let stream = [Charge::new(&streams, &key).with_cost(2)];
+    let lease = limiter.acquire(&stream, ttl).await.unwrap().held().unwrap();
+    let other = limiter.acquire(&[Charge::new(&streams, &key)], ttl).await;
+    other.unwrap().held().unwrap().release().await.unwrap();
+    let keys: Vec<String> = server.command(&["KEYS", "*"]);
+    let mut said = Vec::new();
+    for key in keys.iter().filter(|key| !key.contains("%probe")) {
+        let value: Vec<u8> = server.command(&["GET", key]);
+        let text = describe(&value);
+        assert!(!text.contains("no state"), "{key}: {text}");
+        // Cut short, or longer, it is none.
+        let first = value[0];
+        if !first.is_ascii_digit() {
+            assert_eq!(describe(&value[..value.len() - 1]), "no state of a limit");
+            assert_eq!(
+                describe(&[&value[..], &[0]].concat()),
+                "no state of a limit"
+            );
+        }
+        said.push(text);
+    }
+    said.sort();
+    let all = said.join("\n");
+    for part in [
+        "window: count=1",
+        "sliding window counter: window_us=",
+        "token bucket: token=",
+        "sliding log: window_us=",
+        "\n  charge: date_us=",
+        "leases: held=2\n  lease: id=",
+        " cost=2 expires_us=",
+        "operation: fingerprint=",
+        "\n  step: charged=3 at_us=",
+        "released lease: held cost=1 actual=0 charged=1 at_us=",
+        "released lease: refunded cost=3 actual=0 charged=0 at_us=",
+        "released lease: cancelled cost=0",
+    ] {
+        assert!(all.contains(part), "{part}: {all}");
+    }
+    lease.release().await.unwrap();
 }

@@ -5,6 +5,7 @@
 //! - [`RedisCache`]: a [`CacheStore`](limiter_core::cache::CacheStore) over a pool of its own.
 //! - [`RedisConfig`]: URL, key prefix, pool size, deadlines, TLS. [`RedisEnv`]: the same from the
 //!   environment.
+//! - [`describe`]: what a counter's value in Redis says, for people; the program `limiter-state KEY...` prints it.
 //!
 //! All connect when they are first used and must be made in a tokio runtime. Errors say whether
 //! the call took effect; a call that may have been sent is never sent again.
@@ -37,6 +38,7 @@ mod call;
 mod cluster;
 mod config;
 mod connection;
+mod describe;
 mod env;
 mod error;
 mod limit;
@@ -48,6 +50,7 @@ pub use cache::RedisCache;
 pub use call::read_bytes;
 pub use cluster::{ClusterStore, CrossSlot, slot_of};
 pub use config::RedisConfig;
+pub use describe::describe;
 pub use env::RedisEnv;
 pub use limit::RedisStore;
 #[cfg(feature = "virtual-clock")]
