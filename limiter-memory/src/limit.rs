@@ -22,7 +22,8 @@ mod interleavings;
 ///
 /// Answers without I/O and, for a single step under [`Overflow::Refuse`], without an allocation. At
 /// capacity it drops entries
-/// whose state equals fresh, then follows [`Overflow`]; an entry that still counts is never dropped. A full table is
+/// whose state equals fresh (all of a table of up to 16,384 keys, a part of a larger one, in turn), then follows
+/// [`Overflow`]; an entry that still counts is never dropped. A full table is
 /// an outage to a policy: one that allows then admits the new key, uncounted and marked as degraded.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {

@@ -11,14 +11,15 @@
 //!   neighbours. `3.10` and `3.1` are one number, and one text: [what is hashed](CanonicalJson) is what the
 //!   model should be sent. Where the digits themselves matter (a version), the parameter is a string.
 //! - **Sets are ordered.** The elements of a `HashSet`, whose order changes from one run to the next, are sorted by
-//!   their text. A set is recognised by its type's name, also behind references and boxes; one inside of a
-//!   type with a `Serialize` of its own is an array like any other. The order of every other array
+//!   their text. A set is recognised by its type's name, also behind references and boxes. One that `json!`,
+//!   `to_value`, a transparent newtype or a `Serialize` of a type's own has turned into an array is an array like any
+//!   other, and misses the cache in the next process: there, take a `BTreeSet`. The order of every other array
 //!   matters, so write parameters as a struct or with `json!`, not as pairs in an array.
 //! - **What JSON cannot hold is refused**: NaN, infinities, two members of one name, names that are no
 //!   string, boolean, integer or character, and values nested deeper than [`MAX_DEPTH`].
 //!
-//! The features of `serde_json` do not change the text: a number that one of its forms loses is refused in the form
-//! that still has it. `RawValue` is refused, because its text need not be canonical. Parse requests with the feature
+//! The features of `serde_json` do not change the text of what is accepted. They change what it hands over, and so which
+//! large numbers are refused: 2^64 in a `Value` is a whole number with `arbitrary_precision` and a double without it. `RawValue` is refused, because its text need not be canonical. Parse requests with the feature
 //! `arbitrary_precision` to have decimals of more than 15 digits refused: without it, `serde_json` has rounded them
 //! before this module sees them.
 //!
