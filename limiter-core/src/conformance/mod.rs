@@ -202,6 +202,11 @@ pub async fn limits(harness: &dyn LimitHarness) {
         run(harness, reserve::groups_are_settled_whole(harness)).await;
         run(harness, reserve::a_shadow_never_fails(harness)).await;
         run(harness, reserve::a_named_holder_does_not_cancel(harness)).await;
+        run(
+            harness,
+            reserve::a_second_cancel_gives_nothing_back(harness),
+        )
+        .await;
     }
     run(harness, group::all_or_nothing(harness)).await;
     run(harness, group::the_largest_wait_is_enough(harness)).await;

@@ -94,6 +94,28 @@ pub(super) async fn cancels_once(harness: &dyn LimitHarness, case: &Case) {
     assert_eq!(used(harness, &policy, &key).await, unit, "{}", case.name);
 }
 
+/// I-R4: what a bucket's refill has paid of a charge is given back by no cancel, and so not by a second one either.
+pub(super) async fn a_second_cancel_gives_nothing_back(harness: &dyn LimitHarness) {
+    let quota = Quota::token_bucket(100, 100, Period::MINUTE).unwrap();
+    let policy = Policy::new("paid", quota).unwrap();
+    let (key, id) = (policy.key(["cancel"]), &OperationId::new("paid"));
+    let reserve = Action::Reserve {
+        id,
+        estimate: 50,
+        ttl: Duration::from_secs(600),
+    };
+    act(harness, &policy, &key, reserve).await.unwrap();
+    harness.advance(Duration::from_secs(24)).await;
+    let charge = Action::Charge { cost: 60 };
+    act(harness, &policy, &key, charge).await.unwrap();
+    for _ in 0..3 {
+        let ttl = Duration::from_secs(600);
+        let cancelled = act(harness, &policy, &key, Action::Cancel { id, ttl }).await;
+        let cancelled = cancelled.unwrap();
+        assert_eq!((cancelled.used, cancelled.charged), (60, 40));
+    }
+}
+
 /// Never refused, and paid for afterwards.
 pub(super) async fn an_overrun_leaves_debt(harness: &dyn LimitHarness, case: &Case) {
     let (limiter, policy, key) = (limiter(harness), case.policy(), case.key("overrun"));

@@ -23,7 +23,8 @@ use crate::key::Key;
 ///
 /// **One key, one policy.** A counter is of one policy. Two policies over one key count together, and each undoes the
 /// other's limit; where their algorithms differ, the second one is refused as a
-/// [`Conflict`](crate::ErrorKind::Conflict). Keys that a policy makes hold its name, so they cannot meet.
+/// [`Conflict`](crate::ErrorKind::Conflict). Keys that policies make hold their
+/// names, so those of different names cannot meet. The scope is no part of a key: give the policies of two scopes two names.
 ///
 /// **A change of the algorithm raises the [version](Policy::with_version)**, which above 1 is a part of all of the
 /// policy's keys. Other numbers of the same algorithm do not: the count goes on under them.
@@ -126,10 +127,13 @@ impl Policy {
         })
     }
 
-    /// The key of whom the policy limits, which no other policy's key equals: `ratelimit:{name}:{part}:...` (A5).
+    /// The key of whom the policy limits, which no policy of another name makes: `ratelimit:{name}:{part}:...` (A5).
     ///
     /// The parts say whom: `policy.key([user])`, `policy.key([tenant, route])`. Without one, everybody shares a
-    /// counter.
+    /// counter; and an empty part is a counter too, of all whose id is missing: refuse those before.
+    ///
+    /// It has no hash tag. For a group in a Redis Cluster build the keys so that they share a slot, with the policy's name
+    /// in them: `Key::builder().segment("ratelimit").hash_tag(tenant).segment(policy.name()).segment(user).build()`.
     pub fn key<S: AsRef<str>>(&self, parts: impl IntoIterator<Item = S>) -> Key {
         let key = Key::builder().segment("ratelimit").segment(self.name());
         let key = parts
@@ -178,8 +182,8 @@ impl Policy {
         }
     }
 
-    /// The same policy with another revision: which of several quotas under one name and version it is. What instances
-    /// remember of another revision (a denial) is dropped. No part of keys.
+    /// The same policy with another revision: which of several quotas under one name and version it is. A wrapper
+    /// that remembers denials must drop those of another revision. No part of keys.
     #[must_use]
     pub fn with_revision(self, revision: u32) -> Self {
         Self { revision, ..self }

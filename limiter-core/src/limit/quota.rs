@@ -48,8 +48,8 @@ impl Quota {
         FixedWindow::new(limit, window).map(Self::FixedWindow)
     }
 
-    /// At most `limit` in each minute, hour, day or month of the calendar, in UTC. Up to twice the limit
-    /// can fall into a short span around a unit's end.
+    /// At most `limit` in each window, which ends with the minute, hour, day or month of the calendar, in UTC. Up to
+    /// twice the limit can fall into a short span around a unit's end.
     ///
     /// # Errors
     /// `InvalidInput` unless `1 <= limit < 2^51`.
@@ -58,8 +58,8 @@ impl Quota {
     }
 
     /// At most about `limit` in any span of `window`: this window's count plus the last one's,
-    /// weighted by how much of it the span still covers. Two numbers a key. Never more than twice
-    /// the limit in any span.
+    /// weighted by how much of it the span still covers. Four numbers a key. Never more than twice
+    /// the limit in any span of `window`.
     ///
     /// # Errors
     /// `InvalidInput` unless `1 <= limit < 2^51` and `limit * window` stays below 2^53 in microseconds,

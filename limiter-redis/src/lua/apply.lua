@@ -147,8 +147,9 @@ local function plan_recorded(step)
   elseif record.status == SETTLED then
     return nil, CONFLICT
   end
-  -- Once more, it is remembered for longer.
-  return adjust(record, 0, CANCELLED, math.max(record.expires, step.expires))
+  -- Once more, it is only remembered for longer: what the refill has paid is not given back then either.
+  local to = record.status == HELD and 0 or record.charged
+  return adjust(record, to, CANCELLED, math.max(record.expires, step.expires))
 end
 
 local function plan_lease(step)

@@ -69,7 +69,8 @@ impl Charged {
     /// charging again under it is a `Conflict` for as long as the refund is remembered.
     ///
     /// # Errors
-    /// What the store reports; after an outage it is being retried, unless the error is `Saturated`.
+    /// What the store reports. After an outage it is tried again, unless too many wait already: then the error is
+    /// `Saturated`, of the operation `limit.give_back`.
     pub async fn refund(&self) -> Result<(), Error> {
         self.give_backs.deliver_all(self.groups()).await
     }

@@ -144,7 +144,8 @@ impl GiveBackQueue {
     /// Gives back, in one group. What an outage keeps from being delivered waits in the queue.
     ///
     /// # Errors
-    /// What the first try met; `Saturated` if it will not be tried again, because too many wait already.
+    /// What the first try met; `Saturated` of the operation `limit.give_back` if it is not tried again, because too many wait
+    /// already.
     pub(super) async fn deliver(&self, gives: Vec<Give>) -> Result<Vec<Observed>, Error> {
         Undelivered::new(self, gives).deliver().await
     }

@@ -7,7 +7,7 @@ use super::id::{OperationId, Receipt};
 /// The longest life of a reservation or a lease without a renewal: seven days.
 pub const MAX_HOLD: Duration = Duration::from_secs(7 * 86_400);
 
-/// The longest life of a debit: one day. Longer, and what is debited is more than what is limited.
+/// The longest life of a debit: one day. A longer one is refused.
 pub const MAX_LIFE: Duration = Duration::from_secs(86_400);
 
 /// One action on the limit of one key.
@@ -138,7 +138,7 @@ impl Action<'_> {
         )
     }
 
-    /// Whether the action changes what was taken before, and never takes more: a refund, a settlement, a cancellation,
+    /// Whether the action changes what was taken before, and cannot be denied: a refund, a settlement, a cancellation,
     /// a renewal, a release.
     pub fn follows_up(&self) -> bool {
         matches!(

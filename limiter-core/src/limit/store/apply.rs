@@ -20,8 +20,8 @@ use crate::limit::algorithm::{self, Change, State};
 /// # Errors
 /// `Expired` if a reservation or a lease that is to be settled or renewed is gone.
 /// `Conflict` if an id was used before for something else, or if a counter holds a live state of another algorithm.
-/// `Misdirected` if a step names another issuer, `Timeout` after the group's deadline. Nothing was changed then. A shadow
-/// step's errors count for nothing, like its denials.
+/// `Misdirected` if a step names another issuer, `Timeout` after the group's deadline. Nothing was changed then. What a
+/// shadow step meets in the states (`Expired`, `Conflict`) counts for nothing, like its denials.
 pub fn apply_group(
     group: &Group<'_>,
     states: &mut impl States,

@@ -176,13 +176,17 @@ pub(super) fn plan(
             None => Plan::Bury { ttl: *ttl },
             Some(record) => match record.status {
                 Status::Settled { .. } => return Err(step.conflict()),
-                // Once more, it is remembered for longer.
-                _ => Plan::Adjust {
+                status => Plan::Adjust {
                     record: ChargeRecord {
                         expires: record.expires.max(now.saturating_add(*ttl)),
                         ..record
                     },
-                    to: 0,
+                    // Once more, it is only remembered for longer: what the refill has paid is not given back then either.
+                    to: if status == Status::Held {
+                        0
+                    } else {
+                        record.charged
+                    },
                     status: Status::Cancelled,
                 },
             },
