@@ -75,17 +75,23 @@ impl TokenBucket {
     /// The receipt names the debt after the charge in whole tokens. Once the bucket was full, none of it is
     /// owed; and nobody knows what is after the clock stepped back behind it.
     fn unpaid(&self, now: u64, serial: Serial) -> u128 {
-        let made = |event: &Event| event.serial == Some(serial);
-        let Some(index) = self.history.iter().position(made) else {
+        let Some((at, then)) = self.owed(serial) else {
             return 0;
         };
-        let (at, now) = (self.history[index].at, now / self.unit);
+        let now = now / self.unit;
         if now < at || at < self.last_full() {
             return 0;
         }
-        let then = self.replay(&self.history[..=index], at);
-        let then = then / self.parts * self.parts;
         self.paid(then, at, now)
+    }
+
+    /// When a charge was made, and what was owed after it, in whole tokens.
+    fn owed(&self, serial: Serial) -> Option<(u64, u128)> {
+        let made = |event: &Event| event.serial == Some(serial);
+        let index = self.history.iter().position(made)?;
+        let at = self.history[index].at;
+        let then = self.replay(&self.history[..=index], at);
+        Some((at, then / self.parts * self.parts))
     }
 
     /// When something was last charged to a full bucket.
@@ -168,17 +174,15 @@ impl Definition for TokenBucket {
         taken
     }
 
+    /// The latest moment at which any of it can count, whatever came after it.
     fn counts_until(&self, serial: Serial) -> u64 {
-        let made = self
-            .history
-            .iter()
-            .find(|event| event.serial == Some(serial));
-        let mut at = made.map_or(0, |event| event.at);
+        let (made, then) = self.owed(serial).unwrap_or_default();
+        let mut at = made;
         // By search, as all times.
         let mut step = ((1 << 52) / self.unit).next_power_of_two();
         while step > 0 {
             let earlier = at + step - 1;
-            if self.unpaid(earlier * self.unit, serial) > 0 {
+            if self.paid(then, made, earlier) > 0 {
                 at += step;
             }
             step /= 2;

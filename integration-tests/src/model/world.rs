@@ -355,7 +355,7 @@ impl World {
         let until = |ttl: &Duration| Timestamp::from_micros(now).saturating_add(*ttl).as_micros();
         match (plan, &step.action) {
             (Plan::Repeat(stands, _), Action::Cancel { ttl, .. }) => {
-                self.remember(step, until(ttl));
+                self.remember(step, now, until(ttl));
                 stands
             }
             (Plan::Repeat(stands, _), _) => stands,
@@ -366,7 +366,7 @@ impl World {
                 take
             }
             (Plan::Bury, Action::Cancel { ttl, .. }) => {
-                self.bury(step, until(ttl));
+                self.bury(step, now, until(ttl));
                 0
             }
             (Plan::Ask(cost @ 1..), Action::Charge { .. }) => self.charge(step, now, cost),
@@ -404,7 +404,7 @@ impl World {
                 if let Some(leases) = self.limit(step).leases() {
                     leases.release(now, lease.as_str());
                 }
-                self.bury(step, until(ttl));
+                self.bury(step, now, until(ttl));
                 0
             }
             (Plan::Reset, _) => {
@@ -418,8 +418,8 @@ impl World {
     }
 
     /// An id that nothing may be asked for under.
-    fn bury(&mut self, step: &Step<'_>, until: u64) {
-        if self.remember(step, until) {
+    fn bury(&mut self, step: &Step<'_>, now: u64, until: u64) {
+        if self.remember(step, now, until) {
             return;
         }
         let record = Record {
@@ -434,9 +434,10 @@ impl World {
     }
 
     /// Keeps what is known of an id for longer; whether anything is.
-    fn remember(&mut self, step: &Step<'_>, until: u64) -> bool {
+    fn remember(&mut self, step: &Step<'_>, now: u64, until: u64) -> bool {
         let known = record_name(step).and_then(|name| self.records.get_mut(&name));
-        let Some(known) = known.filter(|known| known.fate == Fate::GivenBack) else {
+        let counts = |known: &&mut Record| known.fate == Fate::GivenBack && now < known.until;
+        let Some(known) = known.filter(counts) else {
             return false;
         };
         known.until = known.until.max(until);
