@@ -1,4 +1,4 @@
-//! What was logged.
+//! What was logged: for tests, which assert on it. No test stands here.
 
 use std::cell::RefCell;
 use std::io::{self, Write};

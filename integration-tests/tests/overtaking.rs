@@ -60,9 +60,12 @@ impl World {
         direct.peek(policy, key).await.unwrap().used
     }
 
-    /// Waits until a request that was held back has arrived and been answered.
+    /// Waits until what was held back has reached the server, which reads it before what is asked from here on.
     async fn arrived(&self) {
-        tokio::time::sleep(2 * HELD).await;
+        eventually("nothing is under way", async || {
+            (self.proxy.under_way() == 0).then_some(())
+        })
+        .await;
     }
 }
 
@@ -119,6 +122,7 @@ async fn a_slow_network_is_no_fault() {
         let (limiter, policy, key) = (world.limiter.clone(), policy.clone(), key.clone());
         tokio::spawn(async move { limiter.try_check(&policy, &key).await })
     };
+    // What must not happen has no moment to poll for: several times as long as both ways take.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!frozen.is_finished());
     world.proxy.thaw();
@@ -293,7 +297,6 @@ async fn nothing_is_lost_or_kept_when_packets_are_held_back() {
     }
     world.proxy.hold_at_random(0, Duration::ZERO, 0);
     eventually("all give-backs are delivered", async || {
-        tokio::time::sleep(Duration::from_millis(50)).await;
         (world.limiter.give_back_stats().waiting == 0).then_some(())
     })
     .await;

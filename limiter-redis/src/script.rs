@@ -14,25 +14,25 @@ macro_rules! library {
             include_str!("lua/command.lua"),
             include_str!("lua/number.lua"),
             include_str!($clock),
-            include_str!("lua/algorithms.lua"),
+            include_str!("lua/algorithm/algorithms.lua"),
             include_str!("lua/state.lua"),
             // The two windows are one: the calendar's is the fixed one with other ends.
             "makers[1] = function()\n",
-            include_str!("lua/fixed_window.lua"),
-            include_str!("lua/calendar_window.lua"),
+            include_str!("lua/algorithm/fixed_window.lua"),
+            include_str!("lua/algorithm/calendar_window.lua"),
             "algorithms[6] = calendar_window\nreturn fixed_window\nend\n",
             "makers[6] = function() algorithm(1) return algorithms[6] end\n",
             "makers[2] = function()\n",
-            include_str!("lua/sliding_window.lua"),
+            include_str!("lua/algorithm/sliding_window.lua"),
             "return sliding_window\nend\n",
             "makers[3] = function()\n",
-            include_str!("lua/token_bucket.lua"),
+            include_str!("lua/algorithm/token_bucket.lua"),
             "return token_bucket\nend\n",
             "makers[4] = function()\n",
-            include_str!("lua/sliding_log.lua"),
+            include_str!("lua/algorithm/sliding_log.lua"),
             "return sliding_log\nend\n",
             "makers[5] = function()\n",
-            include_str!("lua/concurrency.lua"),
+            include_str!("lua/algorithm/concurrency.lua"),
             "return concurrency\nend\n",
             include_str!("lua/record.lua"),
             include_str!("lua/cells.lua"),
@@ -152,20 +152,20 @@ macro_rules! cache_script {
     ($main:literal) => {
         Script::new(concat!(
             include_str!("lua/command.lua"),
-            include_str!("lua/cache_index.lua"),
+            include_str!("lua/cache/index.lua"),
             include_str!($main),
         ))
     };
 }
 
 pub(crate) fn cache_set() -> Script {
-    cache_script!("lua/cache_set.lua")
+    cache_script!("lua/cache/set.lua")
 }
 
 pub(crate) fn cache_increment() -> Script {
-    cache_script!("lua/cache_increment.lua")
+    cache_script!("lua/cache/increment.lua")
 }
 
 pub(crate) fn cache_unindex() -> Script {
-    cache_script!("lua/cache_unindex.lua")
+    cache_script!("lua/cache/unindex.lua")
 }

@@ -25,6 +25,8 @@ struct Network {
     frozen: watch::Sender<bool>,
     /// Counted up to end every connection that is older.
     cut: watch::Sender<u64>,
+    /// Cloned for each request that is under way.
+    under_way: Arc<()>,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +58,7 @@ impl Proxy {
             faults: Mutex::default(),
             frozen: watch::Sender::new(false),
             cut: watch::Sender::new(0),
+            under_way: Arc::default(),
         });
         let accepting = network.clone();
         let accept = tokio::spawn(async move {
@@ -102,6 +105,11 @@ impl Proxy {
         self.network.faults.lock().unwrap().held
     }
 
+    /// How many requests were read from clients, and have not reached the server yet.
+    pub fn under_way(&self) -> usize {
+        Arc::strong_count(&self.network.under_way) - 1
+    }
+
     /// Nothing passes any more, in either direction, until it is thawed.
     pub fn freeze(&self) {
         self.network.frozen.send_replace(true);
@@ -138,19 +146,20 @@ impl Network {
 
     /// Forwards one direction until it ends. What was read is delivered, however long that takes.
     async fn forward(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, requests: bool) {
-        let (packets, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+        let (packets, mut under_way) = mpsc::unbounded_channel();
         let read = async move {
             let mut buffer = vec![0; 64 * 1024];
             while let Ok(length @ 1..) = from.read(&mut buffer).await {
                 let packet = buffer[..length].to_vec();
+                let counted = requests.then(|| self.under_way.clone());
                 let arrives = Instant::now() + self.delay_of(&packet, requests);
-                if packets.send((arrives, packet)).is_err() {
+                if packets.send((arrives, packet, counted)).is_err() {
                     break;
                 }
             }
         };
         let write = async {
-            while let Some((arrives, packet)) = under_way.recv().await {
+            while let Some((arrives, packet, _counted)) = under_way.recv().await {
                 sleep_until(arrives).await;
                 let mut frozen = self.frozen.subscribe();
                 if frozen.wait_for(|frozen| !frozen).await.is_err()

@@ -1,7 +1,5 @@
 //! I-R4: give-backs in an outage wait in one bounded queue, each once, and no longer than they count.
 
-use std::time::Duration;
-
 use integration_tests::{Fault, eventually};
 use limiter_core::ErrorKind;
 use limiter_core::limit::{Charge, Charged, Limiter, Policy};
@@ -149,7 +147,6 @@ fn a_runtime_that_ends_leaves_them_to_the_next() {
     runtime().block_on(async {
         drop(reserve("third").await);
         eventually("all are given back", async || {
-            tokio::time::sleep(Duration::from_millis(5)).await;
             (world.limiter.give_back_stats().waiting == 0).then_some(())
         })
         .await;

@@ -190,6 +190,7 @@ async fn give_backs_find_their_store() {
     world.set_down(false);
     assert_eq!(local.settle(&[4]).await.unwrap().charged, [4]);
     eventually("what was given back arrives", async || {
+        // Of paused time, which moves on only while somebody sleeps.
         tokio::time::sleep(Duration::from_secs(1)).await;
         (used(&world.primary).await == 0).then_some(())
     })

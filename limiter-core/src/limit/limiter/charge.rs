@@ -2,6 +2,7 @@
 
 use crate::key::Key;
 use crate::limit::policy::Policy;
+use crate::limit::store::{Action, Step};
 
 /// One charge of a group: a policy, a key and a cost.
 #[derive(Clone, Copy, Debug)]
@@ -40,5 +41,9 @@ impl<'a> Charge<'a> {
     /// The cost.
     pub fn cost(&self) -> u64 {
         self.cost
+    }
+
+    pub(super) fn step(&self) -> Step<'a> {
+        Step::new(self.policy, self.key, Action::Charge { cost: self.cost })
     }
 }

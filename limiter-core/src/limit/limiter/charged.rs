@@ -6,9 +6,7 @@ use super::decision::GroupDecision;
 use super::give_back::{Give, GiveBackQueue, What, deadline};
 use crate::error::Error;
 use crate::limit::algorithm::counts_until;
-use crate::limit::store::{
-    Action, MAX_HOLD, OPERATION_TTL, Observed, OperationId, Receipt, Step, places,
-};
+use crate::limit::store::{MAX_HOLD, OPERATION_TTL, Observed, OperationId, Receipt, Step, places};
 
 /// An admitted group of charges, by which it can be given back.
 #[derive(Clone, Debug)]
@@ -147,13 +145,7 @@ impl Limiter {
         charges: &[Charge<'_>],
         operation: Option<&OperationId>,
     ) -> Result<(GroupDecision, Option<Charged>), Error> {
-        let steps: Vec<Step<'_>> = charges
-            .iter()
-            .map(|charge| {
-                let cost = charge.cost();
-                Step::new(charge.policy(), charge.key(), Action::Charge { cost })
-            })
-            .collect();
+        let steps: Vec<Step<'_>> = charges.iter().map(Charge::step).collect();
         let mut observed = vec![Observed::default(); steps.len()];
         let remembered = operation.map(|operation| (operation, OPERATION_TTL));
         self.apply(&steps, remembered, &mut observed).await?;

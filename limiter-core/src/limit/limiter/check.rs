@@ -124,13 +124,7 @@ impl Limiter {
     /// # Errors
     /// As [`try_check`](Self::try_check), and `InvalidInput` for what [`Group::new`] refuses.
     pub async fn try_check_all(&self, charges: &[Charge<'_>]) -> Result<GroupDecision, Error> {
-        let steps: Vec<Step<'_>> = charges
-            .iter()
-            .map(|charge| {
-                let cost = charge.cost();
-                Step::new(charge.policy(), charge.key(), Action::Charge { cost })
-            })
-            .collect();
+        let steps: Vec<Step<'_>> = charges.iter().map(Charge::step).collect();
         let mut observed = vec![Observed::default(); steps.len()];
         self.apply(&steps, None, &mut observed).await?;
         Ok(GroupDecision::of(&steps, &observed))
