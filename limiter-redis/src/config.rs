@@ -182,15 +182,14 @@ impl RedisConfig {
             None => {
                 let db = self.connection.redis_settings().db();
                 // A cluster is the same in whatever order its nodes are named, and a host in capitals or not.
-                let mut hosts: Vec<String> = self.seeds.iter().map(ToString::to_string).collect();
-                hosts.sort_unstable();
-                let mut server = hosts.join(",");
-                if hosts.is_empty() {
-                    server = self.host();
-                }
-                if !server.starts_with('/') {
-                    server.make_ascii_lowercase();
-                }
+                let host = self.host();
+                let host = match self.connection.addr() {
+                    ConnectionAddr::Unix(_) => host,
+                    _ => host.to_ascii_lowercase(),
+                };
+                let mut nodes: Vec<&str> = host.split(',').collect();
+                nodes.sort_unstable();
+                let server = nodes.join(",");
                 Issuer::named(&format!("redis {server} {db} {}", self.prefix))
             }
         }

@@ -235,6 +235,18 @@ mod tests {
         );
     }
 
+    /// What one instance reserved, another one settles, in whatever order and case its URL names the nodes.
+    #[test]
+    fn one_cluster_is_one_issuer() {
+        let issuer = |url| RedisConfig::new(url).unwrap().issuer();
+        let one = issuer("redis+cluster://a:1,b:2");
+        assert_eq!(one, issuer("redis+cluster://B:2,a:1"));
+        assert_ne!(one, issuer("redis+cluster://a:1,c:2"));
+        assert_eq!(issuer("redis://host:1"), issuer("redis://HOST:1"));
+        assert_ne!(issuer("redis://host:1/0"), issuer("redis://host:1/1"));
+        assert_ne!(issuer("redis+unix:///a"), issuer("redis+unix:///A"));
+    }
+
     /// D2: no message and no Debug output holds a password.
     #[test]
     fn errors_name_the_variable_and_hide_the_value() {
