@@ -10,23 +10,74 @@ const A: &str = "ratelimit:batch:a";
 const B: &str = "ratelimit:batch:b";
 const LIST: &str = "ratelimit:batch:list";
 
-/// A step on a fixed window of 5 per minute: the key's number, the action's, and what the action takes.
-fn step(key: u32, action: u32, more: &str) -> String {
-    format!("{key} 0 {action} 1 5 60000 0 0 {more}")
+const CHARGE: u8 = 0;
+const PEEK: u8 = 1;
+const RESET: u8 = 2;
+const RESERVE: u8 = 4;
+const SETTLE: u8 = 5;
+const RELEASE: u8 = 9;
+
+/// A step on a fixed window of 5 a minute, without an operation.
+#[derive(Clone, Copy)]
+struct Step {
+    key: u16,
+    action: u8,
+    algorithm: u8,
+    record: u16,
+    quota: [u64; 4],
+    cost: u64,
+    x: u64,
+}
+
+fn step(key: u16, action: u8, cost: u64) -> Step {
+    Step {
+        key,
+        action,
+        algorithm: 1,
+        record: 0,
+        quota: [5, 60_000, 0, 0],
+        cost,
+        x: 0,
+    }
+}
+
+fn number(bytes: &mut Vec<u8>, number: u64) {
+    bytes.extend_from_slice(&number.to_be_bytes()[1..]);
+}
+
+impl Step {
+    fn bytes(self) -> Vec<u8> {
+        let mut bytes = self.key.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&[0, self.action, 0, self.algorithm, 0, 0]);
+        bytes.extend_from_slice(&self.record.to_be_bytes());
+        for part in self.quota.into_iter().chain([self.cost, self.x, 0]) {
+            number(&mut bytes, part);
+        }
+        bytes.extend_from_slice(&[7; 16]);
+        bytes
+    }
 }
 
 /// A group without an operation id.
-fn group<const N: usize>(steps: [String; N]) -> String {
-    format!("{N} 0 {}", steps.join(" "))
+fn group<const N: usize>(steps: [Step; N]) -> Vec<u8> {
+    once(0, [0; 16], steps)
 }
 
-fn call(server: &RedisServer, keys: &[&str], groups: &[String]) -> redis::RedisResult<Value> {
+fn once<const N: usize>(operation: u16, fingerprint: [u8; 16], steps: [Step; N]) -> Vec<u8> {
+    let mut bytes = u16::try_from(N).unwrap().to_be_bytes().to_vec();
+    bytes.extend_from_slice(&operation.to_be_bytes());
+    number(&mut bytes, 60_000_000);
+    bytes.extend_from_slice(&fingerprint);
+    bytes.extend(steps.into_iter().flat_map(Step::bytes));
+    bytes
+}
+
+fn call(server: &RedisServer, keys: &[&str], groups: &[Vec<u8>]) -> redis::RedisResult<Value> {
     let mut command = redis::cmd("EVAL");
     command.arg(limit_script()).arg(keys.len()).arg(keys);
-    command.arg("1800000").arg(groups.len());
-    for argument in groups.iter().flat_map(|group| group.split(' ')) {
-        command.arg(argument);
-    }
+    let mut floor = Vec::new();
+    number(&mut floor, 1_800_000);
+    command.arg(floor).arg(groups);
     command.query(&mut server.admin())
 }
 
@@ -39,17 +90,16 @@ fn numbers(reply: &Value) -> Vec<i64> {
 fn groups_of_one_call_run_one_after_the_other() {
     let server = RedisServer::start();
     server.command::<i64>(&["RPUSH", LIST, "x"]);
-    let (charge, peek, reset) = (0, 1, 2);
     let groups = [
-        group([step(1, charge, "3")]),
+        group([step(1, CHARGE, 3)]),
         // The first group left 2.
-        group([step(1, charge, "3"), step(2, charge, "1")]),
+        group([step(1, CHARGE, 3), step(2, CHARGE, 1)]),
         // A key of another type fails its own group only, and all of that.
-        group([step(2, charge, "4"), step(3, charge, "1")]),
-        group([step(1, charge, "2"), step(2, charge, "1")]),
-        group([step(1, peek, "1")]),
-        group([step(2, reset, "")]).trim_end().to_owned(),
-        group([step(2, charge, "5")]),
+        group([step(2, CHARGE, 4), step(3, CHARGE, 1)]),
+        group([step(1, CHARGE, 2), step(2, CHARGE, 1)]),
+        group([step(1, PEEK, 1)]),
+        group([step(2, RESET, 0)]),
+        group([step(2, CHARGE, 5)]),
     ];
     let Value::Array(replies) = call(&server, &[A, B, LIST], &groups).unwrap() else {
         panic!("not an array");
@@ -91,22 +141,21 @@ fn groups_of_one_call_run_one_after_the_other() {
 fn records_are_seen_by_the_groups_after_them() {
     let server = RedisServer::start();
     let (record, operation) = ("ratelimit:%reservation:{b}1", "ratelimit:%operation:{b}2");
-    let (reserve, settle, charge) = (4, 5, 0);
-    let fingerprint = "0123456789abcdef";
-    let once = |cost| {
-        format!(
-            "1 3 {fingerprint} 60000000 {}",
-            step(1, charge, &format!("0 0 {cost}"))
-        )
+    let fingerprint = *b"0123456789abcdef";
+    let charge = |cost, fingerprint| once(3, fingerprint, [step(1, CHARGE, cost)]);
+    let reserved = |action, cost| Step {
+        record: 2,
+        x: 60_000_000,
+        ..step(1, action, cost)
     };
     let groups = [
-        group([step(1, reserve, "2 4 60000000")]),
-        group([step(1, settle, "2 1")]),
-        group([step(1, settle, "2 1")]),
-        once("2"),
-        once("2"),
-        group([step(1, settle, "2 2")]),
-        once("2").replace(fingerprint, "0123456789abcdee"),
+        group([reserved(RESERVE, 4)]),
+        group([reserved(SETTLE, 1)]),
+        group([reserved(SETTLE, 1)]),
+        charge(2, fingerprint),
+        charge(2, fingerprint),
+        group([reserved(SETTLE, 2)]),
+        charge(2, *b"0123456789abcdee"),
     ];
     let Value::Array(replies) = call(&server, &[A, record, operation], &groups).unwrap() else {
         panic!("not an array");
@@ -125,48 +174,56 @@ fn records_are_seen_by_the_groups_after_them() {
     assert_eq!(server.command::<String>(&["GET", A]), "3");
 }
 
-/// LESSONS: cost -5 mints credit, `nan` admits for ever. Nothing of such a call is done.
+/// LESSONS: cost -5 mints credit, `nan` admits for ever. Nothing of a call that is not as it must be is done.
 #[test]
-fn arguments_that_are_no_integers_are_refused() {
+fn arguments_that_are_not_right_are_refused() {
     let server = RedisServer::start();
-    for bad in [
-        "-5",
-        "nan",
-        "inf",
-        "0x10",
-        "1e3",
-        "1.5",
-        "9007199254740992",
-        "",
-        "five",
-    ] {
-        let groups = [group([step(1, 0, "1")]), group([step(1, 0, bad)])];
-        let error = call(&server, &[A], &groups).unwrap_err();
-        assert_eq!(error.code(), Some("BADARG"), "{bad}: {error}");
-        assert!(!server.command::<bool>(&["EXISTS", A]), "{bad}");
+    let refused = |keys: &[&str], groups: &[Vec<u8>], what: &str| {
+        let error = call(&server, keys, groups).unwrap_err();
+        assert_eq!(error.code(), Some("BADARG"), "{what}: {error}");
+        for key in [A, B] {
+            assert!(!server.command::<bool>(&["EXISTS", key]), "{what}");
+        }
+    };
+    let good = step(1, CHARGE, 1);
+    let bad = |step: Step, what| refused(&[A], &[group([good]), group([step])], what);
+    let (cut, long) = (group([good]), [group([good]), vec![0]].concat());
+    for length in [0, 1, 26, 27, cut.len() - 1] {
+        refused(&[A], &[cut.clone(), cut[..length].to_vec()], "cut short");
     }
-    let beyond = [group([step(2, 0, "1")])];
-    assert_eq!(
-        call(&server, &[A], &beyond).unwrap_err().code(),
-        Some("BADARG")
+    refused(&[A], &[cut.clone(), long], "longer than its steps");
+    refused(&[A], &vec![cut; 129], "too many groups");
+    let beyond = 1 << 53;
+    bad(step(1, CHARGE, beyond), "a cost");
+    bad(Step { x: beyond, ..good }, "a time");
+    for place in 0..4 {
+        let mut step = good;
+        step.quota[place] = beyond;
+        bad(step, "a quota's number");
+    }
+    let quota = [0, 60_000, 0, 0];
+    bad(Step { quota, ..good }, "a quota of nothing");
+    bad(step(0, CHARGE, 1), "no key");
+    bad(step(2, CHARGE, 1), "a key that is not there");
+    bad(step(1, 11, 1), "no action");
+    for algorithm in [0, 7, 8, 9, 255] {
+        bad(Step { algorithm, ..good }, "no algorithm");
+    }
+    bad(step(1, RESERVE, 1), "a reservation without a record");
+    let record = 2;
+    bad(
+        Step {
+            record,
+            ..step(1, RESERVE, 1)
+        },
+        "a record that is not there",
     );
-    // The key of a reservation's record, and a lease's name, are checked as well.
-    for bad in [
-        step(1, 4, "2 1 1000"),
-        step(1, 4, "0 1 1000"),
-        step(1, 11, "1"),
-    ] {
-        let error = call(&server, &[A], &[group([bad])]).unwrap_err();
-        assert_eq!(error.code(), Some("BADARG"), "{error}");
-    }
-    for lease in ["", "a", &"a".repeat(15), &"a".repeat(17), &"a".repeat(32)] {
-        let release = format!("1 0 1 0 9 5 5 0 0 0 {lease} 1 1000");
-        let error = call(&server, &[A], &[release]).unwrap_err();
-        assert_eq!(error.code(), Some("BADARG"), "{lease}: {error}");
-    }
-    let too_many = vec![group([step(1, 0, "1")]); 129];
-    assert_eq!(
-        call(&server, &[A], &too_many).unwrap_err().code(),
-        Some("BADARG")
+    refused(
+        &[A, B],
+        &[group([Step {
+            record,
+            ..step(1, RELEASE, 1)
+        }])],
+        "a lease on a window",
     );
 }

@@ -220,21 +220,17 @@ async fn an_unreadable_record_is_none() {
 async fn unreadable_leases_are_none() {
     let world = World::new();
     let policy = policy(Quota::concurrency(1));
-    let lease = |held: u64, numbers: [u64; 2]| {
-        let mut value = state(b'c', 1, &[held]);
-        value.extend_from_slice(&[7; 16]);
-        value.extend_from_slice(&state(0, 0, &numbers)[2..]);
-        value
-    };
-    let whole = lease(1, [1, NEVER]);
-    let values = [
-        Vec::new(),
-        b"leases".to_vec(),
-        b"c".to_vec(),
-        vec![b'c', 1],
-        whole[..whole.len() - 1].to_vec(),
-        [&whole[..], &[0]].concat(),
+    let texts = ["", "leases", "c", "c ", "count"].map(|text| vec!["SET", text]);
+    // A head that says less than its leases, or no count; one without a lease.
+    let heads = [
+        ("-1", "9e15"),
+        ("-1.5", "9e15"),
+        ("-inf", "9e15"),
+        ("7", "9e15"),
     ];
+    let heads = heads.map(|(head, ends)| vec!["ZADD", head, "c\u{1}", ends, "0123456789abcdef"]);
+    let empty = ["-1", "-5"].map(|head| vec!["ZADD", head, "c\u{1}"]);
+    let values = texts.into_iter().chain(heads).chain(empty);
     let acquire = |id| Action::Acquire {
         lease: id,
         cost: 1,
@@ -242,12 +238,48 @@ async fn unreadable_leases_are_none() {
     };
     let other = OperationId::new("other");
     for value in values {
-        world.server.set(world.key.as_str(), &value);
+        let key = world.key.as_str();
+        world.server.command::<()>(&["DEL", key]);
+        let set = [&[value[0], key], &value[1..]].concat();
+        world.server.command::<()>(&set);
         let held = world.apply(&policy, acquire(&world.id)).await.unwrap();
         assert!(held.is_admitted() && held.used == 1, "{value:?}");
         let denied = world.apply(&policy, acquire(&other)).await.unwrap();
         assert!(!denied.is_admitted(), "{value:?}");
-        assert!(world.server.command::<i64>(&["PTTL", world.key.as_str()]) > 0);
+        assert!(world.server.command::<i64>(&["PTTL", key]) > 0);
+    }
+}
+
+/// A sorted set that is no leases is another's; leases of another version are misuse. Both are left alone.
+#[tokio::test]
+async fn a_sorted_set_of_others_is_left_alone() {
+    let world = World::new();
+    let streams = policy(Quota::concurrency(1));
+    let key = world.key.as_str();
+    let acquire = Action::Acquire {
+        lease: &world.id,
+        cost: 1,
+        ttl: TTL,
+    };
+    for (head, kind) in [
+        ("member", ErrorKind::Foreign),
+        ("c", ErrorKind::Foreign),
+        ("c\u{2}", ErrorKind::Conflict),
+        ("c\u{1f}", ErrorKind::Conflict),
+    ] {
+        world.server.command::<()>(&["DEL", key]);
+        world
+            .server
+            .command::<()>(&["ZADD", key, "-2", head, "9e15", "0123456789abcdef"]);
+        for (policy, action) in [(&streams, acquire.clone()), (&bucket(), CHARGE)] {
+            let refused = world.apply(policy, action).await.unwrap_err();
+            assert_eq!(
+                (refused.kind(), refused.effect()),
+                (kind, Effect::No),
+                "{head:?}"
+            );
+        }
+        assert_eq!(world.server.command::<u64>(&["ZCARD", key]), 2);
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use limiter_core::clock::{MAX_INTEGER, Timestamp};
 use limiter_core::limit::{
-    Action, Calendar, Group, Issuer, Mark, Observed, Quota, RecordKind, Replay, Source, Step,
-    Verdict,
+    Action, Calendar, Group, Issuer, Mark, Observed, OperationId, Quota, RecordKind, Replay,
+    Source, Step, Verdict,
 };
 use limiter_core::{Effect, Error, ErrorKind};
 use redis::{Script, ScriptInvocation, Value};
@@ -20,7 +20,25 @@ const REPLIED: usize = 9;
 #[derive(Debug)]
 pub(crate) struct Call {
     keys: Vec<String>,
-    arguments: Vec<Vec<u8>>,
+    /// How long states are kept at least.
+    floor: [u8; NUMBER],
+    group: Vec<u8>,
+}
+
+/// How many bytes a number takes.
+const NUMBER: usize = 7;
+/// How many a group takes beside its steps, and how many a step.
+const GROUP: usize = 27;
+const STEP: usize = 75;
+
+/// A step's action as the script takes it: its number, and what it has.
+#[derive(Default)]
+struct Act {
+    number: u8,
+    cost: u64,
+    x: u64,
+    y: u64,
+    lease: u128,
 }
 
 impl Call {
@@ -29,41 +47,41 @@ impl Call {
     /// # Errors
     /// `Unsupported` if the script lacks an action or an algorithm of the group.
     pub(crate) fn new(group: &Group<'_>, prefix: &str, state_ttl: Duration) -> Result<Self, Error> {
-        let state_ttl_millis = u64::try_from(state_ttl.as_millis()).unwrap_or(u64::MAX);
         let steps = group.steps();
+        let floor = u64::try_from(state_ttl.as_millis()).unwrap_or(u64::MAX);
         let mut call = Self {
             keys: Vec::with_capacity(steps.len()),
-            arguments: Vec::with_capacity(4 + 9 * steps.len()),
+            floor: number(floor),
+            group: Vec::with_capacity(GROUP + STEP * steps.len()),
         };
-        call.number(state_ttl_millis);
-        call.number(1);
-        call.number(steps.len() as u64);
-        let mut places = Vec::new();
-        if let Some((id, ttl)) = group.operation() {
-            call.key(RecordKind::Operation.name(prefix, group.home(), id));
-            call.digest(group.fingerprint());
-            call.duration(ttl);
-            places = group.places();
-        } else {
-            call.number(0);
-        }
+        call.index(steps.len())?;
+        let operation = group.operation();
+        let record = operation.map(|(id, _)| RecordKind::Operation.name(prefix, group.home(), id));
+        call.key(record)?;
+        let memory = operation.map_or(0, |(_, ttl)| micros(ttl));
+        call.number(memory);
+        let fingerprint = operation.map_or(0, |_| group.fingerprint());
+        call.group.extend_from_slice(&fingerprint.to_be_bytes());
+        let places = operation.map(|_| group.places()).unwrap_or_default();
         for (index, step) in steps.iter().enumerate() {
+            let act = Act::new(&step.action)?;
             let (algorithm, numbers) = quota_numbers(step.policy.quota())?;
-            call.key(format!("{prefix}{}", step.counter));
-            call.number(step.policy.is_shadow().into());
-            call.number(action_number(&step.action)?);
-            call.number(algorithm);
-            for number in numbers {
-                call.number(number);
+            let place = places.get(index).copied().unwrap_or_default();
+            let refund = operation.and_then(|_| group.refund_id(index));
+            let refund = refund.map(|id| RecordKind::Refund.name(prefix, step.counter, &id));
+            let record = step.record();
+            let record = record.map(|(kind, id)| kind.name(prefix, step.counter, id));
+            call.key(Some(format!("{prefix}{}", step.counter)))?;
+            let place = u8::try_from(place).map_err(|_| too_many("steps"))?;
+            let shadow = step.policy.is_shadow().into();
+            call.group
+                .extend_from_slice(&[shadow, act.number, place, algorithm]);
+            call.key(refund)?;
+            call.key(record)?;
+            for value in numbers.into_iter().chain([act.cost, act.x, act.y]) {
+                call.number(value);
             }
-            if let Some(place) = places.get(index) {
-                call.number(*place as u64);
-                match group.refund_id(index) {
-                    Some(id) => call.key(RecordKind::Refund.name(prefix, step.counter, &id)),
-                    None => call.number(0),
-                }
-            }
-            call.action(step, prefix);
+            call.group.extend_from_slice(&act.lease.to_be_bytes());
         }
         Ok(call)
     }
@@ -79,95 +97,89 @@ impl Call {
         for key in &self.keys {
             invocation.key(key);
         }
-        for argument in &self.arguments {
-            invocation.arg(argument.as_slice());
-        }
+        invocation.arg(&self.floor).arg(self.group.as_slice());
         invocation
     }
 
-    fn action(&mut self, step: &Step<'_>, prefix: &str) {
-        if let Action::Acquire { lease, .. }
-        | Action::Renew { lease, .. }
-        | Action::Release { lease, .. } = &step.action
-        {
-            self.digest(lease.digest());
-        }
-        if let Some((kind, id)) = step.record() {
-            self.key(kind.name(prefix, step.counter, id));
-        }
-        match &step.action {
-            Action::Charge { cost } | Action::Peek { cost } => self.number(*cost),
-            Action::Debit { at_most, life } => {
-                self.number(*at_most);
-                self.duration(*life);
-            }
-            Action::Refund { receipt } => {
-                self.number(receipt.cost());
-                self.number(receipt.mark().at.as_micros());
-                self.number(receipt.mark().number);
-            }
-            Action::Reserve { estimate, ttl, .. } => {
-                self.number(*estimate);
-                self.duration(*ttl);
-            }
-            Action::Settle { actual, .. } => self.number(*actual),
-            Action::Acquire { cost, ttl, .. } => {
-                self.number(*cost);
-                self.duration(*ttl);
-            }
-            Action::Cancel { ttl, .. }
-            | Action::Renew { ttl, .. }
-            | Action::Release { ttl, .. } => {
-                self.duration(*ttl);
-            }
-            _ => {}
-        }
-    }
-
-    /// A key, as its index in KEYS.
-    fn key(&mut self, name: String) {
+    /// A key, as its index in KEYS from 1; 0 for none.
+    fn key(&mut self, name: Option<String>) -> Result<(), Error> {
+        let Some(name) = name else {
+            return self.index(0);
+        };
         let known = self.keys.iter().position(|known| *known == name);
         let index = known.unwrap_or_else(|| {
             self.keys.push(name);
             self.keys.len() - 1
         });
-        self.number(index as u64 + 1);
+        self.index(index + 1)
     }
 
-    /// Beyond the largest one, a cost is above every capacity just the same.
-    fn number(&mut self, number: u64) {
-        let text = number.min(MAX_INTEGER).to_string();
-        self.arguments.push(text.into_bytes());
+    fn index(&mut self, index: usize) -> Result<(), Error> {
+        let index = u16::try_from(index).map_err(|_| too_many("keys"))?;
+        self.group.extend_from_slice(&index.to_be_bytes());
+        Ok(())
     }
 
-    fn duration(&mut self, duration: Duration) {
-        self.number(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    fn digest(&mut self, digest: u128) {
-        self.arguments.push(digest.to_be_bytes().to_vec());
+    fn number(&mut self, value: u64) {
+        self.group.extend_from_slice(&number(value));
     }
 }
 
-fn action_number(action: &Action<'_>) -> Result<u64, Error> {
-    Ok(match action {
-        Action::Charge { .. } => 0,
-        Action::Peek { .. } => 1,
-        Action::Reset => 2,
-        Action::Refund { .. } => 3,
-        Action::Reserve { .. } => 4,
-        Action::Settle { .. } => 5,
-        Action::Cancel { .. } => 6,
-        Action::Acquire { .. } => 7,
-        Action::Renew { .. } => 8,
-        Action::Release { .. } => 9,
-        Action::Debit { .. } => 10,
-        other => return Err(unsupported(other.as_str())),
-    })
+/// A number's bytes, the highest first. Beyond the largest one, a cost is above every capacity just the same.
+fn number(value: u64) -> [u8; NUMBER] {
+    let [_, bytes @ ..] = value.min(MAX_INTEGER).to_be_bytes();
+    bytes
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn too_many(what: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidInput,
+        OPERATION,
+        format!("a group has more {what} than one call of Redis takes; make it smaller"),
+    )
+}
+
+impl Act {
+    fn new(action: &Action<'_>) -> Result<Self, Error> {
+        let act = |number, cost, x| Self {
+            number,
+            cost,
+            x,
+            ..Self::default()
+        };
+        let leased = |number, cost, ttl, lease: &OperationId| Self {
+            number,
+            cost,
+            x: micros(ttl),
+            lease: lease.digest(),
+            ..Self::default()
+        };
+        Ok(match action {
+            Action::Charge { cost } => act(0, *cost, 0),
+            Action::Peek { cost } => act(1, *cost, 0),
+            Action::Reset => act(2, 0, 0),
+            Action::Refund { receipt } => Self {
+                y: receipt.mark().number,
+                ..act(3, receipt.cost(), receipt.mark().at.as_micros())
+            },
+            Action::Reserve { estimate, ttl, .. } => act(4, *estimate, micros(*ttl)),
+            Action::Settle { actual, .. } => act(5, *actual, 0),
+            Action::Cancel { ttl, .. } => act(6, 0, micros(*ttl)),
+            Action::Acquire { lease, cost, ttl } => leased(7, *cost, *ttl, lease),
+            Action::Renew { lease, ttl } => leased(8, 0, *ttl, lease),
+            Action::Release { lease, ttl } => leased(9, 0, *ttl, lease),
+            Action::Debit { at_most, life } => act(10, *at_most, micros(*life)),
+            other => return Err(unsupported(other.as_str())),
+        })
+    }
 }
 
 /// An algorithm's number and four numbers.
-fn quota_numbers(quota: &Quota) -> Result<(u64, [u64; 4]), Error> {
+fn quota_numbers(quota: &Quota) -> Result<(u8, [u64; 4]), Error> {
     Ok(match quota {
         Quota::FixedWindow(quota) => (1, [quota.limit(), quota.window_millis(), 0, 0]),
         Quota::SlidingWindow(quota) => {

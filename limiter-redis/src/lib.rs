@@ -50,7 +50,7 @@ pub use cache::RedisCache;
 pub use call::read_bytes;
 pub use cluster::{ClusterStore, CrossSlot, slot_of};
 pub use config::RedisConfig;
-pub use describe::describe;
+pub use describe::{describe, describe_leases};
 pub use env::RedisEnv;
 pub use limit::RedisStore;
 #[cfg(feature = "virtual-clock")]

@@ -35,7 +35,7 @@ fn i_h7_costs_out_of_range_never_reach_the_state() {
             // Redis: the value itself; memory: what can be seen of it.
             let state = async || {
                 let looked = side.one(&policy, &key, Action::Peek { cost: 1 }).await;
-                let text: Option<Vec<u8>> = table.bench.server.command(&["GET", key.as_str()]);
+                let text: Option<Vec<u8>> = table.bench.server.command(&["DUMP", key.as_str()]);
                 (looked.unwrap(), text)
             };
             let before = state().await;

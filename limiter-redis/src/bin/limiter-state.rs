@@ -31,15 +31,26 @@ fn main() -> ExitCode {
 fn show(url: &str, keys: &[String]) -> redis::RedisResult<()> {
     let mut connection = redis::Client::open(url)?.get_connection()?;
     for key in keys {
-        let value: Option<Vec<u8>> = redis::cmd("GET").arg(key).query(&mut connection)?;
         let left: i64 = redis::cmd("PTTL").arg(key).query(&mut connection)?;
-        match value {
-            Some(value) => println!(
-                "{key} (expires in {left} ms)\n{}",
-                limiter_redis::describe(&value)
-            ),
+        match state(key, &mut connection)? {
+            Some(state) => println!("{key} (expires in {left} ms)\n{state}"),
             None => println!("{key} is not there"),
         }
     }
     Ok(())
+}
+
+fn state(key: &str, connection: &mut redis::Connection) -> redis::RedisResult<Option<String>> {
+    let value: redis::RedisResult<Option<Vec<u8>>> = redis::cmd("GET").arg(key).query(connection);
+    match value {
+        Ok(value) => Ok(value.map(|value| limiter_redis::describe(&value))),
+        // Leases are a sorted set.
+        Err(error) if error.code() == Some("WRONGTYPE") => {
+            let mut range = redis::cmd("ZRANGE");
+            range.arg(key).arg(0).arg(-1).arg("WITHSCORES");
+            let set: Vec<(Vec<u8>, f64)> = range.query(connection)?;
+            Ok(Some(limiter_redis::describe_leases(&set)))
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -1,54 +1,74 @@
--- What a call works on: the value of each key as read, or as earlier groups of the call left it. All is
--- written at the end. A kind is how a value is read and written: parse(raw, key, now) gives a state, or nil if
--- the value is none; over(state, now) says whether it says no more than a missing one; save(key, state, now,
--- floor) writes it.
+-- What a call works on: the state of each key as read, or as earlier groups of the call left it. What is kept in a cell is
+-- written at the end.
 local now -- us
 local cells = {}
 local unreadable = 0
 
--- The cell of a key, by its index in KEYS.
-local function cell_of(key)
-  local cell = cells[key]
-  if not cell then
-    local raw = clock.get(KEYS[key])
-    cell = { key = key, raw = raw, foreign = raw == nil }
+-- What a key holds that is of another type than that kind's values: the value as read, its kind, and whether it is of another
+-- version.
+local function read_stranger(key, likely)
+  local leases = make(CONCURRENCY).kind
+  if likely ~= leases then
+    local raw = leases.read(key)
     if raw then
-      cell.of, cell.is_other_version = kind_of(raw)
+      return raw, leases, false
     end
-    cells[key] = cell
+    return leases.read_other(key), leases, true
   end
-  return cell
+  local raw = read_value(key)
+  if raw then
+    return raw, kind_of(raw)
+  end
+  return leases.read_other(key), leases, true
 end
 
--- Takes the value as read apart, once. One that is no state of its kind, or of any, is taken for none and counted.
-local function parse(cell)
-  if not (cell.changed or cell.parsed) and cell.raw then
-    cell.parsed, cell.kind = true, cell.of
-    if cell.of and not cell.is_other_version then
-      cell.state = cell.of.parse(cell.raw, KEYS[cell.key], now)
-    end
-    if not (cell.state or cell.is_other_version) then
+-- The cell of a key, by its index in KEYS, which is likely to hold a state of that kind. A value that is no state of any kind is
+-- taken for none and counted.
+local function cell_of(index, likely)
+  local cell = cells[index]
+  if cell then
+    return cell
+  end
+  local key = KEYS[index]
+  local raw, kind, is_other_version = likely.read(key), likely, false
+  if raw == nil then
+    raw, kind, is_other_version = read_stranger(key, likely)
+  elseif raw and string.sub(raw, 1, 2) ~= likely.head then
+    kind, is_other_version = kind_of(raw)
+  end
+  cell = {
+    key = key,
+    kind = kind,
+    foreign = raw == nil,
+    is_other_version = is_other_version,
+    changed = false,
+    changes = 0,
+    state = nil,
+  }
+  if raw and not is_other_version then
+    cell.state = kind and kind.parse(raw, key, now)
+    if not cell.state then
       unreadable = unreadable + 1
     end
   end
+  cells[index] = cell
+  return cell
 end
 
 -- The cell's state if it is of that kind and counts; else nil.
 local function state_in(cell, kind)
-  parse(cell)
-  if cell.kind == kind and cell.state and not kind.over(cell.state, now) then
-    return cell.state
+  local state = cell.state
+  if state and cell.kind == kind and not kind.over(state, now) then
+    return state
   end
 end
 
 -- Whether the cell holds what that kind must not take for nothing: a value of another version (0), or a state of another kind
 -- that counts (that kind's number).
 local function stranger_in(cell, kind)
-  if cell.is_other_version and not cell.changed then
+  if cell.is_other_version then
     return 0
-  end
-  parse(cell)
-  if cell.state and cell.kind ~= kind and not cell.kind.over(cell.state, now) then
+  elseif cell.kind ~= kind and cell.state and not cell.kind.over(cell.state, now) then
     return cell.kind.name
   end
 end
@@ -56,16 +76,17 @@ end
 -- Keeps a state, or none. A key of another type is never written.
 local function keep_in(cell, kind, state)
   if not cell.foreign then
-    cell.changed, cell.kind, cell.state = true, kind, state
+    cell.changed, cell.changes = true, cell.changes + 1
+    cell.kind, cell.state, cell.is_other_version = kind, state, false
   end
 end
 
 local function write_cells(floor)
-  for key, cell in pairs(cells) do
+  for _, cell in pairs(cells) do
     if cell.changed and cell.state then
-      cell.kind.save(KEYS[key], cell.state, now, floor)
+      cell.kind.save(cell.key, cell.state, now, floor)
     elseif cell.changed then
-      clock.drop(KEYS[key])
+      clock.drop(cell.key)
     end
   end
 end

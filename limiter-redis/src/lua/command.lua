@@ -17,16 +17,15 @@ local function call(...)
   return reply
 end
 
--- The value of a string key; false if there is none; nil if the key is of another type.
-local function read(key)
-  local value = redis.pcall('GET', key)
-  if type(value) ~= 'table' then
-    return value
-  end
-  if string.find(value.err, 'WRONGTYPE', 1, true) then
+-- The reply of a command; nil if its key is of another type than the command's.
+local function read(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then
+    return reply
+  elseif string.find(reply.err, 'WRONGTYPE', 1, true) then
     return nil
   end
-  fail(value)
+  fail(reply)
 end
 
 -- The end of every script: its reply, or the error that ended it.

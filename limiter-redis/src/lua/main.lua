@@ -2,18 +2,21 @@
 -- half done; group k sees what the groups before it did.
 --
 -- KEYS: each key once, of limits and of records.
--- ARGV: floor of the TTLs of states that only time makes fresh (ms), number of groups; for each group
--- its number of steps and the key (its index in KEYS) of its operation's record, 0 for none; if there is one,
--- the group's fingerprint (16 bytes) and how long it is remembered (us); for each step
---   key (index in KEYS), shadow (0, 1), action, algorithm, four numbers of the quota; in an operation the step's place in
---   the record (from 0), and the key of the record of its charge's refund, 0 for none; and by action:
---   0 charge, 1 peek: cost                    6 cancel: key of the record, time to live (us)
---   2 reset: nothing                          7 acquire: lease (16 bytes), key of the record of its release, cost,
---   3 refund: key of the record, cost, mark     time to live
---   (at, number)                              8 renew: lease, time to live
---   4 reserve: key of the record, estimate,   9 release: lease, key of the record of its release, time to live
---   time to live (us)                        10 debit: the most to take, life (us)
---   5 settle: key of the record, actual cost
+-- ARGV: floor of the TTLs of states that only time makes fresh (ms; 7 bytes), then one for each group. All numbers have the highest
+-- byte first. A group is
+--   how many steps it has (2 bytes), and the key (its index in KEYS; 2 bytes) of its operation's record, 0 for none; how long
+--   that is remembered (us; 7 bytes), and the group's fingerprint (16 bytes)
+-- and its steps, each 75 bytes, with 0 for what it lacks:
+--   key (index in KEYS; 2 bytes), shadow (0, 1; 1 byte), action (1 byte), its place in the operation's record (from 0;
+--   1 byte), algorithm (1 byte), the key of the record of its charge's refund in an operation (2 bytes), the key of its record
+--   (2 bytes); four numbers of the quota, cost, x and y (7 bytes each); lease (16 bytes)
+-- The actions, and what they have:
+--   0 charge, 1 peek: cost                    6 cancel: record, time to live (us) as x
+--   2 reset: nothing                          7 acquire: lease, the record of its release, cost, time to live as x
+--   3 refund: record, cost, mark as x and y   8 renew: lease, time to live as x
+--   4 reserve: record, cost, time to live     9 release: lease, the record of its release, time to live as x
+--   as x                                     10 debit: the most to take as cost, life (us) as x
+--   5 settle: record, actual cost
 -- Algorithms: 1 fixed window, 2 sliding window, 3 token bucket, 4 sliding log, 5 concurrency, 6 calendar window.
 -- Reply: the number of unreadable values that were taken for fresh ones, then for each group {0} and nine
 -- integers a step (verdict: 0 admit, 1 deny, 2 never, 3 unseen; used; retry_after and reset_after in us; charged; its mark's
@@ -23,15 +26,18 @@
 -- live state of another kind (1 to 5 as above, 7 and 8 records), {6, step} for a value of another version.
 local function run()
   now = clock.now()
-  local floor, groups = number_argument(), number_argument()
-  if groups > 128 or #KEYS > 256 then
-    fail({ err = 'BADARG a call takes at most 128 groups and 256 keys' })
+  if #ARGV > 129 or #KEYS > 256 or #ARGV[1] ~= CALL_BYTES then
+    refuse('a call takes at most 128 groups and 256 keys')
   end
-  local replies = { 0 }
-  for index = 1, groups do
-    replies[index + 1] = apply_group(read_group())
+  local groups, replies = {}, { 0, 0 }
+  for index = 2, #ARGV do
+    groups[index] = read_group(ARGV[index])
   end
-  write_cells(floor)
+  for index = 2, #ARGV do
+    local group = groups[index]
+    replies[index] = group.operation and make(OPERATION_RECORDS).apply(group) or (apply_new(group))
+  end
+  write_cells((struct.unpack(CALL, ARGV[1])))
   replies[1] = unreadable
   return replies
 end

@@ -1,29 +1,34 @@
--- How states are written. A fixed window's is a plain integer, as INCR makes it. Every other value begins with the letter of
--- its kind and a byte for its version, then whole numbers of 7 bytes, the highest byte first (2^53 fits in).
-local FIRST_VERSION = 1
--- Text that begins like a value of an earlier form; and where control bytes, which no text begins with, end.
-local TEXT_VERSION, LAST_VERSION = 58, 31
--- a to z.
-local FIRST_LETTER, LAST_LETTER = 97, 122
-local NUMBER_BYTES = 7
+-- How states are written. A fixed window's is a plain integer, as INCR makes it. Leases are a sorted set; see
+-- concurrency.lua. Every other value begins with the letter of its kind and a byte for its version, then whole numbers of 7
+-- bytes, the highest byte first (2^53 fits in).
+--
+-- A kind is how a value is read and written:
+--   head                         what its values begin with
+--   name                         its number in the reply of a call
+--   read(key)                    as much of the value as parse needs; false if there is none; nil if it is of another type
+--   parse(raw, key, now)         a state; nil if the value is none
+--   over(state, now)             whether it says no more than a missing one
+--   save(key, state, now, floor) writes it
 
--- The kinds by their letters' bytes; each kind's file adds its own. And the algorithm whose kind it is, by its number.
-local kinds = {}
-local ALGORITHM_OF = {
-  [string.byte('s')] = 2,
-  [string.byte('b')] = 3,
-  [string.byte('l')] = 4,
-  [string.byte('c')] = 5,
-}
+-- What a call may need, by number: the algorithms, and from 7 on the records. Each is defined when a call first needs it: to
+-- define all of them takes longer than a call. The letters with which their values begin stand at their numbers.
+local makers, made = {}, {}
+local FIXED_WINDOW, CONCURRENCY, CHARGE_RECORDS, OPERATION_RECORDS = 1, 5, 7, 8
+local LETTERS = ' sblc ro'
 
--- A kind: how values of that letter are read and written. `name` is its number in the reply of a call.
-local function new_kind(letter, name)
-  local kind = { head = letter .. string.char(FIRST_VERSION), name = name }
-  kinds[string.byte(letter)] = kind
-  return kind
+-- Nil if there is none of that number.
+local function make(number)
+  local one = made[number]
+  if not one and makers[number] then
+    one = makers[number]()
+    made[number] = one
+  end
+  return one
 end
 
-local window_kind = { name = 1 }
+local function read_value(key)
+  return clock.read('GET', key)
+end
 
 -- The kind of a value, and whether it is of another version, in which there may be kinds that this one does not know. Nil and
 -- nothing if it is no state at all.
@@ -32,23 +37,20 @@ local function kind_of(raw)
   if not first then
     return nil
   elseif first >= 48 and first <= 57 then
-    return algorithm(1).kind, false
-  elseif not kinds[first] and ALGORITHM_OF[first] then
-    algorithm(ALGORITHM_OF[first])
+    return make(FIXED_WINDOW).kind, false
   end
-  local kind = kinds[first]
-  if kind and version == FIRST_VERSION then
+  local number = first ~= 32 and string.find(LETTERS, string.char(first), 1, true)
+  local kind = number and make(number).kind
+  -- Leases are no string in this version.
+  if kind and number ~= CONCURRENCY and version == string.byte(kind.head, 2) then
     return kind, false
-  elseif kind and version == TEXT_VERSION then
+  elseif kind and version == 58 then
+    -- Text that begins like a value of an earlier form: after its letter, a colon.
     return kind, true
-  elseif version and version <= LAST_VERSION and first >= FIRST_LETTER and first <= LAST_LETTER then
+  elseif version and version <= 31 and first >= 97 and first <= 122 then
+    -- A letter, and a control byte, with which no text goes on.
     return kind, true
   end
-end
-
--- The format of so many numbers.
-local function numbers(count)
-  return '>' .. string.rep('I' .. NUMBER_BYTES, count)
 end
 
 -- Whether all of them are exact.

@@ -1,25 +1,8 @@
 -- Calendar window: a fixed window that ends with the minute, hour, day or month of UTC. Mirrors
 -- calendar_window.rs. Quota: capacity, length (ms; nil for a month), tolerance (ms).
-local calendar_window = {
-  kind = fixed_window.kind,
-  mends = fixed_window.mends,
-  debitable = fixed_window.debitable,
-  used = fixed_window.used,
-  wait = fixed_window.wait,
-  write = fixed_window.write,
-  counts_until = fixed_window.counts_until,
-}
-
 local DAY = 86400000
 local MONTH = 4
 local LENGTHS = { 60000, 3600000, DAY }
-
-function calendar_window.quota(limit, unit)
-  if limit < 1 or not (LENGTHS[unit] or unit == MONTH) then
-    return nil
-  end
-  return { capacity = limit, length = LENGTHS[unit], tolerance = 20000 }
-end
 
 -- The first day of the next month; days are counted from the epoch, years from March. Source: see
 -- calendar_window.rs.
@@ -45,7 +28,22 @@ local function unit_end(quota, millis)
   return (math.floor(millis / quota.length) + 1) * quota.length
 end
 
-function calendar_window.view(stored, quota, now)
-  local millis = math.floor(now / 1000)
-  return window_or(stored, math.max(unit_end(quota, millis) - 1, millis + 1))
-end
+return {
+  kind = fixed_window.kind,
+  quota = function(limit, unit)
+    if limit < 1 or not (LENGTHS[unit] or unit == MONTH) then
+      return nil
+    end
+    return { capacity = limit, length = LENGTHS[unit], tolerance = 20000 }
+  end,
+  view = function(stored, quota, now)
+    local millis = math.floor(now / 1000)
+    return window_or(stored, math.max(unit_end(quota, millis) - 1, millis + 1))
+  end,
+  mends = fixed_window.mends,
+  debitable = fixed_window.debitable,
+  used = fixed_window.used,
+  wait = fixed_window.wait,
+  write = fixed_window.write,
+  counts_until = fixed_window.counts_until,
+}

@@ -1,153 +1,218 @@
 -- Concurrency: so much is held at once, by leases that end by themselves. Mirrors concurrency.rs.
--- Quota: capacity. State: held (what the living leases cost together), last (when the last one ends), and the leases, those
--- that end first at the front, each 30 bytes: id (16 bytes), cost, expires (us). A call has one time: what has run out is dropped
--- when it is read.
-local concurrency = { kind = new_kind('c', 5) }
+-- Quota: capacity. View: what is held.
+--
+-- The leases are a sorted set, so that one is found, moved or removed without reading the others. Each is a member, its id
+-- (16 bytes), under its end (us). One that costs more than 1 has a second member, its id and `c`, under the cost below zero. The
+-- lowest score has the head, whose score is one less than what all leases cost, below zero. Leases that have run out stay until
+-- another one is written.
+--
+-- State: key, total (what all leases cost), known (the total of the head), count (of leases), gone (how many of them have run out),
+-- held (what the others cost), singles (whether each costs 1), last (when the last one ends, once it is known).
+-- What changes is written at once: by then the group has looked at all that it asks for.
+local leases = { head = 'c\1', name = 5 }
 
-local LEASES_HEAD, LEASE = numbers(1), '>c16I7I7'
-local LEASES_HEAD_BYTES, LEASE_BYTES = 9, 30
-
-function concurrency.quota(limit)
-  return limit >= 1 and { capacity = limit } or nil
-end
-
--- The lease at an index, from 0: its id, its cost, and when it ends.
-local function lease_at(leases, index)
-  return struct.unpack(LEASE, leases, index * LEASE_BYTES + 1)
-end
-
-local function leases_in(leases)
-  return #leases / LEASE_BYTES
-end
-
--- A state of these leases.
-local function holding(leases, held)
-  local count, last = leases_in(leases), 0
-  if count > 0 then
-    local _, _, expires = lease_at(leases, count - 1)
-    last = expires
+function leases.read(key)
+  local score = clock.read('ZSCORE', key, leases.head)
+  if score then
+    return leases.head .. score
+  elseif score == false and read_value(key) == false then
+    return false
   end
-  return { leases = leases, held = held, last = last }
+  -- A set without this head is not this kind's.
+  return nil
 end
 
-function concurrency.kind.parse(raw, _, now)
-  local bytes = #raw - LEASES_HEAD_BYTES
-  if bytes < 0 or bytes % LEASE_BYTES ~= 0 then
+-- The head of leases of another version; nil if the key holds none.
+function leases.read_other(key)
+  local first = read('ZRANGE', key, 0, 0)
+  local head = first and first[1]
+  if head and string.find(head, '^c[%z\1-\31]$') then
+    return head
+  end
+end
+
+local function cost_member(id)
+  return id .. 'c'
+end
+
+-- What these leases cost together.
+local function cost_of(key, ids)
+  local cost = 0
+  for from = 1, #ids, 256 do
+    local members = {}
+    for index = from, math.min(from + 255, #ids) do
+      members[#members + 1] = cost_member(ids[index])
+    end
+    for _, score in ipairs(call('ZMSCORE', key, unpack(members))) do
+      cost = cost - (score or -1)
+    end
+  end
+  return cost
+end
+
+local function ids_until(key, now)
+  return call('ZRANGE', key, 1, now, 'BYSCORE')
+end
+
+function leases.parse(raw, key, now)
+  local total = -1 - tonumber(string.sub(raw, 3))
+  local count, gone = call('ZCOUNT', key, 1, '+inf'), call('ZCOUNT', key, 1, now)
+  if total ~= math.floor(total) or total < count or total > MAX_INTEGER then
     return nil
   end
-  local held = struct.unpack(LEASES_HEAD, raw, 3)
-  local leases, gone, count = string.sub(raw, LEASES_HEAD_BYTES + 1), 0, bytes / LEASE_BYTES
-  while gone < count do
-    local _, cost, expires = lease_at(leases, gone)
-    if expires > now then
-      break
-    end
-    gone, held = gone + 1, held - cost
+  local singles = count == total
+  local held = total - (singles and gone or gone > 0 and cost_of(key, ids_until(key, now)) or 0)
+  return {
+    key = key,
+    total = total,
+    known = total,
+    count = count,
+    gone = gone,
+    held = held,
+    singles = singles,
+    last = nil,
+  }
+end
+
+function leases.over(state)
+  return state.count == state.gone
+end
+
+-- So many leases that have not run out, from a place among these, counted from 0: id, end, id, end.
+local function leases_from(state, place, count)
+  -- From the end, since in front of the leases is what they cost.
+  local from = state.gone + place - state.count
+  return call('ZRANGE', state.key, from, math.min(from + count - 1, -1), 'WITHSCORES')
+end
+
+local function last_end(state)
+  state.last = state.last or tonumber(call('ZRANGE', state.key, -1, -1, 'WITHSCORES')[2])
+  return state.last
+end
+
+function leases.save(key, state, now, floor)
+  if state.count == 0 then
+    return clock.drop(key)
+  elseif state.total ~= state.known then
+    call('ZADD', key, -1 - state.total, leases.head)
   end
-  return holding(string.sub(leases, gone * LEASE_BYTES + 1), math.max(0, moment(held)))
+  clock.expire(key, time_to_live(floor, last_end(state), now))
 end
 
-function concurrency.kind.over(state)
-  return state.leases == ''
+-- A lease that has not run out: its cost, and when it ends. Nil if there is none of that id.
+local function find(state, id, now)
+  if not state then
+    return nil
+  end
+  local scores = call('ZMSCORE', state.key, id, cost_member(id))
+  local expires = tonumber(scores[1] or nil)
+  if expires and expires > now then
+    return { cost = scores[2] and -scores[2] or 1, expires = expires }
+  end
 end
 
-function concurrency.kind.save(key, state, now, floor)
-  if state.leases == '' then
-    clock.drop(key)
+-- Removes the leases that have run out.
+local function forget_gone(state, now)
+  if state.gone == 0 then
+    return
+  elseif not state.singles then
+    for _, id in ipairs(ids_until(state.key, now)) do
+      call('ZREM', state.key, cost_member(id))
+    end
+  end
+  call('ZREMRANGEBYSCORE', state.key, 1, now)
+  state.total, state.count, state.gone = state.held, state.count - state.gone, 0
+end
+
+-- One lease more, or less: what it costs.
+local function count_lease(state, cost, by)
+  state.count, state.total, state.held = state.count + by, state.total + by * cost, state.held + by * cost
+end
+
+local function acquire(state, id, cost, expires)
+  if cost == 1 then
+    call('ZADD', state.key, expires, id)
   else
-    local value = concurrency.kind.head .. struct.pack(LEASES_HEAD, state.held) .. state.leases
-    clock.put(key, value, time_to_live(floor, state.last, now))
+    call('ZADD', state.key, expires, id, -cost, cost_member(id))
+    state.singles = false
+  end
+  count_lease(state, cost, 1)
+  if state.last or state.count == 1 then
+    state.last = math.max(state.last or 0, expires)
   end
 end
 
--- The index of the lease of an id, its cost, and when it ends. Nil if there is none.
-function concurrency.find(state, id)
-  local leases = state and state.leases or ''
-  local begins = string.find(leases, id, 1, true)
-  -- The same bytes may stand across two leases.
-  while begins and (begins - 1) % LEASE_BYTES ~= 0 do
-    begins = string.find(leases, id, begins + 1, true)
-  end
-  if begins then
-    local index = (begins - 1) / LEASE_BYTES
-    local _, cost, expires = lease_at(leases, index)
-    return { index = index, cost = cost, expires = expires }
-  end
-end
-
--- The leases with one more, in the order in which they end.
-local function with_lease(leases, id, cost, expires)
-  local low, high = 0, leases_in(leases)
-  while low < high do
-    -- The last first: what is new mostly ends last.
-    local middle = high - low > 8 and low == 0 and high == leases_in(leases) and high - 1
-      or math.floor((low + high) / 2)
-    local _, _, ends = lease_at(leases, middle)
-    if ends <= expires then
-      low = middle + 1
-    else
-      high = middle
+return {
+  kind = leases,
+  find = find,
+  quota = function(limit)
+    return limit >= 1 and { capacity = limit } or nil
+  end,
+  view = function(state)
+    return state and state.held or 0
+  end,
+  mends = function()
+    return false
+  end,
+  -- Leases are taken, not debits.
+  debitable = function(_, _, _, life)
+    return 0, life
+  end,
+  used = function(held)
+    return held
+  end,
+  -- The earliest moment at which enough leases have run out, if none is renewed.
+  wait = function(state, held, quota, now, cost)
+    local excess = held + cost - quota.capacity
+    if excess <= 0 then
+      return 0
+    elseif excess >= held then
+      return last_end(state) - now
+    elseif state.singles then
+      return leases_from(state, excess - 1, 1)[2] - now
     end
-  end
-  return string.sub(leases, 1, low * LEASE_BYTES)
-    .. struct.pack(LEASE, id, cost, expires)
-    .. string.sub(leases, low * LEASE_BYTES + 1)
-end
-
--- View: held.
-function concurrency.view(stored)
-  return { held = stored and stored.held or 0 }
-end
-
-function concurrency.mends()
-  return false
-end
-
--- Leases are taken, not debits.
-function concurrency.debitable(_, _, _, life)
-  return 0, life
-end
-
-function concurrency.used(view)
-  return view.held
-end
-
--- The earliest moment at which enough leases have run out, if none is renewed.
-function concurrency.wait(stored, view, quota, now, cost)
-  local excess = view.held + cost - quota.capacity
-  if excess <= 0 then
-    return 0
-  elseif excess >= view.held then
-    return stored.last - now
-  end
-  local ends, index, count = now, 0, leases_in(stored.leases)
-  if view.held == count then
-    -- Each costs 1: those before need not be read.
-    index, excess = excess - 1, 1
-  end
-  while excess > 0 and index < count do
-    local _, costs, expires = lease_at(stored.leases, index)
-    ends, excess, index = expires, excess - costs, index + 1
-  end
-  return ends - now
-end
-
-function concurrency.write(stored, _, _, _, change)
-  local leases, held = stored and stored.leases or '', stored and stored.held or 0
-  local id, cost, expires = change.lease, change.amount, change.expires
-  local lease = concurrency.find(stored, id)
-  if lease then
-    leases = string.sub(leases, 1, lease.index * LEASE_BYTES)
-      .. string.sub(leases, (lease.index + 1) * LEASE_BYTES + 1)
-    held = math.max(0, held - lease.cost)
-    cost, expires = lease.cost, math.max(lease.expires, expires or 0)
-  end
-  if change.does == 'release' or not cost then
-    return holding(leases, held), 0
-  end
-  return holding(with_lease(leases, id, cost, expires), held + cost), cost
-end
-
-function concurrency.counts_until(_, at)
-  return at
-end
+    local place, several = 0, 16
+    while true do
+      local found, costs = leases_from(state, place, several), {}
+      for index = 1, #found, 2 do
+        costs[#costs + 1] = cost_member(found[index])
+      end
+      for index, score in ipairs(call('ZMSCORE', state.key, unpack(costs))) do
+        excess = excess + (score or -1)
+        if excess <= 0 then
+          return found[2 * index] - now
+        end
+      end
+      place, several = place + several, 256
+    end
+  end,
+  write = function(state, _, _, now, change, key)
+    local does, id = change.does, change.lease
+    if not state then
+      -- What is there has run out.
+      clock.drop(key)
+      state = { key = key, total = 0, known = -1, count = 0, gone = 0, held = 0, singles = true }
+    end
+    forget_gone(state, now)
+    if does == 'acquire' then
+      acquire(state, id, change.amount, change.expires)
+      return state, change.amount
+    end
+    local lease = find(state, id, now)
+    if lease and does == 'renew' then
+      if change.expires > lease.expires then
+        call('ZADD', state.key, change.expires, id)
+        state.last = state.last and math.max(state.last, change.expires)
+      end
+      return state, lease.cost
+    elseif lease then
+      call('ZREM', state.key, id, cost_member(id))
+      count_lease(state, lease.cost, -1)
+      state.last = nil
+    end
+    return state, 0
+  end,
+  counts_until = function(_, at)
+    return at
+  end,
+}

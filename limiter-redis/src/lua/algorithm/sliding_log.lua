@@ -1,178 +1,304 @@
 -- Sliding window log. Mirrors sliding_log.rs.
--- Quota: capacity, window (us). State: window, next, last, dated (us), sum, and the entries, oldest first, each 21 bytes: date
--- (us), number, cost. They are read from the front, as far as an answer needs it, and grow at the end, so that a charge does
--- not take all of a long log apart.
-local sliding_log = { kind = new_kind('l', 4) }
+-- Quota: capacity, window (us). View: now (at least when the newest charge was made), from (the index of the first entry that
+-- counts), gone (the total before it), sum.
+--
+-- A value is a head, and the entries, oldest first, each 21 bytes: date (us), number, total (what it and all before it cost). All
+-- three ascend, so that an entry is found by halving; and only the part of a value is read or written that a call needs.
+-- Entries that no longer count stay at the front until they are the larger part.
+--
+-- State: window, next (the next entry's number), last (when the newest charge was made), dated (the latest date that was given),
+-- newest (the last entry's date), first (index of the first entry that counted when the state was written), gone (the total before
+-- it), count (of all entries), total (the last entry's). And of the value: key, kept (how many entries it holds as they are
+-- now; 0 if it is to be written whole), tail (the entries after these), parts (what was read of it).
+local log = { head = 'l\1', name = 4 }
 
-local LOG_HEAD, LOG_ENTRY = numbers(5), numbers(3)
-local LOG_HEAD_BYTES, LOG_ENTRY_BYTES = 37, 21
+local HEAD, HEAD_BYTES = '>I7I7I7I7I7I7I7I7I7', 65
+local ENTRY, ENTRY_BYTES = '>I7I7I7', 21
+local DATE, NUMBER, TOTAL = 1, 2, 3
+-- How many entries are read at once.
+local PART = 16
 
-function sliding_log.quota(limit, window)
-  if math.min(limit, window) < 1 then
+function log.read(key)
+  local head = clock.read('GETRANGE', key, 0, HEAD_BYTES - 1)
+  return head ~= '' and head
+end
+
+function log.parse(raw, key)
+  if #raw < HEAD_BYTES then
     return nil
   end
-  return { capacity = limit, window = window }
-end
-
-local function log_length(entries)
-  return #entries / LOG_ENTRY_BYTES
-end
-
--- The entry at an index, from 0: its date, number and cost.
-local function log_entry(entries, index)
-  return struct.unpack(LOG_ENTRY, entries, index * LOG_ENTRY_BYTES + 1)
-end
-
--- The newest entry's date; nil if there is none.
-local function newest_at(entries)
-  local length = log_length(entries)
-  return length > 0 and (log_entry(entries, length - 1)) or nil
-end
-
-function sliding_log.kind.parse(raw)
-  local bytes = #raw - LOG_HEAD_BYTES
-  if bytes < 0 or bytes % LOG_ENTRY_BYTES ~= 0 then
+  local window, next, last, dated, newest, first, gone, count, total = struct.unpack(HEAD, raw, 3)
+  if
+    window == 0
+    or first > count
+    or gone > total
+    -- Each entry costs something.
+    or (count == first) ~= (total == gone)
+    or not are_exact(window, next, last, dated, newest, count, total)
+    or call('STRLEN', key) < HEAD_BYTES + count * ENTRY_BYTES
+  then
     return nil
   end
-  local window, number, last, dated, sum = struct.unpack(LOG_HEAD, raw, 3)
-  if window == 0 or not are_exact(window, number, last, dated, sum) then
-    return nil
-  end
-  local entries = string.sub(raw, LOG_HEAD_BYTES + 1)
   return {
     window = window,
-    next = number,
+    next = next,
     last = last,
     dated = dated,
-    sum = sum,
-    entries = entries,
+    newest = newest,
+    first = first,
+    gone = gone,
+    count = count,
+    total = total,
+    key = key,
+    kept = count,
+    tail = '',
+    parts = {},
   }
 end
 
-function sliding_log.kind.over(state, now)
+function log.over(state, now)
   return now >= state.dated + state.window
 end
 
-function sliding_log.kind.save(key, state, now, floor)
-  local head = sliding_log.kind.head
-    .. struct.pack(LOG_HEAD, state.window, state.next, state.last, state.dated, state.sum)
-  local fresh_at = state.dated + state.window
-  clock.put(key, head .. state.entries, time_to_live(floor, fresh_at, now))
-end
-
--- View: now (at least when the newest charge was made), from (the index of the first entry that counts), sum.
-function sliding_log.view(stored, quota, now)
-  if not stored then
-    return { now = now, from = 0, sum = 0 }
+-- The bytes of the entries from one index up to another, as the value has them.
+local function entries_in(state, from, to)
+  if from >= to then
+    return ''
   end
-  -- Under a changed window, what has left either of the two is gone.
-  local window = math.min(quota.window, stored.window)
-  now = math.max(now, stored.last)
-  local from, sum, length = 0, stored.sum, log_length(stored.entries)
-  while from < length do
-    local at, _, cost = log_entry(stored.entries, from)
-    if at + window > now then
-      break
-    end
-    from, sum = from + 1, sum - cost
+  return call('GETRANGE', state.key, HEAD_BYTES + from * ENTRY_BYTES, HEAD_BYTES + to * ENTRY_BYTES - 1)
+end
+
+-- The entry at an index, from 0: its date, number and total.
+local function entry_at(state, index)
+  if index >= state.kept then
+    return struct.unpack(ENTRY, state.tail, (index - state.kept) * ENTRY_BYTES + 1)
   end
-  return { now = now, from = from, sum = math.max(0, sum) }
-end
-
-function sliding_log.mends(stored, view, quota)
-  return stored.window ~= quota.window and view.sum > 0
-end
-
-function sliding_log.debitable(view, quota, _, life)
-  return math.max(0, quota.capacity - view.sum), life
-end
-
-function sliding_log.used(view)
-  return view.sum
-end
-
-function sliding_log.wait(stored, view, quota, now, cost)
-  local excess = view.sum + cost - quota.capacity
-  if excess <= 0 then
-    return 0
+  local begins = index - index % PART
+  local part = state.parts[begins]
+  if not part then
+    part = entries_in(state, begins, math.min(begins + PART, state.kept))
+    state.parts[begins] = part
   end
-  local at = newest_at(stored.entries) or stored.last
-  if excess < view.sum then
-    -- Not all of it.
-    local index, length = view.from, log_length(stored.entries)
-    if view.sum == length - index then
-      -- Each costs 1: those before need not be read.
-      index, excess = index + excess - 1, 1
-    end
-    while excess > 0 and index < length do
-      local entry, _, costs = log_entry(stored.entries, index)
-      at, excess, index = entry, excess - costs, index + 1
-    end
-  end
-  return math.max(1, at + quota.window - now)
+  return struct.unpack(ENTRY, part, (index - begins) * ENTRY_BYTES + 1)
 end
 
--- The index of the entry of a mark; nil if there is no such entry. Numbers ascend.
-local function find_entry(entries, at, number)
-  local low, high = 0, log_length(entries)
+-- The first index from `low` on whose entry's field is at least `least`; the number of entries if there is none. It is sought
+-- from `guess` on in steps that grow, then by halving.
+local function search(state, field, least, low, guess)
+  local high, step = state.count, 1
   while low < high do
-    local middle = math.floor((low + high) / 2)
-    local date, found = log_entry(entries, middle)
-    if found == number then
-      return date == at and middle or nil
-    elseif found < number then
-      low = middle + 1
+    local is_reached = select(field, entry_at(state, guess)) >= least
+    if is_reached then
+      high = guess
     else
-      high = middle
+      low = guess + 1
     end
+    if step < high - low then
+      guess, step = is_reached and high - step or low + step - 1, step * 4
+    else
+      guess = math.floor((low + high) / 2)
+    end
+  end
+  return low
+end
+
+function log.save(key, state, now, floor)
+  local first, gone, count = state.first, state.gone, state.count
+  local ttl = time_to_live(floor, state.dated + state.window, now)
+  local entries
+  if state.is_new or first > 64 and first > count / 2 then
+    -- Written whole, without those that no longer count.
+    entries = entries_in(state, first, state.kept)
+      .. string.sub(state.tail, math.max(0, first - state.kept) * ENTRY_BYTES + 1)
+    first, count = 0, count - first
+  end
+  local numbers = struct.pack(
+    HEAD,
+    state.window,
+    state.next,
+    state.last,
+    state.dated,
+    state.newest,
+    first,
+    gone,
+    count,
+    state.total
+  )
+  if entries then
+    return clock.put(key, log.head .. numbers .. entries, ttl)
+  end
+  call('SETRANGE', key, 0, log.head .. numbers)
+  if state.tail ~= '' then
+    call('SETRANGE', key, HEAD_BYTES + state.kept * ENTRY_BYTES, state.tail)
+  end
+  clock.expire(key, ttl)
+end
+
+-- Takes the entries from an index on into the tail, their totals higher by so much, but for the first one if it is dropped.
+local function shift(state, from, by, is_dropped)
+  local kept = math.min(from, state.kept)
+  local bytes = entries_in(state, kept, state.kept) .. state.tail
+  local begins = (from - kept) * ENTRY_BYTES
+  local entries = { string.sub(bytes, 1, begins) }
+  for place = begins + (is_dropped and ENTRY_BYTES or 0) + 1, #bytes, ENTRY_BYTES do
+    local date, number, total = struct.unpack(ENTRY, bytes, place)
+    entries[#entries + 1] = struct.pack(ENTRY, date, number, total + by)
+  end
+  state.kept, state.tail, state.total = kept, table.concat(entries), state.total + by
+  if is_dropped then
+    state.count = state.count - 1
   end
 end
 
-function sliding_log.write(stored, view, quota, _, change)
-  local does, amount = change.does, change.amount
-  local state = {
+-- Totals are counted from the first entry that counts where so much more would pass what is exact.
+local function make_room(state, amount)
+  if state.total + amount > MAX_INTEGER then
+    shift(state, state.first, -state.gone)
+    state.gone = 0
+  end
+end
+
+local function charge(state, view, life, amount)
+  make_room(state, amount)
+  local number, at = state.next, moment(view.now + life)
+  if state.count > state.first then
+    -- No earlier than those before it, so that they leave in their order.
+    at = math.max(at, state.newest)
+  end
+  state.next, state.count, state.total = number + 1, state.count + 1, state.total + amount
+  state.tail = state.tail .. struct.pack(ENTRY, at, number, state.total)
+  state.last, state.newest, state.dated = view.now, at, math.max(state.dated, at)
+  return state, amount, at, number
+end
+
+-- The index of the entry of a mark; nil if there is no such entry that counts.
+local function find(state, view, mark)
+  local index = search(
+    state,
+    NUMBER,
+    mark.number,
+    view.from,
+    math.max(view.from, math.min(state.count - 1, state.count - (state.next - mark.number)))
+  )
+  if index < state.count then
+    local date, number = entry_at(state, index)
+    return number == mark.number and date == mark.at and index or nil
+  end
+end
+
+-- How much of the entry of a mark is given back, or taken more, and whether nothing of it is left.
+local function adjustment(state, view, index, change)
+  if change.does == 'overrun' then
+    return math.min(change.amount, math.max(0, COUNT_BOUND - view.sum)), false
+  end
+  local before = view.gone
+  if index > view.from then
+    before = select(TOTAL, entry_at(state, index - 1))
+  end
+  local cost = select(TOTAL, entry_at(state, index)) - before
+  return math.min(change.amount, cost), change.amount >= cost
+end
+
+local function adjust(state, index, change, amount, is_dropped)
+  if change.does == 'overrun' then
+    make_room(state, amount)
+    shift(state, index, amount)
+    return
+  end
+  shift(state, index, -amount, is_dropped)
+  if index == state.count and index > state.first then
+    state.newest = entry_at(state, index - 1)
+  end
+end
+
+local function new(quota, key)
+  return {
     window = quota.window,
     next = 0,
     last = 0,
     dated = 0,
-    sum = view.sum,
-    entries = '',
+    newest = 0,
+    first = 0,
+    gone = 0,
+    count = 0,
+    total = 0,
+    key = key,
+    is_new = true,
+    kept = 0,
+    tail = '',
+    parts = {},
   }
-  if stored then
-    state.next, state.last, state.dated = stored.next, stored.last, stored.dated
-    state.entries = string.sub(stored.entries, view.from * LOG_ENTRY_BYTES + 1)
-  end
-  if does == 'charge' or does == 'debit' then
-    local number = state.next
-    local at = moment(view.now + (change.life or 0))
-    -- No earlier than those before it, so that they leave in their order.
-    at = math.max(at, newest_at(state.entries) or 0)
-    state.entries = state.entries .. struct.pack(LOG_ENTRY, at, number, amount)
-    state.next, state.last, state.sum = number + 1, view.now, state.sum + amount
-    state.dated = math.max(state.dated, at)
-    return state, amount, at, number
-  elseif does == 'keep' then
-    return state, 0
-  end
-  local index = find_entry(state.entries, change.at, change.number)
-  if not index then
-    return state, 0
-  end
-  local _, _, cost = log_entry(state.entries, index)
-  if does == 'give_back' then
-    amount = math.min(amount, cost)
-    cost, state.sum = cost - amount, math.max(0, state.sum - amount)
-  else
-    amount = math.min(amount, math.max(0, COUNT_BOUND - state.sum))
-    cost, state.sum = cost + amount, state.sum + amount
-  end
-  local entry = cost > 0 and struct.pack(LOG_ENTRY, change.at, change.number, cost) or ''
-  state.entries = string.sub(state.entries, 1, index * LOG_ENTRY_BYTES)
-    .. entry
-    .. string.sub(state.entries, (index + 1) * LOG_ENTRY_BYTES + 1)
-  return state, amount
 end
 
-function sliding_log.counts_until(quota, at)
-  return moment(at + quota.window)
-end
+return {
+  kind = log,
+  quota = function(limit, window)
+    if math.min(limit, window) < 1 then
+      return nil
+    end
+    return { capacity = limit, window = window }
+  end,
+  view = function(stored, quota, now)
+    if not stored then
+      return { now = now, from = 0, gone = 0, sum = 0 }
+    end
+    -- Under a changed window, what has left either of the two is gone.
+    local window = math.min(quota.window, stored.window)
+    now = math.max(now, stored.last)
+    local from, gone = search(stored, DATE, now - window + 1, stored.first, stored.first), stored.gone
+    if from > stored.first then
+      gone = select(TOTAL, entry_at(stored, from - 1))
+    end
+    return { now = now, from = from, gone = gone, sum = stored.total - gone }
+  end,
+  mends = function(stored, view, quota)
+    return stored.window ~= quota.window and view.sum > 0
+  end,
+  debitable = function(view, quota, _, life)
+    return math.max(0, quota.capacity - view.sum), life
+  end,
+  used = function(view)
+    return view.sum
+  end,
+  wait = function(stored, view, quota, now, cost)
+    local excess = view.sum + cost - quota.capacity
+    if excess <= 0 then
+      return 0
+    end
+    local at = stored.count > stored.first and stored.newest or stored.last
+    if excess < view.sum then
+      -- Not all of it.
+      local count = stored.count - view.from
+      local guess = view.from + div_ceil(excess * count, view.sum) - 1
+      local index = search(stored, TOTAL, view.gone + excess, view.from, guess)
+      at = entry_at(stored, math.min(index, stored.count - 1))
+    end
+    return math.max(1, at + quota.window - now)
+  end,
+  write = function(stored, view, quota, _, change, key)
+    local does = change.does
+    local index, amount, is_dropped
+    if does == 'give_back' or does == 'overrun' then
+      index = stored and find(stored, view, change)
+      if not index then
+        return stored, 0
+      end
+      amount, is_dropped = adjustment(stored, view, index, change)
+      if amount == 0 then
+        return stored, 0
+      end
+    end
+    local state = stored or new(quota, key)
+    state.window, state.first, state.gone = quota.window, view.from, view.gone
+    if index then
+      adjust(state, index, change, amount, is_dropped)
+      return state, amount
+    elseif does == 'keep' then
+      return state, 0
+    end
+    return charge(state, view, does == 'debit' and change.life or 0, change.amount)
+  end,
+  counts_until = function(quota, at)
+    return moment(at + quota.window)
+  end,
+}

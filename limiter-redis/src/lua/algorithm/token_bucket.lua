@@ -1,32 +1,14 @@
 -- Token bucket, exact in integers. Mirrors token_bucket.rs.
 -- Quota: capacity, gain and token (fractions), unit (us), full.
 -- State: token, debt (fractions), at, full_at, since (us): when it was last full.
-local token_bucket = { kind = new_kind('b', 3) }
+local bucket_kind = { head = 'b\1', read = read_value, name = 3 }
 
-local TOKEN_BUCKET = numbers(5)
+local TOKEN_BUCKET = '>I7I7I7I7I7'
 
 -- Every debt is paid off sooner (us).
 local LONGEST = 4503599627370496 -- 2^52
 
-function token_bucket.quota(capacity, gain, token, unit)
-  if math.min(capacity, gain, token, unit) < 1 then
-    return nil
-  end
-  local full = capacity * token
-  -- The largest debt whose numbers and times are exact; nothing less of it may be forgotten.
-  local in_time = gain * (math.floor(LONGEST / unit) - 1)
-  local largest = math.max(math.min(MAX_INTEGER - full - gain, in_time), 2 * full)
-  return {
-    capacity = capacity,
-    gain = gain,
-    token = token,
-    unit = unit,
-    full = full,
-    largest = largest,
-  }
-end
-
-function token_bucket.kind.parse(raw)
+function bucket_kind.parse(raw)
   if #raw ~= 37 then
     return nil
   end
@@ -38,12 +20,12 @@ function token_bucket.kind.parse(raw)
 end
 
 -- Paid off under the quota that wrote it: the key may have expired, so it says nothing now.
-function token_bucket.kind.over(state, now)
+function bucket_kind.over(state, now)
   return now >= state.full_at
 end
 
-function token_bucket.kind.save(key, state, now, floor)
-  local value = token_bucket.kind.head
+function bucket_kind.save(key, state, now, floor)
+  local value = bucket_kind.head
     .. struct.pack(
       TOKEN_BUCKET,
       state.token,
@@ -98,25 +80,6 @@ local function paid(quota, debt, units)
   return debt - units * quota.gain
 end
 
-function token_bucket.view(stored, quota, now)
-  local boundary = now - now % quota.unit
-  if not stored then
-    return bucket(quota, 0, boundary, boundary)
-  end
-  -- What no quota writes denies no longer than this one can.
-  local largest = stored.full_at - stored.at < LONGEST and quota.largest or 2 * quota.full
-  local debt = math.min(rescale(stored.debt, stored.token, quota.token), largest)
-  local since = div_ceil(stored.at, quota.unit) * quota.unit
-  local units = math.floor(math.max(0, boundary - since) / quota.unit)
-  local left = paid(quota, debt, units)
-  return bucket(quota, left, boundary, left == 0 and boundary or stored.since)
-end
-
--- Another quota, or a clock that stepped back: what is reported holds only if it is kept.
-function token_bucket.mends(stored, view)
-  return view.debt > 0 and view.full_at ~= stored.full_at
-end
-
 -- What a life pays off (fractions); more than a full bucket if it does not matter how much more.
 local function paid_in(quota, life)
   local units = div_ceil(life, quota.unit)
@@ -124,30 +87,6 @@ local function paid_in(quota, life)
     return quota.full + 1
   end
   return units * quota.gain
-end
-
--- A debit is charged as of the end of its life: on what the bucket owes by now, or on what the life pays off, if that is
--- more.
-function token_bucket.debitable(view, quota, _, life)
-  local onto = math.max(view.debt, paid_in(quota, life))
-  return math.floor(math.max(0, quota.full - onto) / quota.token), life
-end
-
-function token_bucket.never_debits(quota, life)
-  return paid_in(quota, life) > quota.full - quota.token
-end
-
-function token_bucket.used(view, quota)
-  return div_ceil(view.debt, quota.token)
-end
-
-function token_bucket.wait(_, view, quota, now, cost)
-  -- In this order no sum passes 2^53.
-  local over = cost * quota.token - quota.full + view.debt
-  if over <= 0 then
-    return 0
-  end
-  return units_until_paid(quota, over) * quota.unit - (now - view.at)
 end
 
 -- The whole tokens of debt that a mark stands for.
@@ -165,27 +104,83 @@ local function still_owed(quota, view, at, number)
   return math.min(paid(quota, marked_debt(quota, number), units), view.debt)
 end
 
-function token_bucket.write(_, view, quota, _, change)
-  local does, debt, since = change.does, view.debt, view.since
-  if does == 'charge' or does == 'debit' then
-    if does == 'debit' then
-      debt = math.max(debt, paid_in(quota, change.life))
+return {
+  kind = bucket_kind,
+  quota = function(capacity, gain, token, unit)
+    if math.min(capacity, gain, token, unit) < 1 then
+      return nil
     end
-    local state = bucket(quota, debt + change.amount * quota.token, view.at, since)
-    return state, change.amount, state.at, math.floor(state.debt / quota.token)
-  elseif does == 'give_back' then
-    local given = math.min(change.amount, quota.capacity) * quota.token
-    given = math.min(given, still_owed(quota, view, change.at, change.number))
-    return bucket(quota, debt - given, view.at, since), div_ceil(given, quota.token)
-  elseif does == 'overrun' then
-    -- As much debt again as the bucket holds, and no more.
-    local room = math.floor(math.max(0, 2 * quota.full - debt) / quota.token)
-    local taken = math.min(change.amount, room)
-    return bucket(quota, debt + taken * quota.token, view.at, since), taken
-  end
-  return view, 0
-end
-
-function token_bucket.counts_until(quota, at, number)
-  return moment(at + units_until_paid(quota, marked_debt(quota, number)) * quota.unit)
-end
+    local full = capacity * token
+    -- The largest debt whose numbers and times are exact; nothing less of it may be forgotten.
+    local in_time = gain * (math.floor(LONGEST / unit) - 1)
+    local largest = math.max(math.min(MAX_INTEGER - full - gain, in_time), 2 * full)
+    return {
+      capacity = capacity,
+      gain = gain,
+      token = token,
+      unit = unit,
+      full = full,
+      largest = largest,
+    }
+  end,
+  view = function(stored, quota, now)
+    local boundary = now - now % quota.unit
+    if not stored then
+      return bucket(quota, 0, boundary, boundary)
+    end
+    -- What no quota writes denies no longer than this one can.
+    local largest = stored.full_at - stored.at < LONGEST and quota.largest or 2 * quota.full
+    local debt = math.min(rescale(stored.debt, stored.token, quota.token), largest)
+    local since = div_ceil(stored.at, quota.unit) * quota.unit
+    local units = math.floor(math.max(0, boundary - since) / quota.unit)
+    local left = paid(quota, debt, units)
+    return bucket(quota, left, boundary, left == 0 and boundary or stored.since)
+  end,
+  -- Another quota, or a clock that stepped back: what is reported holds only if it is kept.
+  mends = function(stored, view)
+    return view.debt > 0 and view.full_at ~= stored.full_at
+  end,
+  -- A debit is charged as of the end of its life: on what the bucket owes by now, or on what the life pays off, if that is
+  -- more.
+  debitable = function(view, quota, _, life)
+    local onto = math.max(view.debt, paid_in(quota, life))
+    return math.floor(math.max(0, quota.full - onto) / quota.token), life
+  end,
+  never_debits = function(quota, life)
+    return paid_in(quota, life) > quota.full - quota.token
+  end,
+  used = function(view, quota)
+    return div_ceil(view.debt, quota.token)
+  end,
+  wait = function(_, view, quota, now, cost)
+    -- In this order no sum passes 2^53.
+    local over = cost * quota.token - quota.full + view.debt
+    if over <= 0 then
+      return 0
+    end
+    return units_until_paid(quota, over) * quota.unit - (now - view.at)
+  end,
+  write = function(_, view, quota, _, change)
+    local does, debt, since = change.does, view.debt, view.since
+    if does == 'charge' or does == 'debit' then
+      if does == 'debit' then
+        debt = math.max(debt, paid_in(quota, change.life))
+      end
+      local state = bucket(quota, debt + change.amount * quota.token, view.at, since)
+      return state, change.amount, state.at, math.floor(state.debt / quota.token)
+    elseif does == 'give_back' then
+      local given = math.min(change.amount, quota.capacity) * quota.token
+      given = math.min(given, still_owed(quota, view, change.at, change.number))
+      return bucket(quota, debt - given, view.at, since), div_ceil(given, quota.token)
+    elseif does == 'overrun' then
+      -- As much debt again as the bucket holds, and no more.
+      local room = math.floor(math.max(0, 2 * quota.full - debt) / quota.token)
+      local taken = math.min(change.amount, room)
+      return bucket(quota, debt + taken * quota.token, view.at, since), taken
+    end
+    return view, 0
+  end,
+  counts_until = function(quota, at, number)
+    return moment(at + units_until_paid(quota, marked_debt(quota, number)) * quota.unit)
+  end,
+}
