@@ -81,6 +81,32 @@ fn call(server: &RedisServer, keys: &[&str], groups: &[Vec<u8>]) -> redis::Redis
     command.query(&mut server.admin())
 }
 
+/// What is replied to a step.
+struct Seen {
+    verdict: u8,
+    used: u64,
+    charged: u64,
+}
+
+fn steps(reply: &Value) -> Vec<Seen> {
+    let bytes: Vec<u8> = redis::from_redis_value(reply.clone()).unwrap();
+    let seen = |step: &[u8]| {
+        let number = |place: usize| {
+            let bytes = &step[2 + 7 * place..][..7];
+            bytes
+                .iter()
+                .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+        };
+        Seen {
+            verdict: step[0],
+            used: number(0),
+            charged: number(3),
+        }
+    };
+    assert_eq!(bytes.len() % 51, 0);
+    bytes.chunks(51).map(seen).collect()
+}
+
 fn numbers(reply: &Value) -> Vec<i64> {
     redis::from_redis_value(reply.clone()).unwrap()
 }
@@ -105,13 +131,9 @@ fn groups_of_one_call_run_one_after_the_other() {
         panic!("not an array");
     };
     assert_eq!(replies[0], Value::Int(0), "nothing was unreadable");
-    let verdicts = |group: &Value| -> Vec<(i64, i64)> {
-        let numbers = numbers(group);
-        assert_eq!(numbers[0], 0);
-        numbers[1..]
-            .chunks(9)
-            .map(|step| (step[0], step[1]))
-            .collect()
+    let verdicts = |group: &Value| -> Vec<(u8, u64)> {
+        let seen = |step: &Seen| (step.verdict, step.used);
+        steps(group).iter().map(seen).collect()
     };
     let (admit, deny) = (0, 1);
     assert_eq!(verdicts(&replies[1]), [(admit, 3)]);
@@ -161,14 +183,11 @@ fn records_are_seen_by_the_groups_after_them() {
         panic!("not an array");
     };
     let used_and_charged = |group: &Value| {
-        let numbers = numbers(group);
-        (numbers[0], numbers[2], numbers[5])
+        let step = &steps(group)[0];
+        (step.used, step.charged)
     };
     let answers: Vec<_> = replies[1..6].iter().map(used_and_charged).collect();
-    assert_eq!(
-        answers,
-        [(0, 4, 4), (0, 1, 1), (0, 1, 1), (0, 3, 2), (0, 3, 2)]
-    );
+    assert_eq!(answers, [(4, 4), (1, 1), (1, 1), (3, 2), (3, 2)]);
     assert_eq!(numbers(&replies[6]), [3, 0], "settled to another amount");
     assert_eq!(numbers(&replies[7]), [4], "another group under the id");
     assert_eq!(server.command::<String>(&["GET", A]), "3");

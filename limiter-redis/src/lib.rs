@@ -41,18 +41,20 @@ mod connection;
 mod describe;
 mod env;
 mod error;
+mod inline;
 mod limit;
 mod pool;
+mod reply;
 mod script;
 
 pub use cache::RedisCache;
-#[cfg(feature = "fuzzing")]
-pub use call::read_bytes;
 pub use cluster::{ClusterStore, CrossSlot, slot_of};
 pub use config::RedisConfig;
 pub use describe::{describe, describe_leases};
 pub use env::RedisEnv;
 pub use limit::RedisStore;
+#[cfg(feature = "fuzzing")]
+pub use reply::read_bytes;
 #[cfg(feature = "virtual-clock")]
 #[doc(hidden)]
 pub use script::limit_script;

@@ -8,10 +8,11 @@ use limiter_core::limit::{Capabilities, Group, Issuer, LimitStore, Observed};
 use limiter_core::{Error, Health};
 use redis::{Script, Value};
 
-use crate::call::{self, Call, OPERATION};
+use crate::call::{Call, OPERATION};
 use crate::config::RedisConfig;
 use crate::connection::{Probe, ProbeKeys};
 use crate::pool::{Pool, Request};
+use crate::reply;
 use crate::script::{self, Scripts};
 
 /// Counters in one Redis server, shared by every instance that uses it. Clones share the pool.
@@ -134,7 +135,7 @@ impl LimitStore for RedisStore {
         if self.scripts.is_refused(script, &reply) {
             reply = self.send(&call, self.scripts.plain(), end).await;
         }
-        call::read(&reply?, group, self.issuer, observed)
+        reply::read(&reply?, group, self.issuer, observed)
     }
 
     async fn health(&self) -> Health {

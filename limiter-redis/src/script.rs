@@ -7,13 +7,16 @@ use limiter_core::limit::{Action, Group, Step};
 use limiter_core::{Effect, Error, ErrorKind};
 use redis::{Script, Value};
 
-/// What each limit script starts with, for a given clock.
+use crate::inline::inline;
+
+/// The limit script; what tests put in place of the time and the expiry of Redis.
 macro_rules! library {
-    ($clock:literal, $main:literal) => {
+    ($clock:expr) => {
         concat!(
+            include_str!("lua/constants.lua"),
             include_str!("lua/command.lua"),
+            $clock,
             include_str!("lua/number.lua"),
-            include_str!($clock),
             include_str!("lua/state.lua"),
             // The two windows are one: the calendar's is the fixed one with other ends.
             "makers[1] = function()\n",
@@ -36,21 +39,24 @@ macro_rules! library {
             include_str!("lua/step.lua"),
             "makers[7] = function()\n",
             include_str!("lua/record/charge.lua"),
-            include_str!("lua/record/plan.lua"),
+            "end\nmakers[9] = function()\n",
+            include_str!("lua/record/reservation.lua"),
+            "end\nmakers[10] = function()\n",
+            include_str!("lua/record/lease.lua"),
             "end\n",
             include_str!("lua/apply.lua"),
             "makers[8] = function()\n",
             include_str!("lua/record/operation.lua"),
             "end\n",
-            include_str!($main),
+            include_str!("lua/main.lua"),
         )
     };
 }
 
 /// The text of the limit script, for tests of its own contract.
 #[cfg(feature = "virtual-clock")]
-pub fn limit_script() -> &'static str {
-    library!("lua/clock.lua", "lua/main.lua")
+pub fn limit_script() -> String {
+    inline(library!(""))
 }
 
 /// The scripts that apply a batch of groups; see `lua/main.lua` for the arguments and the reply.
@@ -69,12 +75,10 @@ const REFUSAL: Duration = Duration::from_secs(60);
 
 impl Scripts {
     pub(crate) fn new() -> Self {
+        let script = inline(library!(""));
         Self {
-            plain: Script::new(library!("lua/clock.lua", "lua/main.lua")),
-            giving: Some(Script::new(concat!(
-                "#!lua flags=allow-oom\n",
-                library!("lua/clock.lua", "lua/main.lua")
-            ))),
+            plain: Script::new(&script),
+            giving: Some(Script::new(&format!("#!lua flags=allow-oom\n{script}"))),
             refused: AtomicU64::new(0),
             begun: Instant::now(),
         }
@@ -85,7 +89,7 @@ impl Scripts {
     #[cfg(feature = "virtual-clock")]
     pub(crate) fn with_virtual_clock() -> Self {
         Self {
-            plain: Script::new(library!("lua/clock_virtual.lua", "lua/main.lua")),
+            plain: Script::new(&inline(library!(include_str!("lua/clock_virtual.lua")))),
             giving: None,
             refused: AtomicU64::new(0),
             begun: Instant::now(),
@@ -146,7 +150,6 @@ impl Scripts {
 pub(crate) fn probe() -> Script {
     Script::new(concat!(
         include_str!("lua/command.lua"),
-        include_str!("lua/clock.lua"),
         include_str!("lua/probe.lua"),
     ))
 }
@@ -172,4 +175,22 @@ pub(crate) fn cache_increment() -> Script {
 
 pub(crate) fn cache_unindex() -> Script {
     cache_script!("lua/cache/unindex.lua")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use crate::inline::declared;
+
+    /// Each stands in the script by its value, wherever its name does.
+    #[test]
+    fn no_constant_is_declared_twice() {
+        let script = concat!(library!(""), include_str!("lua/clock_virtual.lua"));
+        let mut names = HashSet::new();
+        for (name, _) in script.lines().filter_map(declared).flatten() {
+            assert!(names.insert(name), "{name}");
+        }
+        assert!(names.contains("MAX_INTEGER") && names.contains("RELEASE"));
+    }
 }

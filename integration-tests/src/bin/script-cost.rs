@@ -158,14 +158,14 @@ impl World {
             };
             self.call(&case.policy, action).await;
         }
-        let mut get = redis::cmd("GET");
-        get.arg(self.key.as_str()).query(&mut self.admin).unwrap()
+        let mut dump = redis::cmd("DUMP");
+        dump.arg(self.key.as_str()).query(&mut self.admin).unwrap()
     }
 
-    fn restore(&mut self, value: &[u8]) {
-        let mut set = redis::cmd("SET");
-        set.arg(self.key.as_str()).arg(value).arg("EX").arg(600);
-        set.exec(&mut self.admin).unwrap();
+    fn restore(&mut self, state: &[u8]) {
+        let mut restore = redis::cmd("RESTORE");
+        restore.arg(self.key.as_str()).arg(600_000).arg(state);
+        restore.arg("REPLACE").exec(&mut self.admin).unwrap();
     }
 
     /// What the server spent on each script call since it was asked last.

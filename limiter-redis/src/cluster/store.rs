@@ -15,10 +15,11 @@ use tokio::time::Instant;
 use super::nodes::Nodes;
 use super::slot::slot_of;
 use super::{CrossSlot, health, parts, redirect};
-use crate::call::{self, Call, OPERATION};
+use crate::call::{Call, OPERATION};
 use crate::config::RedisConfig;
 use crate::limit::{begin, warn_if_it_evicts};
 use crate::pool::Request;
+use crate::reply;
 use crate::script::Scripts;
 
 /// Counters in a Redis Cluster, shared by every instance that uses it. Clones share the connections.
@@ -147,7 +148,7 @@ impl ClusterStore {
         if self.scripts.is_refused(script, &reply) {
             reply = self.send(slot, call, self.scripts.plain(), end).await;
         }
-        call::read(&reply?, group, self.issuer, observed)
+        reply::read(&reply?, group, self.issuer, observed)
     }
 
     async fn send(

@@ -1,7 +1,4 @@
 -- The arguments of a call, each checked. See main.lua for their order.
-local CHARGE, PEEK, RESET, REFUND, RESERVE, SETTLE, CANCEL, ACQUIRE, RENEW, RELEASE, DEBIT =
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
-
 local CALL, CALL_BYTES = '>I7', 7
 local GROUP, GROUP_BYTES = '>I2I2I7c16', 27
 local STEP, STEP_BYTES = '>I2BBBBI2I2I7I7I7I7I7I7I7c16', 75
@@ -11,18 +8,19 @@ local function refuse(what)
 end
 
 -- The cell of a key; nil for none.
-local function cell_or_none(index, kind)
+local function cell_or_none(index, number, lease)
   if index == 0 then
     return nil
   end
-  return KEYS[index] and cell_of(index, kind) or refuse('no key has the number ' .. index)
+  return KEYS[index] and cell_of(index, number, lease) or refuse('no key has the number ' .. index)
 end
 
--- What each action needs after its quota is right.
+-- Leases are taken on concurrency, and nothing else is; and some actions have a record.
 local function check_action(action, algorithm, record)
-  local has_lease = action == ACQUIRE or action == RENEW or action == RELEASE
-  local has_record = action >= REFUND and action <= CANCEL or action == ACQUIRE or action == RELEASE
-  if action > DEBIT or has_lease and not algorithm.find or has_record ~= (record > 0) then
+  local is_lease = action >= ACQUIRE and action <= RELEASE
+  local has_record = action >= REFUND and action <= ACQUIRE or action == RELEASE
+  local is_fit = is_lease == (algorithm.find ~= nil)
+  if action > DEBIT or not is_fit and action ~= RESET or has_record ~= (record > 0) then
     refuse('no such action: ' .. action)
   end
 end
@@ -30,24 +28,23 @@ end
 local function read_step(text, from)
   local key, shadow, action, place, number, refund, record, a, b, c, d, cost, x, y, lease =
     struct.unpack(STEP, text, from)
-  local algorithm = number < CHARGE_RECORDS and make(number) or refuse('no such algorithm: ' .. number)
+  local algorithm = number < RECORDS and make(number) or refuse('no such algorithm: ' .. number)
   if not are_exact(a, b, c, d, cost, x, y) then
     refuse('a number is above 2^53-1')
   end
-  if action > PEEK then
+  if action ~= PEEK and cost + action > 0 then
     check_action(action, algorithm, record)
   end
-  local records = refund + record > 0 and make(CHARGE_RECORDS).kind
   return {
-    cell = cell_or_none(key, algorithm.kind) or refuse('a step has no key'),
+    cell = cell_or_none(key, number, lease) or refuse('a step has no key'),
     algorithm = algorithm,
     quota = algorithm.quota(a, b, c, d) or refuse('a quota has a number out of its range'),
     shadow = shadow == 1,
     -- A charge of nothing only looks.
     action = action == CHARGE and cost == 0 and PEEK or action,
     place = place,
-    refund = cell_or_none(refund, records),
-    record = cell_or_none(record, records),
+    refund = cell_or_none(refund, RECORDS),
+    record = cell_or_none(record, RECORDS),
     cost = cost,
     lease = lease,
     -- Of a refund, its mark; of a debit, its life; else now and a time to live.
@@ -79,7 +76,7 @@ local function read_group(text)
   end
   local group = {}
   if operation > 0 then
-    group.operation = cell_or_none(operation, make(OPERATION_RECORDS).kind)
+    group.operation = cell_or_none(operation, OPERATIONS)
     group.fingerprint, group.expires = fingerprint, moment(now + ttl)
   end
   for index = 1, count do

@@ -1,39 +1,44 @@
 -- What a call works on: the state of each key as read, or as earlier groups of the call left it. What is kept in a cell is
 -- written at the end.
-local now -- us
 local cells = {}
 local unreadable = 0
 
--- What a key holds that is of another type than that kind's values: the value as read, its kind, and whether it is of another
+-- What a key holds that is of another type than values of that kind: the value as read, its kind, and whether it is of another
 -- version.
 local function read_stranger(key, likely)
   local leases = make(CONCURRENCY).kind
-  if likely ~= leases then
-    local raw = leases.read(key)
+  local raw
+  if likely == leases then
+    raw = read_value(key)
+    if raw then
+      return raw, kind_of(raw)
+    end
+  else
+    raw = leases.read(key)
     if raw then
       return raw, leases, false
     end
-    return leases.read_other(key), leases, true
-  end
-  local raw = read_value(key)
-  if raw then
-    return raw, kind_of(raw)
   end
   return leases.read_other(key), leases, true
 end
 
--- The cell of a key, by its index in KEYS, which is likely to hold a state of that kind. A value that is no state of any kind is
--- taken for none and counted.
-local function cell_of(index, likely)
+-- The cell of a key, by its index in KEYS, which is likely to hold a state of that kind, by number; and the lease that is asked
+-- for. A value that is no state of any kind is taken for none and counted.
+local function cell_of(index, number, lease)
   local cell = cells[index]
   if cell then
     return cell
   end
-  local key = KEYS[index]
-  local raw, kind, is_other_version = likely.read(key), likely, false
+  local key, kind = KEYS[index], made[number] and made[number].kind
+  local raw, is_other_version
+  if kind and kind.read then
+    raw = kind.read(key, lease)
+  else
+    raw = read_value(key)
+  end
   if raw == nil then
-    raw, kind, is_other_version = read_stranger(key, likely)
-  elseif raw and string.sub(raw, 1, 2) ~= likely.head then
+    raw, kind, is_other_version = read_stranger(key, kind)
+  elseif raw and not (kind and string.sub(raw, 1, 2) == kind.head) then
     kind, is_other_version = kind_of(raw)
   end
   cell = {
@@ -46,7 +51,7 @@ local function cell_of(index, likely)
     state = nil,
   }
   if raw and not is_other_version then
-    cell.state = kind and kind.parse(raw, key, now)
+    cell.state = kind and kind.parse(raw, key)
     if not cell.state then
       unreadable = unreadable + 1
     end
@@ -55,20 +60,20 @@ local function cell_of(index, likely)
   return cell
 end
 
--- The cell's state if it is of that kind and counts; else nil.
-local function state_in(cell, kind)
+-- The cell's state if it is of that kind, by number, and counts; else nil.
+local function state_in(cell, name)
   local state = cell.state
-  if state and cell.kind == kind and not kind.over(state, now) then
+  if state and cell.kind.name == name and not cell.kind.over(state) then
     return state
   end
 end
 
 -- Whether the cell holds what that kind must not take for nothing: a value of another version (0), or a state of another kind
 -- that counts (that kind's number).
-local function stranger_in(cell, kind)
+local function stranger_in(cell, name)
   if cell.is_other_version then
     return 0
-  elseif cell.kind ~= kind and cell.state and not cell.kind.over(cell.state, now) then
+  elseif cell.state and cell.kind.name ~= name and not cell.kind.over(cell.state) then
     return cell.kind.name
   end
 end
@@ -84,9 +89,9 @@ end
 local function write_cells(floor)
   for _, cell in pairs(cells) do
     if cell.changed and cell.state then
-      cell.kind.save(cell.key, cell.state, now, floor)
+      cell.kind.save(cell.key, cell.state, floor)
     elseif cell.changed then
-      clock.drop(cell.key)
+      call('DEL', cell.key)
     end
   end
 end

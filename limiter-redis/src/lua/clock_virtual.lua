@@ -1,59 +1,70 @@
--- The twin of clock.lua for tests: the time is what the key NOW holds, and expiry is kept beside the
--- counters, because Redis's own clock cannot be moved. An expired counter is not removed: if the
--- clock steps back it counts again, as in memory. (Redis removes it at some time of its own.)
+-- For tests: Redis's time is what a key holds, and expiry is kept beside the counters, because Redis's own clock cannot be
+-- moved. An expired counter is not removed: if the clock steps back it counts again, as in memory. (Redis removes it at some
+-- time of its own.)
 
 -- In a cluster a script reaches the keys of its own node only, so there the time stands under several
 -- names, which are spread over the nodes; any that this node has will do.
-local NOW = 'ratelimit:%virtual:now'
-local EXPIRY = 'ratelimit:%virtual:expiry'
+local now_key = 'ratelimit:%virtual:now'
+local expiry_key = 'ratelimit:%virtual:expiry'
 for _, tag in ipairs({ '', '{a}', '{b}', '{c}' }) do
-  local now, expiry = 'ratelimit:%virtual:now' .. tag, 'ratelimit:%virtual:expiry' .. tag
-  if type(redis.pcall('GET', now)) ~= 'table' and type(redis.pcall('HGET', expiry, '')) ~= 'table' then
-    NOW, EXPIRY = now, expiry
+  local time, expiry = 'ratelimit:%virtual:now' .. tag, 'ratelimit:%virtual:expiry' .. tag
+  if type(redis.pcall('GET', time)) ~= 'table' and type(redis.pcall('HGET', expiry, '')) ~= 'table' then
+    now_key, expiry_key = time, expiry
     break
   end
 end
 
-local clock = {
-  now = function()
-    return tonumber(call('GET', NOW))
+local call_server, read_server = call, read
+
+local function virtual_now()
+  return tonumber(call_server('GET', now_key))
+end
+
+-- How long a key lives by that time (ms); nil if it never expires.
+local function left_of(key)
+  local expires = tonumber(call_server('HGET', expiry_key, key))
+  return expires and expires - math.floor(virtual_now() / 1000)
+end
+
+local function expire(key, ttl)
+  call_server('HSET', expiry_key, key, math.floor(virtual_now() / 1000) + ttl)
+end
+
+-- What the commands that know the time do by that time.
+local commands = {
+  TIME = function()
+    local time = virtual_now()
+    return { math.floor(time / 1000000), time % 1000000 }
   end,
-  put = function(key, value)
-    call('SET', key, value, 'PX', 3600000)
+  PTTL = function(key)
+    return left_of(key) or -1
   end,
-  keep = function(key, value)
-    call('SET', key, value, 'KEEPTTL')
+  SET = function(key, value, how, ttl)
+    if how ~= 'PX' then
+      return call_server('SET', key, value, how)
+    end
+    call_server('SET', key, value, 'PX', 3600000)
+    expire(key, ttl)
   end,
-  drop = function(key)
-    call('DEL', key)
-    call('HDEL', EXPIRY, key)
+  PEXPIRE = function(key, ttl)
+    call_server('PEXPIRE', key, 3600000)
+    expire(key, ttl)
+  end,
+  DEL = function(key)
+    call_server('DEL', key)
+    call_server('HDEL', expiry_key, key)
   end,
 }
 
-local function millis()
-  return math.floor(clock.now() / 1000)
-end
-
-function clock.read(command, key, ...)
-  local expires = tonumber(call('HGET', EXPIRY, key))
-  if expires and millis() > expires then
-    return false
+call = function(command, ...)
+  local by_time = commands[command]
+  if by_time then
+    return by_time(...)
   end
-  return read(command, key, ...)
+  return call_server(command, ...)
 end
 
-function clock.ttl(key)
-  local expires = tonumber(call('HGET', EXPIRY, key))
-  return expires and expires - millis() or -1
-end
-
-function clock.expire(key, ttl)
-  call('PEXPIRE', key, 3600000)
-  call('HSET', EXPIRY, key, millis() + ttl)
-end
-
-local put = clock.put
-function clock.put(key, value, ttl)
-  put(key, value)
-  call('HSET', EXPIRY, key, millis() + ttl)
+read = function(command, key, ...)
+  local left = left_of(key)
+  return (not left or left >= 0) and read_server(command, key, ...)
 end

@@ -17,7 +17,7 @@ local function call(...)
   return reply
 end
 
--- The reply of a command; nil if its key is of another type than the command's.
+-- The first command on a key that may be of another type: its reply, or nil if it is.
 local function read(...)
   local reply = redis.pcall(...)
   if type(reply) ~= 'table' or not reply.err then

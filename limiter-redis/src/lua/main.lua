@@ -18,14 +18,16 @@
 --   as x                                     10 debit: the most to take as cost, life (us) as x
 --   5 settle: record, actual cost
 -- Algorithms: 1 fixed window, 2 sliding window, 3 token bucket, 4 sliding log, 5 concurrency, 6 calendar window.
--- Reply: the number of unreadable values that were taken for fresh ones, then for each group {0} and nine
--- integers a step (verdict: 0 admit, 1 deny, 2 never, 3 unseen; used; retry_after and reset_after in us; charged; its mark's
--- at and number; what is known of an earlier answer: 0 nothing, 1 held, 2 settled, 3 done; to what it was settled, or the
--- life of a debit in us), or {1, step} for a key of another type, {2, step} for a reservation or lease that is gone,
+-- Reply: the number of unreadable values that were taken for fresh ones, then for each group
+--   a text with 51 bytes for each step: verdict (0 admit, 1 deny, 2 never, 3 unseen) and what is known of an earlier answer
+--   (0 nothing, 1 held, 2 settled, 3 done), a byte each; and in 7 bytes each: used; retry_after and reset_after in us; charged;
+--   its mark's at and number; to what it was settled, or the life of a debit in us
+-- or integers: {1, step} for a key of another type, {2, step} for a reservation or lease that is gone,
 -- {3, step} for an id that was used for something else (steps count from 0), {4} for an operation's id, {5, step, kind} for a
 -- live state of another kind (1 to 5 as above, 7 and 8 records), {6, step} for a value of another version.
 local function run()
-  now = clock.now()
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
   if #ARGV > 129 or #KEYS > 256 or #ARGV[1] ~= CALL_BYTES then
     refuse('a call takes at most 128 groups and 256 keys')
   end
@@ -35,7 +37,7 @@ local function run()
   end
   for index = 2, #ARGV do
     local group = groups[index]
-    replies[index] = group.operation and make(OPERATION_RECORDS).apply(group) or (apply_new(group))
+    replies[index] = group.operation and make(OPERATIONS).apply(group) or (apply_new(group))
   end
   write_cells((struct.unpack(CALL, ARGV[1])))
   replies[1] = unreadable

@@ -1,8 +1,7 @@
--- Numbers that scripts accept: integers in 0..2^53-1, which a double holds exactly.
-local MAX_INTEGER = 9007199254740991
--- As in algorithm/mod.rs: above limits and capacities, and the most that a count may become.
-local LIMIT_BOUND = 2251799813685248 -- 2^51
-local COUNT_BOUND = 4503599627370496 -- 2^52
+-- Arithmetic of integers in 0..2^53-1; times are microseconds since the Unix epoch.
+
+-- The time of the call.
+local now
 
 -- ceil(a / b), exact for integers below 2^53.
 local function div_ceil(a, b)
@@ -14,7 +13,12 @@ local function moment(micros)
   return math.min(micros, MAX_INTEGER)
 end
 
--- The expiry of a state that is fresh from `fresh_at` on, in ms.
-local function time_to_live(floor, fresh_at, now)
+-- The time to live (ms) of a state that is fresh from `fresh_at` on.
+local function time_to_live(floor, fresh_at)
   return math.max(floor, div_ceil(fresh_at - now, 1000), 1)
+end
+
+-- Whether all of them are exact.
+local function are_exact(...)
+  return math.max(...) <= MAX_INTEGER
 end

@@ -3,17 +3,17 @@
 -- bytes, the highest byte first (2^53 fits in).
 --
 -- A kind is how a value is read and written:
---   head                         what its values begin with
---   name                         its number in the reply of a call
---   read(key)                    as much of the value as parse needs; false if there is none; nil if it is of another type
---   parse(raw, key, now)         a state; nil if the value is none
---   over(state, now)             whether it says no more than a missing one
---   save(key, state, now, floor) writes it
+--   head                    what its values begin with
+--   name                    its number
+--   read(key, lease)        as much of the value as parse needs; false if there is none; nil if it is of another type;
+--                           a kind without it takes the whole value
+--   parse(raw, key)         a state; nil if the value is none
+--   over(state)             whether it says no more than a missing one
+--   save(key, state, floor) writes it
 
--- What a call may need, by number: the algorithms, and from 7 on the records. Each is defined when a call first needs it: to
--- define all of them takes longer than a call. The letters with which their values begin stand at their numbers.
+-- What a call may need, by number. Each is defined when a call first needs it: to define all of them takes longer than a call.
 local makers, made = {}, {}
-local FIXED_WINDOW, CONCURRENCY, CHARGE_RECORDS, OPERATION_RECORDS = 1, 5, 7, 8
+-- The letters with which the values of each begin stand at its number.
 local LETTERS = ' sblc ro'
 
 -- Nil if there is none of that number.
@@ -27,7 +27,7 @@ local function make(number)
 end
 
 local function read_value(key)
-  return clock.read('GET', key)
+  return read('GET', key)
 end
 
 -- The kind of a value, and whether it is of another version, in which there may be kinds that this one does not know. Nil and
@@ -51,9 +51,4 @@ local function kind_of(raw)
     -- A letter, and a control byte, with which no text goes on.
     return kind, true
   end
-end
-
--- Whether all of them are exact.
-local function are_exact(...)
-  return math.max(...) <= MAX_INTEGER
 end

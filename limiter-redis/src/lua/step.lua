@@ -1,16 +1,11 @@
 -- What one step of a group finds and does at its key.
-local ADMIT, DENY, NEVER, UNSEEN = 0, 1, 2, 3
--- What stands in its way other than a denial.
-local FOREIGN, EXPIRED, CONFLICT, OPERATION_CONFLICT, STRANGER, OTHER_VERSION = 1, 2, 3, 4, 5, 6
--- What is known of an earlier answer to the same request.
-local NO_REPLAY, REPLAY_HELD, REPLAY_SETTLED, REPLAY_DONE = 0, 1, 2, 3
 
 -- The state that a step's key holds, and its view, until the key's next change.
 local function view_of(step)
   local cell = step.cell
   if step.view_at ~= cell.changes then
     local algorithm = step.algorithm
-    step.stored = state_in(cell, algorithm.kind)
+    step.stored = state_in(cell, algorithm.kind.name)
     step.view = algorithm.view(step.stored, step.quota, now)
     step.view_at = cell.changes
   end
@@ -67,7 +62,7 @@ local function change(step, wanted)
     return 0, 0, 0
   end
   local cell, algorithm, quota = step.cell, step.algorithm, step.quota
-  if does == 'keep' and not algorithm.mends(stored, view, quota) then
+  if does == 'keep' and not (algorithm.mends and algorithm.mends(stored, view, quota)) then
     return 0, 0, 0
   end
   local state, amount, at, number = algorithm.write(stored, view, quota, now, wanted, cell.key)

@@ -1,8 +1,8 @@
 -- Calendar window: a fixed window that ends with the minute, hour, day or month of UTC. Mirrors
 -- calendar_window.rs. Quota: capacity, length (ms; nil for a month), tolerance (ms).
-local DAY = 86400000
-local MONTH = 4
-local LENGTHS = { 60000, 3600000, DAY }
+local DAY_MILLIS = 86400000
+local MONTH_UNIT = 4
+local lengths = { 60000, 3600000, DAY_MILLIS }
 
 -- The first day of the next month; days are counted from the epoch, years from March. Source: see
 -- calendar_window.rs.
@@ -23,7 +23,7 @@ end
 -- The first millisecond after the unit that holds `millis`.
 local function unit_end(quota, millis)
   if not quota.length then
-    return end_of_month(math.floor(millis / DAY)) * DAY
+    return end_of_month(math.floor(millis / DAY_MILLIS)) * DAY_MILLIS
   end
   return (math.floor(millis / quota.length) + 1) * quota.length
 end
@@ -31,10 +31,10 @@ end
 return {
   kind = fixed_window.kind,
   quota = function(limit, unit)
-    if limit < 1 or not (LENGTHS[unit] or unit == MONTH) then
+    if limit < 1 or not (lengths[unit] or unit == MONTH_UNIT) then
       return nil
     end
-    return { capacity = limit, length = LENGTHS[unit], tolerance = 20000 }
+    return { capacity = limit, length = lengths[unit], tolerance = 20000 }
   end,
   view = function(stored, quota, now)
     local millis = math.floor(now / 1000)

@@ -8,11 +8,15 @@
 --
 -- State: key, total (what all leases cost), known (the total of the head), count (of leases), gone (how many of them have run out),
 -- held (what the others cost), singles (whether each costs 1), last (when the last one ends, once it is known).
--- What changes is written at once: by then the group has looked at all that it asks for.
+-- What changes is written at once: by then the group has looked at all that it asks for. Numbers are given as text where they
+-- are constants or times, since Redis writes a number out with 17 digits.
 local leases = { head = 'c\1', name = 5 }
 
+-- The time of the call as text, for commands.
+local now_text = string.format('%.0f', now)
+
 function leases.read(key)
-  local score = clock.read('ZSCORE', key, leases.head)
+  local score = read('ZSCORE', key, leases.head)
   if score then
     return leases.head .. score
   elseif score == false and read_value(key) == false then
@@ -24,7 +28,7 @@ end
 
 -- The head of leases of another version; nil if the key holds none.
 function leases.read_other(key)
-  local first = read('ZRANGE', key, 0, 0)
+  local first = read('ZRANGE', key, '0', '0')
   local head = first and first[1]
   if head and string.find(head, '^c[%z\1-\31]$') then
     return head
@@ -35,9 +39,9 @@ local function cost_member(id)
   return id .. 'c'
 end
 
--- What these leases cost together.
-local function cost_of(key, ids)
-  local cost = 0
+-- The ids of the leases that have run out, and what they cost together.
+local function gone_in(key)
+  local ids, cost = call('ZRANGE', key, '1', now_text, 'BYSCORE'), 0
   for from = 1, #ids, 256 do
     local members = {}
     for index = from, math.min(from + 255, #ids) do
@@ -47,21 +51,20 @@ local function cost_of(key, ids)
       cost = cost - (score or -1)
     end
   end
-  return cost
+  return ids, cost
 end
 
-local function ids_until(key, now)
-  return call('ZRANGE', key, 1, now, 'BYSCORE')
-end
-
-function leases.parse(raw, key, now)
+function leases.parse(raw, key)
   local total = -1 - tonumber(string.sub(raw, 3))
-  local count, gone = call('ZCOUNT', key, 1, '+inf'), call('ZCOUNT', key, 1, now)
+  local count, gone = call('ZCOUNT', key, '1', '+inf'), call('ZCOUNT', key, '1', now_text)
   if total ~= math.floor(total) or total < count or total > MAX_INTEGER then
     return nil
   end
   local singles = count == total
-  local held = total - (singles and gone or gone > 0 and cost_of(key, ids_until(key, now)) or 0)
+  local held = total - gone
+  if gone > 0 and not singles then
+    held = total - select(2, gone_in(key))
+  end
   return {
     key = key,
     total = total,
@@ -78,68 +81,65 @@ function leases.over(state)
   return state.count == state.gone
 end
 
--- So many leases that have not run out, from a place among these, counted from 0: id, end, id, end.
-local function leases_from(state, place, count)
-  -- From the end, since in front of the leases is what they cost.
-  local from = state.gone + place - state.count
-  return call('ZRANGE', state.key, from, math.min(from + count - 1, -1), 'WITHSCORES')
-end
-
 local function last_end(state)
-  state.last = state.last or tonumber(call('ZRANGE', state.key, -1, -1, 'WITHSCORES')[2])
+  state.last = state.last or tonumber(call('ZRANGE', state.key, '-1', '-1', 'WITHSCORES')[2])
   return state.last
 end
 
-function leases.save(key, state, now, floor)
+function leases.save(key, state, floor)
   if state.count == 0 then
-    return clock.drop(key)
+    return call('DEL', key)
   elseif state.total ~= state.known then
     call('ZADD', key, -1 - state.total, leases.head)
   end
-  clock.expire(key, time_to_live(floor, last_end(state), now))
+  -- What ends a lease only needs no longer a life.
+  if state.is_taken then
+    call('PEXPIRE', key, time_to_live(floor, last_end(state)))
+  end
 end
 
 -- A lease that has not run out: its cost, and when it ends. Nil if there is none of that id.
 local function find(state, id, now)
-  if not state then
-    return nil
-  end
   local scores = call('ZMSCORE', state.key, id, cost_member(id))
-  local expires = tonumber(scores[1] or nil)
+  local expires = scores[1] and tonumber(scores[1])
   if expires and expires > now then
     return { cost = scores[2] and -scores[2] or 1, expires = expires }
   end
 end
 
 -- Removes the leases that have run out.
-local function forget_gone(state, now)
+local function forget_gone(state)
   if state.gone == 0 then
     return
   elseif not state.singles then
-    for _, id in ipairs(ids_until(state.key, now)) do
+    for _, id in ipairs((gone_in(state.key))) do
       call('ZREM', state.key, cost_member(id))
     end
   end
-  call('ZREMRANGEBYSCORE', state.key, 1, now)
+  call('ZREMRANGEBYSCORE', state.key, '1', now_text)
   state.total, state.count, state.gone = state.held, state.count - state.gone, 0
 end
 
--- One lease more, or less: what it costs.
-local function count_lease(state, cost, by)
-  state.count, state.total, state.held = state.count + by, state.total + by * cost, state.held + by * cost
+-- That a lease ends at a moment, which is mostly after all others.
+local function note_end(state, expires, text)
+  if state.last then
+    state.last = math.max(state.last, expires)
+  elseif call('ZCOUNT', state.key, '(' .. text, '+inf') == 0 then
+    state.last = expires
+  end
 end
 
 local function acquire(state, id, cost, expires)
+  state.count, state.total, state.held = state.count + 1, state.total + cost, state.held + cost
+  state.known, state.is_taken = state.total, true
+  local text = string.format('%.0f', expires)
   if cost == 1 then
-    call('ZADD', state.key, expires, id)
+    call('ZADD', state.key, -1 - state.total, leases.head, text, id)
   else
-    call('ZADD', state.key, expires, id, -cost, cost_member(id))
+    call('ZADD', state.key, -1 - state.total, leases.head, text, id, -cost, cost_member(id))
     state.singles = false
   end
-  count_lease(state, cost, 1)
-  if state.last or state.count == 1 then
-    state.last = math.max(state.last or 0, expires)
-  end
+  note_end(state, expires, text)
 end
 
 return {
@@ -151,13 +151,6 @@ return {
   view = function(state)
     return state and state.held or 0
   end,
-  mends = function()
-    return false
-  end,
-  -- Leases are taken, not debits.
-  debitable = function(_, _, _, life)
-    return 0, life
-  end,
   used = function(held)
     return held
   end,
@@ -168,12 +161,17 @@ return {
       return 0
     elseif excess >= held then
       return last_end(state) - now
-    elseif state.singles then
-      return leases_from(state, excess - 1, 1)[2] - now
     end
-    local place, several = 0, 16
+    -- Counted from the end, since in front of the leases is what they cost.
+    local first = state.gone - state.count
+    if state.singles then
+      local rank = first + excess - 1
+      return call('ZRANGE', state.key, rank, rank, 'WITHSCORES')[2] - now
+    end
+    local several = 16
     while true do
-      local found, costs = leases_from(state, place, several), {}
+      local last, costs = math.min(first + several, 0) - 1, {}
+      local found = call('ZRANGE', state.key, first, last, 'WITHSCORES')
       for index = 1, #found, 2 do
         costs[#costs + 1] = cost_member(found[index])
       end
@@ -183,36 +181,36 @@ return {
           return found[2 * index] - now
         end
       end
-      place, several = place + several, 256
+      first, several = last + 1, 256
     end
   end,
-  write = function(state, _, _, now, change, key)
+  write = function(state, _, _, _, change, key)
     local does, id = change.does, change.lease
     if not state then
       -- What is there has run out.
-      clock.drop(key)
+      call('DEL', key)
       state = { key = key, total = 0, known = -1, count = 0, gone = 0, held = 0, singles = true }
     end
-    forget_gone(state, now)
+    forget_gone(state)
     if does == 'acquire' then
       acquire(state, id, change.amount, change.expires)
       return state, change.amount
     end
-    local lease = find(state, id, now)
+    local lease = change.held
     if lease and does == 'renew' then
       if change.expires > lease.expires then
-        call('ZADD', state.key, change.expires, id)
-        state.last = state.last and math.max(state.last, change.expires)
+        local text = string.format('%.0f', change.expires)
+        call('ZADD', state.key, text, id)
+        note_end(state, change.expires, text)
+        state.is_taken = true
       end
       return state, lease.cost
     elseif lease then
       call('ZREM', state.key, id, cost_member(id))
-      count_lease(state, lease.cost, -1)
+      state.count, state.total = state.count - 1, state.total - lease.cost
+      state.held = state.held - lease.cost
       state.last = nil
     end
     return state, 0
-  end,
-  counts_until = function(_, at)
-    return at
   end,
 }

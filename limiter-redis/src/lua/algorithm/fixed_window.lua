@@ -1,29 +1,29 @@
 -- Fixed window: a plain count whose key's expiry is the window's end. Mirrors fixed_window.rs.
 -- Quota: capacity, window (ms), tolerance (ms). State and view: count, expires (the window's last millisecond), kept (the expiry
 -- that the key has already).
-local window_kind = { name = 1, read = read_value }
+local window_kind = { name = 1 }
 
-function window_kind.parse(raw, key, now)
+function window_kind.parse(raw, key)
   if not string.find(raw, '^%d+$') then
     return nil
   end
   -- More than can be counted is all of a limit, and not nothing.
   local count = #raw <= 16 and tonumber(raw) or COUNT_BOUND
-  local left = clock.ttl(key)
+  local left = call('PTTL', key)
   -- A counter that never expires ends with a window that is opened now.
   local expires = left < 0 and MAX_INTEGER or math.floor(now / 1000) + left
   return { count = count <= MAX_INTEGER and count or COUNT_BOUND, expires = expires, kept = expires }
 end
 
-function window_kind.over(state, now)
+function window_kind.over(state)
   return math.floor(now / 1000) > state.expires
 end
 
-function window_kind.save(key, state, now)
+function window_kind.save(key, state)
   if state.expires == state.kept then
-    clock.keep(key, state.count)
+    call('SET', key, state.count, 'KEEPTTL')
   else
-    clock.put(key, state.count, state.expires - math.floor(now / 1000))
+    call('SET', key, state.count, 'PX', state.expires - math.floor(now / 1000))
   end
 end
 

@@ -12,22 +12,22 @@
 -- now; 0 if it is to be written whole), tail (the entries after these), parts (what was read of it).
 local log = { head = 'l\1', name = 4 }
 
-local HEAD, HEAD_BYTES = '>I7I7I7I7I7I7I7I7I7', 65
-local ENTRY, ENTRY_BYTES = '>I7I7I7', 21
-local DATE, NUMBER, TOTAL = 1, 2, 3
+local LOG_HEAD, LOG_HEAD_BYTES = '>I7I7I7I7I7I7I7I7I7', 65
+local LOG_ENTRY, LOG_ENTRY_BYTES = '>I7I7I7', 21
+local LOG_DATE, LOG_NUMBER, LOG_TOTAL = 1, 2, 3
 -- How many entries are read at once.
-local PART = 16
+local LOG_PART = 16
 
 function log.read(key)
-  local head = clock.read('GETRANGE', key, 0, HEAD_BYTES - 1)
+  local head = read('GETRANGE', key, '0', '64')
   return head ~= '' and head
 end
 
 function log.parse(raw, key)
-  if #raw < HEAD_BYTES then
+  if #raw < LOG_HEAD_BYTES then
     return nil
   end
-  local window, next, last, dated, newest, first, gone, count, total = struct.unpack(HEAD, raw, 3)
+  local window, next, last, dated, newest, first, gone, count, total = struct.unpack(LOG_HEAD, raw, 3)
   if
     window == 0
     or first > count
@@ -35,7 +35,7 @@ function log.parse(raw, key)
     -- Each entry costs something.
     or (count == first) ~= (total == gone)
     or not are_exact(window, next, last, dated, newest, count, total)
-    or call('STRLEN', key) < HEAD_BYTES + count * ENTRY_BYTES
+    or call('STRLEN', key) < LOG_HEAD_BYTES + count * LOG_ENTRY_BYTES
   then
     return nil
   end
@@ -56,7 +56,7 @@ function log.parse(raw, key)
   }
 end
 
-function log.over(state, now)
+function log.over(state)
   return now >= state.dated + state.window
 end
 
@@ -65,21 +65,21 @@ local function entries_in(state, from, to)
   if from >= to then
     return ''
   end
-  return call('GETRANGE', state.key, HEAD_BYTES + from * ENTRY_BYTES, HEAD_BYTES + to * ENTRY_BYTES - 1)
+  return call('GETRANGE', state.key, LOG_HEAD_BYTES + from * LOG_ENTRY_BYTES, LOG_HEAD_BYTES + to * LOG_ENTRY_BYTES - 1)
 end
 
 -- The entry at an index, from 0: its date, number and total.
 local function entry_at(state, index)
   if index >= state.kept then
-    return struct.unpack(ENTRY, state.tail, (index - state.kept) * ENTRY_BYTES + 1)
+    return struct.unpack(LOG_ENTRY, state.tail, (index - state.kept) * LOG_ENTRY_BYTES + 1)
   end
-  local begins = index - index % PART
+  local begins = index - index % LOG_PART
   local part = state.parts[begins]
   if not part then
-    part = entries_in(state, begins, math.min(begins + PART, state.kept))
+    part = entries_in(state, begins, math.min(begins + LOG_PART, state.kept))
     state.parts[begins] = part
   end
-  return struct.unpack(ENTRY, part, (index - begins) * ENTRY_BYTES + 1)
+  return struct.unpack(LOG_ENTRY, part, (index - begins) * LOG_ENTRY_BYTES + 1)
 end
 
 -- The first index from `low` on whose entry's field is at least `least`; the number of entries if there is none. It is sought
@@ -102,18 +102,18 @@ local function search(state, field, least, low, guess)
   return low
 end
 
-function log.save(key, state, now, floor)
+function log.save(key, state, floor)
   local first, gone, count = state.first, state.gone, state.count
-  local ttl = time_to_live(floor, state.dated + state.window, now)
+  local ttl = time_to_live(floor, state.dated + state.window)
   local entries
   if state.is_new or first > 64 and first > count / 2 then
     -- Written whole, without those that no longer count.
     entries = entries_in(state, first, state.kept)
-      .. string.sub(state.tail, math.max(0, first - state.kept) * ENTRY_BYTES + 1)
+      .. string.sub(state.tail, math.max(0, first - state.kept) * LOG_ENTRY_BYTES + 1)
     first, count = 0, count - first
   end
   local numbers = struct.pack(
-    HEAD,
+    LOG_HEAD,
     state.window,
     state.next,
     state.last,
@@ -125,24 +125,24 @@ function log.save(key, state, now, floor)
     state.total
   )
   if entries then
-    return clock.put(key, log.head .. numbers .. entries, ttl)
+    return call('SET', key, log.head .. numbers .. entries, 'PX', ttl)
   end
-  call('SETRANGE', key, 0, log.head .. numbers)
+  call('SETRANGE', key, '0', log.head .. numbers)
   if state.tail ~= '' then
-    call('SETRANGE', key, HEAD_BYTES + state.kept * ENTRY_BYTES, state.tail)
+    call('SETRANGE', key, LOG_HEAD_BYTES + state.kept * LOG_ENTRY_BYTES, state.tail)
   end
-  clock.expire(key, ttl)
+  call('PEXPIRE', key, ttl)
 end
 
 -- Takes the entries from an index on into the tail, their totals higher by so much, but for the first one if it is dropped.
 local function shift(state, from, by, is_dropped)
   local kept = math.min(from, state.kept)
   local bytes = entries_in(state, kept, state.kept) .. state.tail
-  local begins = (from - kept) * ENTRY_BYTES
+  local begins = (from - kept) * LOG_ENTRY_BYTES
   local entries = { string.sub(bytes, 1, begins) }
-  for place = begins + (is_dropped and ENTRY_BYTES or 0) + 1, #bytes, ENTRY_BYTES do
-    local date, number, total = struct.unpack(ENTRY, bytes, place)
-    entries[#entries + 1] = struct.pack(ENTRY, date, number, total + by)
+  for place = begins + (is_dropped and LOG_ENTRY_BYTES or 0) + 1, #bytes, LOG_ENTRY_BYTES do
+    local date, number, total = struct.unpack(LOG_ENTRY, bytes, place)
+    entries[#entries + 1] = struct.pack(LOG_ENTRY, date, number, total + by)
   end
   state.kept, state.tail, state.total = kept, table.concat(entries), state.total + by
   if is_dropped then
@@ -150,64 +150,78 @@ local function shift(state, from, by, is_dropped)
   end
 end
 
--- Totals are counted from the first entry that counts where so much more would pass what is exact.
-local function make_room(state, amount)
-  if state.total + amount > MAX_INTEGER then
-    shift(state, state.first, -state.gone)
-    state.gone = 0
-  end
+-- Totals are counted from the first entry that counts, so that they stay exact.
+local function shift_to_zero(state)
+  shift(state, state.first, -state.gone)
+  state.gone = 0
 end
 
 local function charge(state, view, life, amount)
-  make_room(state, amount)
+  if state.total + amount > MAX_INTEGER then
+    shift_to_zero(state)
+  end
   local number, at = state.next, moment(view.now + life)
   if state.count > state.first then
     -- No earlier than those before it, so that they leave in their order.
     at = math.max(at, state.newest)
   end
   state.next, state.count, state.total = number + 1, state.count + 1, state.total + amount
-  state.tail = state.tail .. struct.pack(ENTRY, at, number, state.total)
+  state.tail = state.tail .. struct.pack(LOG_ENTRY, at, number, state.total)
   state.last, state.newest, state.dated = view.now, at, math.max(state.dated, at)
   return state, amount, at, number
 end
 
--- The index of the entry of a mark; nil if there is no such entry that counts.
-local function find(state, view, mark)
-  local index = search(
-    state,
-    NUMBER,
-    mark.number,
-    view.from,
-    math.max(view.from, math.min(state.count - 1, state.count - (state.next - mark.number)))
-  )
-  if index < state.count then
-    local date, number = entry_at(state, index)
-    return number == mark.number and date == mark.at and index or nil
+-- What gives back, or takes more, of the entry of a mark. Made when it is needed, as few calls do.
+local function adjuster()
+  -- The index of the entry of a mark; nil if there is no such entry that counts.
+  local function find(state, view, mark)
+    local index = search(
+      state,
+      LOG_NUMBER,
+      mark.number,
+      view.from,
+      math.max(view.from, math.min(state.count - 1, state.count - (state.next - mark.number)))
+    )
+    if index < state.count then
+      local date, number = entry_at(state, index)
+      return number == mark.number and date == mark.at and index or nil
+    end
   end
-end
 
--- How much of the entry of a mark is given back, or taken more, and whether nothing of it is left.
-local function adjustment(state, view, index, change)
-  if change.does == 'overrun' then
-    return math.min(change.amount, math.max(0, COUNT_BOUND - view.sum)), false
+  -- How much of the entry of a mark is given back, or taken more, and whether nothing of it is left.
+  local function adjustment(state, view, index, change)
+    if change.does == 'overrun' then
+      return math.min(change.amount, math.max(0, COUNT_BOUND - view.sum)), false
+    end
+    local before = view.gone
+    if index > view.from then
+      before = select(LOG_TOTAL, entry_at(state, index - 1))
+    end
+    local cost = select(LOG_TOTAL, entry_at(state, index)) - before
+    return math.min(change.amount, cost), change.amount >= cost
   end
-  local before = view.gone
-  if index > view.from then
-    before = select(TOTAL, entry_at(state, index - 1))
-  end
-  local cost = select(TOTAL, entry_at(state, index)) - before
-  return math.min(change.amount, cost), change.amount >= cost
-end
 
-local function adjust(state, index, change, amount, is_dropped)
-  if change.does == 'overrun' then
-    make_room(state, amount)
+  return function(state, view, quota, change)
+    local index = find(state, view, change)
+    local amount, is_dropped = 0, false
+    if index then
+      amount, is_dropped = adjustment(state, view, index, change)
+    end
+    if amount == 0 then
+      return state, 0
+    end
+    state.window, state.first, state.gone = quota.window, view.from, view.gone
+    if change.does == 'give_back' then
+      shift(state, index, -amount, is_dropped)
+      if index == state.count and index > state.first then
+        state.newest = entry_at(state, index - 1)
+      end
+      return state, amount
+    elseif state.total + amount > MAX_INTEGER then
+      shift_to_zero(state)
+    end
     shift(state, index, amount)
-    return
-  end
-  shift(state, index, -amount, is_dropped)
-  if index == state.count and index > state.first then
-    state.newest = entry_at(state, index - 1)
+    return state, amount
   end
 end
 
@@ -245,9 +259,9 @@ return {
     -- Under a changed window, what has left either of the two is gone.
     local window = math.min(quota.window, stored.window)
     now = math.max(now, stored.last)
-    local from, gone = search(stored, DATE, now - window + 1, stored.first, stored.first), stored.gone
+    local from, gone = search(stored, LOG_DATE, now - window + 1, stored.first, stored.first), stored.gone
     if from > stored.first then
-      gone = select(TOTAL, entry_at(stored, from - 1))
+      gone = select(LOG_TOTAL, entry_at(stored, from - 1))
     end
     return { now = now, from = from, gone = gone, sum = stored.total - gone }
   end,
@@ -270,30 +284,22 @@ return {
       -- Not all of it.
       local count = stored.count - view.from
       local guess = view.from + div_ceil(excess * count, view.sum) - 1
-      local index = search(stored, TOTAL, view.gone + excess, view.from, guess)
+      local index = search(stored, LOG_TOTAL, view.gone + excess, view.from, guess)
       at = entry_at(stored, math.min(index, stored.count - 1))
     end
     return math.max(1, at + quota.window - now)
   end,
   write = function(stored, view, quota, _, change, key)
     local does = change.does
-    local index, amount, is_dropped
     if does == 'give_back' or does == 'overrun' then
-      index = stored and find(stored, view, change)
-      if not index then
-        return stored, 0
+      if not stored then
+        return nil, 0
       end
-      amount, is_dropped = adjustment(stored, view, index, change)
-      if amount == 0 then
-        return stored, 0
-      end
+      return adjuster()(stored, view, quota, change)
     end
     local state = stored or new(quota, key)
     state.window, state.first, state.gone = quota.window, view.from, view.gone
-    if index then
-      adjust(state, index, change, amount, is_dropped)
-      return state, amount
-    elseif does == 'keep' then
+    if does == 'keep' then
       return state, 0
     end
     return charge(state, view, does == 'debit' and change.life or 0, change.amount)

@@ -1,6 +1,6 @@
 -- Sliding window counter. Mirrors sliding_window.rs.
 -- Quota: capacity, window (us), unit (us), length (units). State: window, start (us), previous, current.
-local counter_kind = { head = 's\1', read = read_value, name = 2 }
+local counter_kind = { head = 's\1', name = 2 }
 
 local SLIDING_WINDOW = '>I7I7I7I7'
 
@@ -19,14 +19,14 @@ local function windows_over_at(state)
   return state.start + (state.current > 0 and 2 or 1) * state.window
 end
 
-function counter_kind.over(state, now)
+function counter_kind.over(state)
   return now >= windows_over_at(state)
 end
 
-function counter_kind.save(key, state, now, floor)
+function counter_kind.save(key, state, floor)
   local value = counter_kind.head
     .. struct.pack(SLIDING_WINDOW, state.window, state.start, state.previous, state.current)
-  clock.put(key, value, time_to_live(floor, windows_over_at(state), now))
+  call('SET', key, value, 'PX', time_to_live(floor, windows_over_at(state)))
 end
 
 -- Where a window of another length begins so that the counts end no earlier under it than they would have, `windows`

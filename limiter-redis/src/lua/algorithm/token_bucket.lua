@@ -1,7 +1,7 @@
 -- Token bucket, exact in integers. Mirrors token_bucket.rs.
 -- Quota: capacity, gain and token (fractions), unit (us), full.
 -- State: token, debt (fractions), at, full_at, since (us): when it was last full.
-local bucket_kind = { head = 'b\1', read = read_value, name = 3 }
+local bucket_kind = { head = 'b\1', name = 3 }
 
 local TOKEN_BUCKET = '>I7I7I7I7I7'
 
@@ -20,11 +20,11 @@ function bucket_kind.parse(raw)
 end
 
 -- Paid off under the quota that wrote it: the key may have expired, so it says nothing now.
-function bucket_kind.over(state, now)
+function bucket_kind.over(state)
   return now >= state.full_at
 end
 
-function bucket_kind.save(key, state, now, floor)
+function bucket_kind.save(key, state, floor)
   local value = bucket_kind.head
     .. struct.pack(
       TOKEN_BUCKET,
@@ -34,7 +34,7 @@ function bucket_kind.save(key, state, now, floor)
       moment(state.full_at),
       state.since
     )
-  clock.put(key, value, time_to_live(floor, state.full_at, now))
+  call('SET', key, value, 'PX', time_to_live(floor, state.full_at))
 end
 
 -- Units in which `debt` is paid off. At most `largest`, so that no sum passes 2^53.

@@ -2,8 +2,7 @@
 -- own `expires` (us) says how long it counts; the key's expiry only removes it.
 -- 44 bytes: cost (at first; the highest three bits are the status), actual (what it was settled to), charged (what stands
 -- now), at and number (its mark), expires.
-local HELD, SETTLED, CANCELLED, REFUNDED = 0, 1, 2, 3
-local charge_record = { head = 'r\1', read = read_value, name = 7 }
+local charge_record = { head = 'r\1', name = 7 }
 
 local RECORD = '>BI6I7I7I7I7I7'
 -- Of the first byte; and what the cost's highest byte stands for.
@@ -33,7 +32,7 @@ function charge_record.over(record)
   return record.expires <= now
 end
 
-function charge_record.save(key, record, now)
+function charge_record.save(key, record)
   local value = charge_record.head
     .. struct.pack(
       RECORD,
@@ -45,5 +44,26 @@ function charge_record.save(key, record, now)
       record.number,
       record.expires
     )
-  clock.put(key, value, time_to_live(0, record.expires, now))
+  call('SET', key, value, 'PX', time_to_live(0, record.expires))
 end
+
+-- Remembers an id as done with; what is remembered already is not forgotten sooner.
+local function bury(step)
+  local known = state_in(step.record, RECORDS)
+  keep_in(step.record, charge_record, {
+    status = CANCELLED,
+    cost = 0,
+    actual = 0,
+    charged = 0,
+    at = 0,
+    number = 0,
+    expires = math.max(step.expires, known and known.expires or 0),
+  })
+end
+
+-- Nothing, because it was done before, with what stands of it.
+local function done(step, record, replay, actual)
+  step.does, step.found, step.replay, step.actual = 'done', record, replay, actual
+end
+
+return { kind = charge_record, bury = bury, done = done }

@@ -1,13 +1,10 @@
--- Plans of what has a record: reservations, refunds and leases; and how they are done. Mirrors plan.rs. A plan is what a
--- step `does`, what it `asks` of its key, and whether it `takes` that; or what stands in its way.
+-- How charges that have a record are planned and done: reservations, and what is given back. Mirrors plan.rs. See apply.lua for
+-- what a plan is.
+local records = make(RECORDS)
+local charge_record, bury, done = records.kind, records.bury, records.done
 
 -- How long a refund is remembered at least (us): a retry comes sooner.
 local REFUND_MEMORY = 60000000
-
--- Nothing, because it was done before, with what stands of it.
-local function done(step, record, replay, actual)
-  step.does, step.found, step.replay, step.actual = 'done', record, replay, actual
-end
 
 -- A charge that stands changes to another amount; it is remembered until `expires`, or as long as it was to be.
 local function adjust(step, record, to, status, expires)
@@ -41,8 +38,8 @@ local function plan_refund(step, record)
   }, 0, REFUNDED, math.max(expires, moment(now + REFUND_MEMORY)))
 end
 
-local function plan_recorded(step)
-  local action, record = step.action, state_in(step.record, charge_record)
+local function plan(step)
+  local action, record = step.action, state_in(step.record, RECORDS)
   if action == REFUND then
     return plan_refund(step, record)
   elseif action == RESERVE then
@@ -69,44 +66,6 @@ local function plan_recorded(step)
   -- Once more, it is only remembered for longer: what the refill has paid is not given back then either.
   local to = record.status == HELD and 0 or record.charged
   return adjust(step, record, to, CANCELLED, math.max(record.expires, step.expires))
-end
-
--- What a step with a lease or a record does if its group is admitted.
-local function plan(step)
-  local action, algorithm = step.action, step.algorithm
-  if action < ACQUIRE then
-    return plan_recorded(step)
-  elseif action == RELEASE then
-    step.does = 'release'
-    return nil
-  elseif action == ACQUIRE and state_in(step.record, charge_record) then
-    -- It was released.
-    return CONFLICT
-  end
-  local held = algorithm.find(view_of(step), step.lease, now)
-  if held and (action == RENEW or held.cost == step.cost) then
-    step.does, step.replay = 'renew', action == ACQUIRE and REPLAY_HELD or nil
-  elseif held then
-    return CONFLICT
-  elseif action == RENEW then
-    return EXPIRED
-  else
-    step.does, step.asks, step.takes, step.amount = 'acquire', step.cost, true, step.cost
-  end
-end
-
--- Remembers an id as done with; what is remembered already is not forgotten sooner.
-local function bury(step)
-  local known = state_in(step.record, charge_record)
-  keep_in(step.record, charge_record, {
-    status = CANCELLED,
-    cost = 0,
-    actual = 0,
-    charged = 0,
-    at = 0,
-    number = 0,
-    expires = math.max(step.expires, known and known.expires or 0),
-  })
 end
 
 local function reserve(step)
@@ -146,39 +105,30 @@ local function make_adjustment(step)
   return charged, record.at, record.number
 end
 
--- Does what was planned; what stands charged after it, and where.
-local function execute(step)
-  local does = step.does
-  if does == 'done' then
-    local record = step.found
-    return record.charged, record.at, record.number
-  elseif does == 'bury' then
+return {
+  plan = plan,
+  execute = function(step)
+    local does = step.does
+    if does == 'done' then
+      local record = step.found
+      return record.charged, record.at, record.number
+    elseif does == 'reserve' then
+      return reserve(step)
+    elseif does == 'adjust' then
+      return make_adjustment(step)
+    end
     bury(step)
     return 0, 0, 0
-  elseif does == 'reserve' then
-    return reserve(step)
-  elseif does == 'adjust' then
-    return make_adjustment(step)
-  end
-  local amount, at, number = change(step, step)
-  if does == 'release' then
-    bury(step)
-  end
-  return amount, at, number
-end
-
--- What an operation's step was, and still is; or why it no longer stands, so that it must not be admitted again.
-local function plan_again(step, charge)
-  if step.action == RESERVE then
-    local record = state_in(step.record, charge_record)
+  end,
+  -- What an operation's charge was, and what its reservation still is; or why that must not be admitted again.
+  plan_again = function(step, charge)
+    if step.action ~= RESERVE then
+      return done(step, charge, REPLAY_DONE)
+    end
+    local record = state_in(step.record, RECORDS)
     if not record then
       return EXPIRED
     end
     return reserved(step, record)
-  elseif step.action == ACQUIRE and not step.algorithm.find(view_of(step), step.lease, now) then
-    return EXPIRED
-  end
-  return done(step, charge, step.action == ACQUIRE and REPLAY_HELD or REPLAY_DONE)
-end
-
-return { kind = charge_record, plan = plan, execute = execute, plan_again = plan_again }
+  end,
+}

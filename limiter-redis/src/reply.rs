@@ -1,0 +1,166 @@
+//! How the reply of `lua/main.lua` is read.
+
+use std::time::Duration;
+
+use limiter_core::clock::{MAX_INTEGER, Timestamp};
+use limiter_core::limit::{Group, Issuer, Mark, Observed, Replay, Source, Step, Verdict};
+use limiter_core::{Effect, Error, ErrorKind};
+use redis::Value;
+
+use crate::call::OPERATION;
+
+/// How many bytes the reply has for a step.
+const STEP: usize = 51;
+
+/// Reads the reply of `lua/main.lua` to one group.
+pub(crate) fn read(
+    reply: &Value,
+    group: &Group<'_>,
+    issuer: Issuer,
+    observed: &mut [Observed],
+) -> Result<(), Error> {
+    let Value::Array(parts) = reply else {
+        return Err(not_understood());
+    };
+    let [Value::Int(unreadable), answer] = parts.as_slice() else {
+        return Err(not_understood());
+    };
+    if *unreadable > 0 {
+        tracing::warn!(
+            unreadable,
+            policy = group.steps()[0].policy.name(),
+            "values that are no state of any form were taken for fresh ones"
+        );
+    }
+    match answer {
+        Value::BulkString(steps) => read_steps(steps, issuer, observed),
+        Value::Array(numbers) => Err(read_obstacle(numbers, group)),
+        _ => Err(not_understood()),
+    }
+}
+
+fn read_steps(steps: &[u8], issuer: Issuer, observed: &mut [Observed]) -> Result<(), Error> {
+    if steps.len() != STEP * observed.len() {
+        return Err(not_understood());
+    }
+    for (observed, step) in observed.iter_mut().zip(steps.chunks_exact(STEP)) {
+        let read = read_step(step).ok_or_else(not_understood)?;
+        *observed = if read.verdict == Verdict::Unseen {
+            read
+        } else {
+            read.issued_by(issuer)
+        };
+    }
+    Ok(())
+}
+
+/// Why a group could not be done.
+fn read_obstacle(numbers: &[Value], group: &Group<'_>) -> Error {
+    let numbers = numbers.iter().map(|part| match part {
+        Value::Int(number) => u64::try_from(*number).ok(),
+        _ => None,
+    });
+    let Some(numbers) = numbers.collect::<Option<Vec<u64>>>() else {
+        return not_understood();
+    };
+    let step = |index: u64| {
+        let index = usize::try_from(index).ok()?;
+        group.steps().get(index)
+    };
+    match numbers.as_slice() {
+        [1, index] => step(*index).map_or_else(not_understood, foreign),
+        [2, index] => step(*index).map_or_else(not_understood, Step::gone),
+        [3, index] => step(*index).map_or_else(not_understood, Step::conflict),
+        [4] => group.conflict(),
+        [5, index, kind] => {
+            step(*index).map_or_else(not_understood, |step| step.stranger(kind_name(*kind)))
+        }
+        [6, index] => step(*index).map_or_else(not_understood, Step::newer),
+        _ => not_understood(),
+    }
+}
+
+/// For fuzzing: reads the bytes of a script's reply to a group. `None` if they are no reply of Redis at all.
+///
+/// # Errors
+/// What the reply says, or `Protocol` if it is none of the script's.
+#[cfg(feature = "fuzzing")]
+pub fn read_bytes(
+    bytes: &[u8],
+    group: &Group<'_>,
+    observed: &mut [Observed],
+) -> Option<Result<(), Error>> {
+    let reply = redis::parse_redis_value(bytes).ok()?;
+    Some(read(&reply, group, Issuer::named(""), observed))
+}
+
+fn read_step(step: &[u8]) -> Option<Observed> {
+    let [verdict, replay, numbers @ ..] = step else {
+        return None;
+    };
+    let mut numbers = numbers.chunks_exact(7).map(|bytes| {
+        let number = bytes
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        (number <= MAX_INTEGER).then_some(number)
+    });
+    let mut next = || numbers.next().flatten();
+    let (used, retry_after, reset_after) = (next()?, next()?, next()?);
+    let (charged, at, number, extra) = (next()?, next()?, next()?, next()?);
+    let verdict = match *verdict {
+        0 => Verdict::Admit,
+        1 => Verdict::Deny {
+            retry_after: Duration::from_micros(retry_after),
+        },
+        2 => Verdict::Never,
+        3 => return Some(Observed::unseen(Source::Store)),
+        _ => return None,
+    };
+    let reset_after = Duration::from_micros(reset_after);
+    let at = Timestamp::from_micros(at);
+    let observed = Observed::new(verdict, used, reset_after, Source::Store);
+    let mut observed = observed.with_charge(charged, Mark { at, number });
+    observed.replayed = match *replay {
+        0 => {
+            observed.life = Duration::from_micros(extra);
+            None
+        }
+        1 => Some(Replay::Held),
+        2 => Some(Replay::Settled { actual: extra }),
+        3 => Some(Replay::Done),
+        _ => return None,
+    };
+    Some(observed)
+}
+
+/// The kinds of `lua/state.lua`, for people.
+fn kind_name(kind: u64) -> &'static str {
+    match kind {
+        1 => "fixed_window",
+        2 => "sliding_window",
+        3 => "token_bucket",
+        4 => "sliding_log",
+        5 => "concurrency",
+        _ => "record",
+    }
+}
+
+fn foreign(step: &Step<'_>) -> Error {
+    Error::new(
+        ErrorKind::Foreign,
+        OPERATION,
+        format!(
+            "{} (or a record of it) holds a value of another type and was left alone; rename or delete it",
+            step.counter
+        ),
+    )
+}
+
+fn not_understood() -> Error {
+    Error::new(
+        ErrorKind::Protocol,
+        OPERATION,
+        "the script's reply was not understood",
+    )
+    .with_effect(Effect::Unknown)
+}
