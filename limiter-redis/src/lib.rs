@@ -5,7 +5,7 @@
 //! - [`RedisCache`]: a [`CacheStore`](limiter_core::cache::CacheStore) over a pool of its own.
 //! - [`RedisConfig`]: URL, key prefix, pool size, deadlines, TLS. [`RedisEnv`]: the same from the
 //!   environment.
-//! - [`describe`]: what a counter's value in Redis says, for people; the program `limiter-state KEY...` prints it.
+//! - [`describe`], [`describe_leases`]: what a counter's value in Redis says, for people; the program `limiter-state KEY...` prints it.
 //!
 //! All connect when they are first used and must be made in a tokio runtime. Errors say whether
 //! the call took effect; a call that may have been sent is never sent again.

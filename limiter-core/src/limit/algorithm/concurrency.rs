@@ -9,8 +9,8 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::limit::store::Mark;
 
-/// The largest limit of concurrency: each unit may be a lease of its own, and Redis reads and writes
-/// all of a key's leases at once.
+/// The largest limit of concurrency: each unit may be a lease of its own, and a denial reads those that it would have to
+/// wait for, where their costs differ.
 const MAX_LEASES: u64 = 1_000;
 
 /// The numbers of [`Quota::concurrency`](crate::limit::Quota::concurrency).

@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::limit::period::Period;
 use crate::limit::store::Mark;
 
-/// The largest limit of a sliding log: each unit may be an entry of its own, and Redis reads and
-/// writes the whole log at a charge.
+/// The largest limit of a sliding log: each unit may be an entry of its own, and what gives back rewrites the entries
+/// made since.
 pub const MAX_LOG: u64 = 1_000;
 
 /// The numbers of [`Quota::sliding_log`](crate::limit::Quota::sliding_log).

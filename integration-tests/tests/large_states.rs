@@ -1,0 +1,163 @@
+//! Logs and leases by the hundred: what Redis finds by halving and writes in part is what memory keeps in a list.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+
+use std::time::Duration;
+
+use integration_tests::{Bench, policy, random};
+use limiter_core::Key;
+use limiter_core::limit::{
+    Action, Capabilities, Group, LimitStore, Observed, OperationId, Period, Policy, Quota, Step,
+};
+use proptest::collection::vec;
+use proptest::strategy::Strategy;
+
+const MANY: u64 = 1_000;
+const ACTIONS: usize = 2_500;
+
+/// What is done, to which of those before, for how much, and how long after the one before (ms).
+type Turn = (u8, usize, u64, u64);
+
+/// Both stores in one world; what one answers, the other has to.
+struct World {
+    bench: Bench,
+    policy: Policy,
+    key: Key,
+}
+
+impl World {
+    async fn apply(&self, action: Action<'_>) {
+        let steps = [Step::new(&self.policy, &self.key, action.clone())];
+        let group = Group::new(&steps, &Capabilities::ALL).unwrap();
+        let (mut memory, mut redis) = ([Observed::default()], [Observed::default()]);
+        let ours = self.bench.memory.apply(&group, &mut memory).await;
+        let theirs = self.bench.redis().apply(&group, &mut redis).await;
+        let (ours, theirs) = (
+            ours.map(|()| memory[0]).map_err(|error| error.kind()),
+            theirs.map(|()| redis[0]).map_err(|error| error.kind()),
+        );
+        let said = |observed: Observed| {
+            let Observed {
+                verdict,
+                used,
+                reset_after,
+                charged,
+                mark,
+                ..
+            } = observed;
+            (verdict, used, reset_after, charged, mark, observed.replayed)
+        };
+        assert_eq!(
+            theirs.map(said),
+            ours.map(said),
+            "Redis, then memory: {action:?}"
+        );
+    }
+
+    async fn advance(&self, millis: u64) {
+        let later = self
+            .bench
+            .now()
+            .saturating_add(Duration::from_millis(millis));
+        self.bench.set(later).await;
+    }
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    // Mostly single units, so that many fit; a window or a life goes by a few times in all.
+    let cost = (0..10_u64).prop_map(|drawn| if drawn < 8 { 1 } else { drawn - 6 });
+    vec((0..20_u8, 0..1_000_usize, cost, 0..80_u64), ACTIONS)
+}
+
+fn config() -> proptest::test_runner::Config {
+    proptest::test_runner::Config {
+        max_shrink_iters: 50,
+        ..random::config(3)
+    }
+}
+
+/// Charges, reservations settled to less, more or nothing, peeks of all sizes.
+#[test]
+fn a_long_log_is_the_same_in_both() {
+    random::check(&config(), &turns(), |turns: Vec<Turn>| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(async {
+            let world = World {
+                bench: Bench::new().await,
+                policy: policy(Quota::sliding_log(MANY, Period::MINUTE)),
+                key: Key::new(["ratelimit", "log"]),
+            };
+            let mut reserved = Vec::new();
+            for (index, (action, pick, cost, millis)) in turns.into_iter().enumerate() {
+                world.advance(millis).await;
+                let id = OperationId::new(format!("{index}"));
+                let ttl = Duration::from_secs(3_600);
+                // Of the newest ones mostly.
+                let recent = reserved.len().saturating_sub(1 + pick % 400);
+                let known: Option<&OperationId> = reserved.get(recent);
+                match (action, known) {
+                    (0..8, _) => world.apply(Action::Charge { cost }).await,
+                    (8..14, _) => {
+                        let estimate = cost;
+                        let reserve = Action::Reserve {
+                            id: &id,
+                            estimate,
+                            ttl,
+                        };
+                        world.apply(reserve).await;
+                        reserved.push(id);
+                    }
+                    (14..16, Some(id)) => world.apply(Action::Cancel { id, ttl }).await,
+                    (16..18, Some(id)) => {
+                        let actual = (cost + 1) % 4;
+                        world.apply(Action::Settle { id, actual }).await
+                    }
+                    _ => world.apply(Action::Peek { cost: pick as u64 }).await,
+                }
+            }
+        });
+        Ok(())
+    });
+}
+
+/// Leases of 1, and of more, taken, renewed and released; peeks of all sizes.
+#[test]
+fn many_leases_are_the_same_in_both() {
+    random::check(&config(), &turns(), |turns: Vec<Turn>| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(async {
+            let world = World {
+                bench: Bench::new().await,
+                policy: policy(Quota::concurrency(MANY)),
+                key: Key::new(["ratelimit", "leases"]),
+            };
+            let mut held = Vec::new();
+            for (index, (action, pick, cost, millis)) in turns.into_iter().enumerate() {
+                world.advance(millis).await;
+                // All of 1 in the first half.
+                let cost = if index < ACTIONS / 2 { 1 } else { cost };
+                let ttl = Duration::from_millis(30_000 + 100 * pick as u64);
+                let known = held.get(held.len().saturating_sub(1 + pick));
+                match (action, known) {
+                    (0..14, _) => {
+                        let lease = OperationId::new(format!("{index}"));
+                        let acquire = Action::Acquire {
+                            lease: &lease,
+                            cost,
+                            ttl,
+                        };
+                        world.apply(acquire).await;
+                        held.push(lease);
+                    }
+                    (14..16, Some(lease)) => world.apply(Action::Renew { lease, ttl }).await,
+                    (16..18, Some(lease)) => world.apply(Action::Release { lease, ttl }).await,
+                    _ => world.apply(Action::Peek { cost: pick as u64 }).await,
+                }
+            }
+        });
+        Ok(())
+    });
+}
