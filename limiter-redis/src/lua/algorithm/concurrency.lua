@@ -7,7 +7,7 @@
 -- another one is written.
 --
 -- State: key, total (what all leases cost), known (the total of the head), count (of leases), gone (how many of them have run out),
--- held (what the others cost), singles (whether each costs 1), last (when the last one ends, once it is known).
+-- held (what the others cost), singles (whether each costs 1), last (when the last one ends, once it is known), is_moved (whether the key's life changes).
 -- What changes is written at once: by then the group has looked at all that it asks for. Numbers are given as text where they
 -- are constants or times, since Redis writes a number out with 17 digits.
 local leases = { head = 'c\1', name = 5 }
@@ -15,11 +15,24 @@ local leases = { head = 'c\1', name = 5 }
 -- The time of the call as text, for commands.
 local now_text = string.format('%.0f', now)
 
-function leases.read(key)
-  local score = read('ZSCORE', key, leases.head)
-  if score then
-    return leases.head .. score
-  elseif score == false and read_value(key) == false then
+local function cost_member(id)
+  return id .. 'c'
+end
+
+-- Of the lease that was asked for when its key was read: key, id, and its end and cost as read. Nil once leases have changed.
+local asked
+
+function leases.read(key, id)
+  local scores
+  if id then
+    scores = read('ZMSCORE', key, leases.head, id, cost_member(id))
+    asked = scores and { key = key, id = id, ends = scores[2], cost = scores[3] }
+  else
+    scores = read('ZMSCORE', key, leases.head)
+  end
+  if scores and scores[1] then
+    return leases.head .. scores[1]
+  elseif scores ~= nil and read_value(key) == false then
     return false
   end
   -- A set without this head is not this kind's.
@@ -33,10 +46,6 @@ function leases.read_other(key)
   if head and string.find(head, '^c[%z\1-\31]$') then
     return head
   end
-end
-
-local function cost_member(id)
-  return id .. 'c'
 end
 
 -- The ids of the leases that have run out, and what they cost together.
@@ -92,18 +101,24 @@ function leases.save(key, state, floor)
   elseif state.total ~= state.known then
     call('ZADD', key, -1 - state.total, leases.head)
   end
-  -- What ends a lease only needs no longer a life.
-  if state.is_taken then
+  -- The end of a lease that is not the last leaves the key's life as it is.
+  if state.is_moved then
     call('PEXPIRE', key, time_to_live(floor, last_end(state)))
   end
 end
 
 -- A lease that has not run out: its cost, and when it ends. Nil if there is none of that id.
 local function find(state, id, now)
-  local scores = call('ZMSCORE', state.key, id, cost_member(id))
-  local expires = scores[1] and tonumber(scores[1])
+  local ends, cost
+  if asked and asked.key == state.key and asked.id == id then
+    ends, cost = asked.ends, asked.cost
+  else
+    local scores = call('ZMSCORE', state.key, id, cost_member(id))
+    ends, cost = scores[1], scores[2]
+  end
+  local expires = ends and tonumber(ends)
   if expires and expires > now then
-    return { cost = scores[2] and -scores[2] or 1, expires = expires }
+    return { cost = cost and -cost or 1, expires = expires }
   end
 end
 
@@ -131,7 +146,7 @@ end
 
 local function acquire(state, id, cost, expires)
   state.count, state.total, state.held = state.count + 1, state.total + cost, state.held + cost
-  state.known, state.is_taken = state.total, true
+  state.known, state.is_moved = state.total, true
   local text = string.format('%.0f', expires)
   if cost == 1 then
     call('ZADD', state.key, -1 - state.total, leases.head, text, id)
@@ -186,6 +201,7 @@ return {
   end,
   write = function(state, _, _, _, change, key)
     local does, id = change.does, change.lease
+    asked = nil
     if not state then
       -- What is there has run out.
       call('DEL', key)
@@ -202,7 +218,7 @@ return {
         local text = string.format('%.0f', change.expires)
         call('ZADD', state.key, text, id)
         note_end(state, change.expires, text)
-        state.is_taken = true
+        state.is_moved = true
       end
       return state, lease.cost
     elseif lease then
@@ -210,6 +226,7 @@ return {
       state.count, state.total = state.count - 1, state.total - lease.cost
       state.held = state.held - lease.cost
       state.last = nil
+      state.is_moved = state.count > 0 and lease.expires > last_end(state)
     end
     return state, 0
   end,
