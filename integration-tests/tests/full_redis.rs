@@ -4,11 +4,16 @@
 
 use std::time::Duration;
 
-use integration_tests::{RedisServer, policy, redis_limiter};
-use limiter_core::limit::{Charge, Limiter, Outage, Outcome, Period, Policy, Quota};
-use limiter_core::{Effect, ErrorKind};
+use integration_tests::{RedisServer, eventually, policy, redis_limiter};
+use limiter_core::limit::{
+    Action, Capabilities, Charge, Group, LimitStore, Limiter, Observed, OperationId, Outage,
+    Outcome, Period, Policy, Quota, Step,
+};
+use limiter_core::{Effect, Error, ErrorKind, Key};
+use limiter_redis::RedisStore;
 
 const TTL: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_millis(5);
 
 struct World {
     server: RedisServer,
@@ -113,6 +118,56 @@ async fn what_is_given_back_is_taken_back() {
     // An instance that connects to a full server gives back too.
     let other = redis_limiter(&world.server.config());
     other.reset(&streams, &key).await.unwrap();
+}
+
+/// A lease more is refused, also where older ones that have run out could make room for it.
+#[tokio::test]
+async fn a_full_redis_takes_no_lease() {
+    let world = World::new();
+    let streams = policy(Quota::concurrency(10));
+    let (idle, over, mixed) = ("idle", "over", "mixed");
+    let keys = [idle, over, mixed].map(|name| streams.key([name]));
+    let store = RedisStore::new(&world.server.config()).unwrap();
+    // No guard, which would renew it.
+    let acquire = async |key: &Key, name: &str, ttl, cost| {
+        let lease = &OperationId::new(name);
+        let steps = [Step::new(
+            &streams,
+            key,
+            Action::Acquire { lease, cost, ttl },
+        )];
+        let group = Group::new(&steps, &Capabilities::ALL).unwrap();
+        let mut observed = [Observed::default()];
+        store.apply(&group, &mut observed).await?;
+        Ok::<_, Error>(observed[0])
+    };
+    for (key, name, cost) in [(1, "a", 1), (2, "b", 1), (2, "c", 3)] {
+        acquire(&keys[key], name, SHORT, cost).await.unwrap();
+    }
+    acquire(&keys[2], "d", TTL, 2).await.unwrap();
+    eventually("the short ones have run out", async || {
+        let left = [
+            world.used(&streams, over).await,
+            world.used(&streams, mixed).await,
+        ];
+        (left == [0, 2]).then_some(())
+    })
+    .await;
+    world.fill();
+    for key in &keys {
+        for cost in [1, 2] {
+            let refused = acquire(key, "more", TTL, cost).await.unwrap_err();
+            let expected = (ErrorKind::Server, Effect::No);
+            assert_eq!((refused.kind(), refused.effect()), expected, "{refused}");
+        }
+    }
+    world.make_room();
+    for (name, used) in [(idle, 0), (over, 0), (mixed, 2)] {
+        assert_eq!(world.used(&streams, name).await, used, "{name}");
+    }
+    for key in &keys {
+        assert!(acquire(key, "more", TTL, 8).await.unwrap().is_admitted());
+    }
 }
 
 /// C2: full is an outage to a policy, and the next charge finds room again.

@@ -8,11 +8,11 @@ local function refuse(what)
 end
 
 -- The cell of a key; nil for none.
-local function cell_or_none(index, number, lease)
+local function cell_or_none(index, number)
   if index == 0 then
     return nil
   end
-  return KEYS[index] and cell_of(index, number, lease) or refuse('no key has the number ' .. index)
+  return KEYS[index] and cell_of(index, number) or refuse('no key has the number ' .. index)
 end
 
 -- Leases are taken on concurrency, and nothing else is; and some actions have a record.
@@ -36,7 +36,7 @@ local function read_step(text, from)
     check_action(action, algorithm, record)
   end
   return {
-    cell = cell_or_none(key, number, lease) or refuse('a step has no key'),
+    cell = cell_or_none(key, number) or refuse('a step has no key'),
     algorithm = algorithm,
     quota = algorithm.quota(a, b, c, d) or refuse('a quota has a number out of its range'),
     shadow = shadow == 1,

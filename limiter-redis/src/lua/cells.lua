@@ -22,9 +22,9 @@ local function read_stranger(key, likely)
   return leases.read_other(key), leases, true
 end
 
--- The cell of a key, by its index in KEYS, which is likely to hold a state of that kind, by number; and the lease that is asked
--- for. A value that is no state of any kind is taken for none and counted.
-local function cell_of(index, number, lease)
+-- The cell of a key, by its index in KEYS, which is likely to hold a state of that kind, by number. A value that is no state of
+-- any kind is taken for none and counted.
+local function cell_of(index, number)
   local cell = cells[index]
   if cell then
     return cell
@@ -32,7 +32,7 @@ local function cell_of(index, number, lease)
   local key, kind = KEYS[index], made[number] and made[number].kind
   local raw, is_other_version
   if kind and kind.read then
-    raw = kind.read(key, lease)
+    raw = kind.read(key)
   else
     raw = read_value(key)
   end

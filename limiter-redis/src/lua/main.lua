@@ -1,5 +1,5 @@
--- Runs a batch of groups. Reads first, decides, and writes last, so that an error leaves nothing
--- half done; group k sees what the groups before it did.
+-- Runs a batch of groups. Reads first, decides, and writes last (leases at the end of their group), so that an error leaves
+-- nothing half done; group k sees what the groups before it did.
 --
 -- KEYS: each key once, of limits and of records.
 -- ARGV: floor of the TTLs of states that only time makes fresh (ms; 7 bytes), then one for each group. All numbers have the highest

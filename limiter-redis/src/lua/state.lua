@@ -5,7 +5,7 @@
 -- A kind is how a value is read and written:
 --   head                    what its values begin with
 --   name                    its number
---   read(key, lease)        as much of the value as parse needs; false if there is none; nil if it is of another type;
+--   read(key)               as much of the value as parse needs; false if there is none; nil if it is of another type;
 --                           a kind without it takes the whole value
 --   parse(raw, key)         a state; nil if the value is none
 --   over(state)             whether it says no more than a missing one

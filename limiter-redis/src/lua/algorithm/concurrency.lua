@@ -7,9 +7,10 @@
 -- another one is written.
 --
 -- State: key, total (what all leases cost), known (the total of the head), count (of leases), gone (how many of them have run out),
--- held (what the others cost), singles (whether each costs 1), last (when the last one ends, once it is known), is_moved (whether the key's life changes).
--- What changes is written at once: by then the group has looked at all that it asks for. Numbers are given as text where they
--- are constants or times, since Redis writes a number out with 17 digits.
+-- held (what the others cost), singles (whether each costs 1), last (when the last one ends, once it is known), is_moved
+-- (whether the key's life changes). What changes is written at once: by then the group has looked at all that it asks for. The
+-- first thing that is written for a new lease is refused by a Redis that is full; after it, a script may write all.
+-- Numbers are given as text where they are constants or times, since Redis writes a number out with 17 digits.
 local leases = { head = 'c\1', name = 5 }
 
 -- The time of the call as text, for commands.
@@ -19,20 +20,11 @@ local function cost_member(id)
   return id .. 'c'
 end
 
--- Of the lease that was asked for when its key was read: key, id, and its end and cost as read. Nil once leases have changed.
-local asked
-
-function leases.read(key, id)
-  local scores
-  if id then
-    scores = read('ZMSCORE', key, leases.head, id, cost_member(id))
-    asked = scores and { key = key, id = id, ends = scores[2], cost = scores[3] }
-  else
-    scores = read('ZMSCORE', key, leases.head)
-  end
-  if scores and scores[1] then
-    return leases.head .. scores[1]
-  elseif scores ~= nil and read_value(key) == false then
+function leases.read(key)
+  local score = read('ZSCORE', key, leases.head)
+  if score then
+    return leases.head .. score
+  elseif score == false and read_value(key) == false then
     return false
   end
   -- A set without this head is not this kind's.
@@ -109,30 +101,21 @@ end
 
 -- A lease that has not run out: its cost, and when it ends. Nil if there is none of that id.
 local function find(state, id, now)
-  local ends, cost
-  if asked and asked.key == state.key and asked.id == id then
-    ends, cost = asked.ends, asked.cost
-  else
-    local scores = call('ZMSCORE', state.key, id, cost_member(id))
-    ends, cost = scores[1], scores[2]
-  end
-  local expires = ends and tonumber(ends)
+  local scores = call('ZMSCORE', state.key, id, cost_member(id))
+  local expires = scores[1] and tonumber(scores[1])
   if expires and expires > now then
-    return { cost = cost and -cost or 1, expires = expires }
+    return { cost = scores[2] and -scores[2] or 1, expires = expires }
   end
 end
 
--- Removes the leases that have run out.
+-- Removes the leases that have run out, which are counted no more.
 local function forget_gone(state)
-  if state.gone == 0 then
-    return
-  elseif not state.singles then
+  if not state.singles then
     for _, id in ipairs((gone_in(state.key))) do
       call('ZREM', state.key, cost_member(id))
     end
   end
   call('ZREMRANGEBYSCORE', state.key, '1', now_text)
-  state.total, state.count, state.gone = state.held, state.count - state.gone, 0
 end
 
 -- That a lease ends at a moment, which is mostly after all others.
@@ -150,11 +133,29 @@ local function acquire(state, id, cost, expires)
   local text = string.format('%.0f', expires)
   if cost == 1 then
     call('ZADD', state.key, -1 - state.total, leases.head, text, id)
+    if not state.singles then
+      -- It may have cost more before it ran out.
+      call('ZREM', state.key, cost_member(id))
+    end
   else
     call('ZADD', state.key, -1 - state.total, leases.head, text, id, -cost, cost_member(id))
     state.singles = false
   end
   note_end(state, expires, text)
+end
+
+local function renew(state, id, expires)
+  local text = string.format('%.0f', expires)
+  call('ZADD', state.key, text, id)
+  note_end(state, expires, text)
+  state.is_moved = true
+end
+
+local function release(state, id, lease)
+  call('ZREM', state.key, id, cost_member(id))
+  state.count, state.total, state.held = state.count - 1, state.total - lease.cost, state.held - lease.cost
+  state.last = nil
+  state.is_moved = state.count > 0 and lease.expires > last_end(state)
 end
 
 return {
@@ -200,34 +201,28 @@ return {
     end
   end,
   write = function(state, _, _, _, change, key)
-    local does, id = change.does, change.lease
-    asked = nil
+    local does, id, lease = change.does, change.lease, change.held
     if not state then
       -- What is there has run out.
+      call('SET', key, '', 'PX', '1')
       call('DEL', key)
-      state = { key = key, total = 0, known = -1, count = 0, gone = 0, held = 0, singles = true }
+      state = { key = key, total = 0, known = 0, count = 0, gone = 0, held = 0, singles = true }
     end
-    forget_gone(state)
+    local gone = state.gone
+    state.total, state.count, state.gone = state.held, state.count - gone, 0
+    local amount = 0
     if does == 'acquire' then
-      acquire(state, id, change.amount, change.expires)
-      return state, change.amount
-    end
-    local lease = change.held
-    if lease and does == 'renew' then
-      if change.expires > lease.expires then
-        local text = string.format('%.0f', change.expires)
-        call('ZADD', state.key, text, id)
-        note_end(state, change.expires, text)
-        state.is_moved = true
-      end
-      return state, lease.cost
+      amount = change.amount
+      acquire(state, id, amount, change.expires)
+    elseif does == 'renew' then
+      amount = lease.cost
+      renew(state, id, math.max(lease.expires, change.expires))
     elseif lease then
-      call('ZREM', state.key, id, cost_member(id))
-      state.count, state.total = state.count - 1, state.total - lease.cost
-      state.held = state.held - lease.cost
-      state.last = nil
-      state.is_moved = state.count > 0 and lease.expires > last_end(state)
+      release(state, id, lease)
     end
-    return state, 0
+    if gone > 0 then
+      forget_gone(state)
+    end
+    return state, amount
   end,
 }
