@@ -11,7 +11,6 @@ use limiter_core::limit::{
 use proptest::collection::vec;
 use proptest::strategy::Strategy;
 
-const MANY: u64 = 1_000;
 const ACTIONS: usize = 2_500;
 
 /// What is done, to which of those before, for how much, and how long after the one before (ms).
@@ -68,97 +67,91 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
     vec((0..20_u8, 0..1_000_usize, cost, 0..80_u64), ACTIONS)
 }
 
-fn config() -> proptest::test_runner::Config {
-    proptest::test_runner::Config {
+/// Does random turns in a world of a quota.
+fn play(quota: Quota, play: impl AsyncFn(&World, Vec<Turn>)) {
+    let config = proptest::test_runner::Config {
         max_shrink_iters: 50,
         ..random::config(3)
-    }
-}
-
-/// Charges, reservations settled to less, more or nothing, peeks of all sizes.
-#[test]
-fn a_long_log_is_the_same_in_both() {
-    random::check(&config(), &turns(), |turns: Vec<Turn>| {
+    };
+    random::check(&config, &turns(), |turns: Vec<Turn>| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         runtime.unwrap().block_on(async {
             let world = World {
                 bench: Bench::new().await,
-                policy: policy(Quota::sliding_log(400, Period::MINUTE)),
-                key: Key::new(["ratelimit", "log"]),
+                policy: policy(Ok(quota)),
+                key: Key::new(["ratelimit", "large"]),
             };
-            let mut reserved = Vec::new();
-            for (index, (action, pick, cost, millis)) in turns.into_iter().enumerate() {
-                // So that most entries leave in the end.
-                world.advance(3 * millis).await;
-                let id = OperationId::new(format!("{index}"));
-                let ttl = Duration::from_secs(3_600);
-                // Of the newest ones mostly.
-                let recent = reserved.len().saturating_sub(1 + pick % 400);
-                let known: Option<&OperationId> = reserved.get(recent);
-                match (action, known) {
-                    (0..8, _) => world.apply(Action::Charge { cost }).await,
-                    (8..14, _) => {
-                        let estimate = cost;
-                        let reserve = Action::Reserve {
-                            id: &id,
-                            estimate,
-                            ttl,
-                        };
-                        world.apply(reserve).await;
-                        reserved.push(id);
-                    }
-                    (14..16, Some(id)) => world.apply(Action::Cancel { id, ttl }).await,
-                    (16..18, Some(id)) => {
-                        let actual = (cost + 1) % 4;
-                        world.apply(Action::Settle { id, actual }).await
-                    }
-                    _ => world.apply(Action::Peek { cost: pick as u64 }).await,
-                }
-            }
+            play(&world, turns).await;
         });
         Ok(())
+    });
+}
+
+/// Charges, reservations settled to less, more or nothing, peeks of all sizes.
+#[test]
+fn a_long_log_is_the_same_in_both() {
+    let quota = Quota::sliding_log(400, Period::MINUTE).unwrap();
+    let ttl = Duration::from_secs(3_600);
+    play(quota, async |world, turns| {
+        let mut reserved = Vec::new();
+        for (index, (action, pick, cost, millis)) in turns.into_iter().enumerate() {
+            // So that most entries leave in the end.
+            world.advance(3 * millis).await;
+            // Of the newest ones mostly.
+            let recent = reserved.len().saturating_sub(1 + pick % 400);
+            let known: Option<&OperationId> = reserved.get(recent);
+            match (action, known) {
+                (0..8, _) => world.apply(Action::Charge { cost }).await,
+                (8..14, _) => {
+                    let id = OperationId::new(format!("{index}"));
+                    let reserve = Action::Reserve {
+                        id: &id,
+                        estimate: cost,
+                        ttl,
+                    };
+                    world.apply(reserve).await;
+                    reserved.push(id);
+                }
+                (14..16, Some(id)) => world.apply(Action::Cancel { id, ttl }).await,
+                (16..18, Some(id)) => {
+                    let actual = (cost + 1) % 4;
+                    world.apply(Action::Settle { id, actual }).await;
+                }
+                _ => world.apply(Action::Peek { cost: pick as u64 }).await,
+            }
+        }
     });
 }
 
 /// Leases of 1, and of more, taken, renewed and released; peeks of all sizes.
 #[test]
 fn many_leases_are_the_same_in_both() {
-    random::check(&config(), &turns(), |turns: Vec<Turn>| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        runtime.unwrap().block_on(async {
-            let world = World {
-                bench: Bench::new().await,
-                policy: policy(Quota::concurrency(MANY)),
-                key: Key::new(["ratelimit", "leases"]),
-            };
-            let mut held = Vec::new();
-            for (index, (action, pick, cost, millis)) in turns.into_iter().enumerate() {
-                world.advance(millis).await;
-                // All of 1 in the first half.
-                let cost = if index < ACTIONS / 2 { 1 } else { cost };
-                let ttl = Duration::from_millis(30_000 + 100 * pick as u64);
-                let known = held.get(held.len().saturating_sub(1 + pick));
-                match (action, known) {
-                    (0..14, _) => {
-                        let lease = OperationId::new(format!("{index}"));
-                        let acquire = Action::Acquire {
-                            lease: &lease,
-                            cost,
-                            ttl,
-                        };
-                        world.apply(acquire).await;
-                        held.push(lease);
-                    }
-                    (14..16, Some(lease)) => world.apply(Action::Renew { lease, ttl }).await,
-                    (16..18, Some(lease)) => world.apply(Action::Release { lease, ttl }).await,
-                    _ => world.apply(Action::Peek { cost: pick as u64 }).await,
+    let quota = Quota::concurrency(1_000).unwrap();
+    play(quota, async |world, turns| {
+        let mut held = Vec::new();
+        for (index, (action, pick, cost, millis)) in turns.into_iter().enumerate() {
+            world.advance(millis).await;
+            // All of 1 in the first half.
+            let cost = if index < ACTIONS / 2 { 1 } else { cost };
+            let ttl = Duration::from_millis(30_000 + 100 * pick as u64);
+            let known = held.get(held.len().saturating_sub(1 + pick));
+            match (action, known) {
+                (0..14, _) => {
+                    let lease = OperationId::new(format!("{index}"));
+                    let acquire = Action::Acquire {
+                        lease: &lease,
+                        cost,
+                        ttl,
+                    };
+                    world.apply(acquire).await;
+                    held.push(lease);
                 }
+                (14..16, Some(lease)) => world.apply(Action::Renew { lease, ttl }).await,
+                (16..18, Some(lease)) => world.apply(Action::Release { lease, ttl }).await,
+                _ => world.apply(Action::Peek { cost: pick as u64 }).await,
             }
-        });
-        Ok(())
+        }
     });
 }

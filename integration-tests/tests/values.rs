@@ -239,6 +239,30 @@ async fn an_absurd_count_denies_within_the_policy_s_time() {
     }
 }
 
+/// A log's totals stay exact, however much has been charged since it began.
+#[tokio::test]
+async fn a_log_s_totals_begin_anew_before_they_are_too_large() {
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config());
+    let log = policy(Quota::sliding_log(LIMIT, ten_years()));
+    let time: (u64, u64) = server.command(&["TIME"]);
+    let now = time.0 * 1_000_000 + time.1;
+    let (window, most) = (ten_years().as_micros(), 9_007_199_254_740_991_u64);
+    // An entry that counts no more, and one of 2 up to the largest total.
+    let head = [window, 2, now, now, now, 1, most - 2, 2, most];
+    let entries = [1, 0, most - 2, now, 1, most];
+    server.set(
+        key().as_str(),
+        &state(b'l', 1, &[&head[..], &entries].concat()),
+    );
+    assert_eq!(limiter.peek(&log, &key()).await.unwrap().used, 2);
+    for used in 3..=LIMIT {
+        assert_eq!(limiter.try_check(&log, &key()).await.unwrap().used, used);
+        assert_eq!(limiter.peek(&log, &key()).await.unwrap().used, used);
+    }
+    assert!(!limiter.try_check(&log, &key()).await.unwrap().is_allowed());
+}
+
 /// A count that is too large to count on is all of a limit, and not nothing.
 #[tokio::test]
 async fn a_count_beyond_exact_numbers_denies() {

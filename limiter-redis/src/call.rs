@@ -48,10 +48,10 @@ impl Call {
             floor: number(floor),
             group: Vec::with_capacity(GROUP + STEP * steps.len()),
         };
-        call.index(steps.len())?;
+        call.index(steps.len());
         let operation = group.operation();
         let record = operation.map(|(id, _)| RecordKind::Operation.name(prefix, group.home(), id));
-        call.key(record)?;
+        call.key(record);
         let memory = operation.map_or(0, |(_, ttl)| micros(ttl));
         call.number(memory);
         let fingerprint = operation.map_or(0, |_| group.fingerprint());
@@ -65,13 +65,14 @@ impl Call {
             let refund = refund.map(|id| RecordKind::Refund.name(prefix, step.counter, &id));
             let record = step.record();
             let record = record.map(|(kind, id)| kind.name(prefix, step.counter, id));
-            call.key(Some(format!("{prefix}{}", step.counter)))?;
-            let place = u8::try_from(place).map_err(|_| too_many("steps"))?;
+            call.key(Some(format!("{prefix}{}", step.counter)));
+            // A group has at most 64 steps, of three keys each.
+            let place = u8::try_from(place).unwrap_or(u8::MAX);
             let shadow = step.policy.is_shadow().into();
             call.group
                 .extend_from_slice(&[shadow, act.number, place, algorithm]);
-            call.key(refund)?;
-            call.key(record)?;
+            call.key(refund);
+            call.key(record);
             for value in numbers.into_iter().chain([act.cost, act.x, act.y]) {
                 call.number(value);
             }
@@ -96,7 +97,7 @@ impl Call {
     }
 
     /// A key, as its index in KEYS from 1; 0 for none.
-    fn key(&mut self, name: Option<String>) -> Result<(), Error> {
+    fn key(&mut self, name: Option<String>) {
         let Some(name) = name else {
             return self.index(0);
         };
@@ -105,13 +106,13 @@ impl Call {
             self.keys.push(name);
             self.keys.len() - 1
         });
-        self.index(index + 1)
+        self.index(index + 1);
     }
 
-    fn index(&mut self, index: usize) -> Result<(), Error> {
-        let index = u16::try_from(index).map_err(|_| too_many("keys"))?;
+    fn index(&mut self, index: usize) {
+        // A group has at most 64 steps, of three keys each.
+        let index = u16::try_from(index).unwrap_or(u16::MAX);
         self.group.extend_from_slice(&index.to_be_bytes());
-        Ok(())
     }
 
     fn number(&mut self, value: u64) {
@@ -127,14 +128,6 @@ fn number(value: u64) -> [u8; NUMBER] {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn too_many(what: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidInput,
-        OPERATION,
-        format!("a group has more {what} than one call of Redis takes; make it smaller"),
-    )
 }
 
 impl Act {

@@ -47,6 +47,8 @@ struct Case {
     policy: Policy,
     /// How many units are taken at first.
     held: u64,
+    /// Of leases: what the first one costs; the others cost 1.
+    first: u64,
     action: fn(&OperationId) -> Action<'_>,
     /// Whether the call names a lease that is held.
     known: bool,
@@ -72,6 +74,14 @@ fn acquire(lease: &OperationId) -> Action<'_> {
     }
 }
 
+fn acquire_many(lease: &OperationId) -> Action<'_> {
+    Action::Acquire {
+        lease,
+        cost: 500,
+        ttl: TTL,
+    }
+}
+
 fn renew(lease: &OperationId) -> Action<'_> {
     Action::Renew { lease, ttl: TTL }
 }
@@ -87,6 +97,7 @@ fn cases() -> Vec<Case> {
         name,
         policy,
         held,
+        first: 1,
         action,
         known,
     };
@@ -120,6 +131,16 @@ fn cases() -> Vec<Case> {
             acquire,
             false,
         ),
+        Case {
+            first: 2,
+            ..case(
+                "concurrency 1,000 of different costs: denied 500",
+                concurrency(),
+                999,
+                acquire_many,
+                false,
+            )
+        },
         case("sliding log 1,000: charge", log(), 999, charge, false),
         case("sliding log 1,000: peek", log(), 999, peek, false),
         case("sliding log 1,000: denied", log(), 1_000, charge, false),
@@ -152,7 +173,11 @@ impl World {
         for number in 0..case.held {
             let id = held(number);
             let action = if case.policy.quota().is_concurrency() {
-                acquire(&id)
+                Action::Acquire {
+                    lease: &id,
+                    cost: if number == 0 { case.first } else { 1 },
+                    ttl: TTL,
+                }
             } else {
                 charge(&id)
             };

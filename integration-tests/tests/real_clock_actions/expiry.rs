@@ -108,6 +108,30 @@ async fn every_key_has_a_bounded_expiry() {
         answer.result.unwrap();
         bounded(&world, what, |_| longest + SLACK);
     }
+    // A shorter lease beside a longer one does not shorten the life of both.
+    let (longer, shorter) = (id("longer"), id("shorter"));
+    for action in [
+        acquire(&longer, 2 * HOUR),
+        acquire(&shorter, minute),
+        Action::Renew {
+            lease: &shorter,
+            ttl: 2 * minute,
+        },
+        Action::Release {
+            lease: &shorter,
+            ttl: minute,
+        },
+    ] {
+        let what = action.as_str();
+        world.apply(&policy, action).await.result.unwrap();
+        let ttl: i64 = world.server.command(&["PTTL", world.key.as_str()]);
+        assert!(ttl > 3_600_000, "{ttl} ms after {what}");
+    }
+    let release = Action::Release {
+        lease: &longer,
+        ttl: minute,
+    };
+    world.apply(&policy, release).await.result.unwrap();
     let last = world
         .apply(
             &policy,
