@@ -229,8 +229,12 @@ async fn unreadable_leases_are_none() {
         ("7", "9e15"),
     ];
     let heads = heads.map(|(head, ends)| vec!["ZADD", head, "c\u{1}", ends, "0123456789abcdef"]);
+    let extras = ["-1.5", "-inf", "9", "-1e16"].map(|extra| {
+        let head = ["ZADD", "-9e15", "c\u{1}", extra, "c\u{1}x"];
+        [&head[..], &["9e15", "0123456789abcdef"]].concat()
+    });
     let empty = ["-1", "-5"].map(|head| vec!["ZADD", head, "c\u{1}"]);
-    let values = texts.into_iter().chain(heads).chain(empty);
+    let values = texts.into_iter().chain(heads).chain(extras).chain(empty);
     let acquire = |id| Action::Acquire {
         lease: id,
         cost: 1,

@@ -50,7 +50,8 @@ pub fn describe(value: &[u8]) -> String {
 ///
 /// ```
 /// let id = vec![7; 16];
-/// let set = [(b"c\x01".to_vec(), -2.0), (id, 1_700_000_000_000_000.0)];
+/// let end = 1_700_000_000_000_000.0;
+/// let set = [(b"c\x01".to_vec(), -end), (id, end)];
 /// assert_eq!(
 ///     limiter_redis::describe_leases(&set),
 ///     "leases: cost=1\n  lease: id=07070707070707070707070707070707 cost=1 expires_us=1700000000000000"
@@ -62,20 +63,24 @@ pub fn describe_leases(set: &[(Vec<u8>, f64)]) -> String {
             .find(|(known, _)| known == member)
             .map(|(_, score)| *score)
     };
-    let Some(head) = score(&[b'c', VERSION]) else {
+    if score(&[b'c', VERSION]).is_none() {
         let other = set.iter().find_map(|(member, _)| match member[..] {
             [b'c', version @ 0..=31] => Some(version),
             _ => None,
         });
         return other.map_or_else(no_state, of_version);
-    };
-    let mut said = format!("leases: cost={}", -1.0 - head);
+    }
+    let (mut sum, mut leases) = (0.0, String::new());
     for (id, expires) in set.iter().filter(|(member, _)| member.len() == 16) {
         let cost = score(&[id, &b"c"[..]].concat()).map_or(1.0, |cost| -cost);
+        sum += cost;
         let id = hex(id);
-        let _ = write!(said, "\n  lease: id={id} cost={cost} expires_us={expires}");
+        let _ = write!(
+            leases,
+            "\n  lease: id={id} cost={cost} expires_us={expires}"
+        );
     }
-    said
+    format!("leases: cost={sum}{leases}")
 }
 
 fn no_state() -> String {

@@ -3,8 +3,8 @@
 local cells = {}
 local unreadable = 0
 
--- What a key holds that is of another type than values of that kind: the value as read, its kind, and whether it is of another
--- version.
+-- What a key holds that is of another type than values of that kind: the value as read, its kind, whether it is of another
+-- version, and what else its kind has read.
 local function read_stranger(key, likely)
   local leases = make(CONCURRENCY).kind
   local raw
@@ -14,9 +14,10 @@ local function read_stranger(key, likely)
       return raw, kind_of(raw)
     end
   else
-    raw = leases.read(key)
+    local more
+    raw, more = leases.read(key)
     if raw then
-      return raw, leases, false
+      return raw, leases, false, more
     end
   end
   return leases.read_other(key), leases, true
@@ -30,14 +31,14 @@ local function cell_of(index, number)
     return cell
   end
   local key, kind = KEYS[index], made[number] and made[number].kind
-  local raw, is_other_version
+  local raw, is_other_version, more
   if kind and kind.read then
-    raw = kind.read(key)
+    raw, more = kind.read(key)
   else
     raw = read_value(key)
   end
   if raw == nil then
-    raw, kind, is_other_version = read_stranger(key, kind)
+    raw, kind, is_other_version, more = read_stranger(key, kind)
   elseif raw and not (kind and string.sub(raw, 1, 2) == kind.head) then
     kind, is_other_version = kind_of(raw)
   end
@@ -51,7 +52,7 @@ local function cell_of(index, number)
     state = nil,
   }
   if raw and not is_other_version then
-    cell.state = kind and kind.parse(raw, key)
+    cell.state = kind and kind.parse(raw, key, more)
     if not cell.state then
       unreadable = unreadable + 1
     end

@@ -5,22 +5,24 @@
 -- A kind is how a value is read and written:
 --   head                    what its values begin with
 --   name                    its number
---   read(key)               as much of the value as parse needs; false if there is none; nil if it is of another type;
---                           a kind without it takes the whole value
---   parse(raw, key)         a state; nil if the value is none
+--   read(key)               as much of the value as parse needs, in two parts if it likes; false if there is none; nil if it
+--                           is of another type; a kind without it takes the whole value
+--   parse(raw, key, more)   a state, of the first part and the second; nil if the value is none
 --   over(state)             whether it says no more than a missing one
 --   save(key, state, floor) writes it
 
 -- What a call may need, by number. Each is defined when a call first needs it: to define all of them takes longer than a call.
-local makers, made = {}, {}
+local define
+-- Nothing yet, with room for all.
+local made = { false, false, false, false, false, false, false, false, false, false }
 -- The letters with which the values of each begin stand at its number.
 local LETTERS = ' sblc ro'
 
 -- Nil if there is none of that number.
 local function make(number)
   local one = made[number]
-  if not one and makers[number] then
-    one = makers[number]()
+  if not one then
+    one = define(number)
     made[number] = one
   end
   return one

@@ -2,160 +2,139 @@
 -- Quota: capacity. View: what is held.
 --
 -- The leases are a sorted set, so that one is found, moved or removed without reading the others. Each is a member, its id
--- (16 bytes), under its end (us). One that costs more than 1 has a second member, its id and `c`, under the cost below zero. The
--- lowest score has the head, whose score is one less than what all leases cost, below zero. Leases that have run out stay until
--- another one is written.
+-- (16 bytes), under its end (us). One that costs more than 1 has a second member, its id and `c`, under the cost below zero.
+-- The head stands below zero too, under the end of the last lease; and so does the head and `x` (extra), if there was a lease
+-- of more than 1 since the first: under one more than what all cost above 1. Leases that have run out stay until another one is
+-- written.
 --
--- State: key, total (what all leases cost), known (the total of the head), count (of leases), gone (how many of them have run out),
--- held (what the others cost), singles (whether each costs 1), last (when the last one ends, once it is known), is_moved
--- (whether the key's life changes). What changes is written at once: by then the group has looked at all that it asks for. The
--- first thing that is written for a new lease is refused by a Redis that is full; after it, a script may write all.
--- Numbers are given as text where they are constants or times, since Redis writes a number out with 17 digits.
-local leases = { head = 'c\1', name = 5 }
+-- State: key, last (when the last lease ends), living (the leases that have not run out), held (what they cost), extra (what all
+-- cost above 1; nil if all cost 1), gone (the ids of those that have run out, if there is an extra), is_moved (whether the key's
+-- life changes). What changes is written at once: by then the group has looked at all that it asks for. The first thing that is
+-- written for a new lease is refused by a Redis that is full; after it, a script may write all. Numbers are given as text
+-- where they are constants or times, since Redis writes a number out with 17 digits.
+local HEAD, EXTRA = 'c\1', 'c\1x'
+local leases = { head = HEAD, name = 5 }
 
 -- The time of the call as text, for commands.
 local now_text = string.format('%.0f', now)
 
-local function cost_member(id)
-  return id .. 'c'
-end
-
 function leases.read(key)
-  local score = read('ZSCORE', key, leases.head)
-  if score then
-    return leases.head .. score
-  elseif score == false and read_value(key) == false then
-    return false
+  local scores = read('ZMSCORE', key, HEAD, EXTRA)
+  if scores and scores[1] then
+    return HEAD, scores
   end
-  -- A set without this head is not this kind's.
-  return nil
+  -- There is none; or it is a set without this head, and so not this kind's.
+  return scores and read_value(key)
 end
 
 -- The head of leases of another version; nil if the key holds none.
 function leases.read_other(key)
   local first = read('ZRANGE', key, '0', '0')
-  local head = first and first[1]
-  if head and string.find(head, '^c[%z\1-\31]$') then
-    return head
-  end
+  return first and first[1] and string.match(first[1], '^c[%z\1-\31]')
 end
 
--- The ids of the leases that have run out, and what they cost together.
-local function gone_in(key)
-  local ids, cost = call('ZRANGE', key, '1', now_text, 'BYSCORE'), 0
+-- What the leases of these ids cost above 1.
+local function extra_of(key, ids)
+  local extra = 0
   for from = 1, #ids, 256 do
     local members = {}
     for index = from, math.min(from + 255, #ids) do
-      members[#members + 1] = cost_member(ids[index])
+      members[#members + 1] = ids[index] .. 'c'
     end
     for _, score in ipairs(call('ZMSCORE', key, unpack(members))) do
-      cost = cost - (score or -1)
+      extra = extra - (score or -1) - 1
     end
   end
-  return ids, cost
+  return extra
 end
 
-function leases.parse(raw, key)
-  local total = -1 - tonumber(string.sub(raw, 3))
-  local count, gone = call('ZCOUNT', key, '1', '+inf'), call('ZCOUNT', key, '1', now_text)
-  if total ~= math.floor(total) or total < count or total > MAX_INTEGER then
+function leases.parse(_, key, scores)
+  local last, extra, gone = -scores[1], nil, nil
+  local living = call('ZCOUNT', key, '(' .. now_text, '+inf')
+  local held = living
+  if scores[2] then
+    extra, gone = -1 - scores[2], call('ZRANGE', key, '1', now_text, 'BYSCORE')
+    held = living + extra - extra_of(key, gone)
+  end
+  local is_wrong = last % 1 ~= 0 or last < 1 or living > 0 and last <= now
+  if is_wrong or held % 1 ~= 0 or held < living or held > MAX_INTEGER then
     return nil
   end
-  local singles = count == total
-  local held = total - gone
-  if gone > 0 and not singles then
-    held = total - select(2, gone_in(key))
-  end
-  return {
-    key = key,
-    total = total,
-    known = total,
-    count = count,
-    gone = gone,
-    held = held,
-    singles = singles,
-    last = nil,
-  }
+  return { key = key, last = last, living = living, held = held, extra = extra, gone = gone, is_moved = false }
 end
 
 function leases.over(state)
-  return state.count == state.gone
-end
-
-local function last_end(state)
-  state.last = state.last or tonumber(call('ZRANGE', state.key, '-1', '-1', 'WITHSCORES')[2])
-  return state.last
+  return state.living == 0
 end
 
 function leases.save(key, state, floor)
-  if state.count == 0 then
-    return call('DEL', key)
-  elseif state.total ~= state.known then
-    call('ZADD', key, -1 - state.total, leases.head)
-  end
-  -- The end of a lease that is not the last leaves the key's life as it is.
-  if state.is_moved then
-    call('PEXPIRE', key, time_to_live(floor, last_end(state)))
+  if state.living == 0 then
+    call('DEL', key)
+  elseif state.is_moved then
+    call('PEXPIRE', key, time_to_live(floor, state.last))
   end
 end
 
 -- A lease that has not run out: its cost, and when it ends. Nil if there is none of that id.
 local function find(state, id, now)
-  local scores = call('ZMSCORE', state.key, id, cost_member(id))
-  local expires = scores[1] and tonumber(scores[1])
-  if expires and expires > now then
-    return { cost = scores[2] and -scores[2] or 1, expires = expires }
-  end
-end
-
--- Removes the leases that have run out, which are counted no more.
-local function forget_gone(state)
-  if not state.singles then
-    for _, id in ipairs((gone_in(state.key))) do
-      call('ZREM', state.key, cost_member(id))
-    end
-  end
-  call('ZREMRANGEBYSCORE', state.key, '1', now_text)
-end
-
--- That a lease ends at a moment, which is mostly after all others.
-local function note_end(state, expires, text)
-  if state.last then
-    state.last = math.max(state.last, expires)
-  elseif call('ZCOUNT', state.key, '(' .. text, '+inf') == 0 then
-    state.last = expires
-  end
-end
-
-local function acquire(state, id, cost, expires)
-  state.count, state.total, state.held = state.count + 1, state.total + cost, state.held + cost
-  state.known, state.is_moved = state.total, true
-  local text = string.format('%.0f', expires)
-  if cost == 1 then
-    call('ZADD', state.key, -1 - state.total, leases.head, text, id)
-    if not state.singles then
-      -- It may have cost more before it ran out.
-      call('ZREM', state.key, cost_member(id))
-    end
+  local expires, cost
+  if state.extra then
+    expires, cost = unpack(call('ZMSCORE', state.key, id, id .. 'c'))
   else
-    call('ZADD', state.key, -1 - state.total, leases.head, text, id, -cost, cost_member(id))
-    state.singles = false
+    expires = call('ZSCORE', state.key, id)
   end
-  note_end(state, expires, text)
+  expires = tonumber(expires or 0)
+  return expires > now and { cost = cost and -cost or 1, expires = expires } or nil
 end
 
-local function renew(state, id, expires)
+-- The lease under an id ends at a moment.
+local function put(state, id, expires)
   local text = string.format('%.0f', expires)
-  call('ZADD', state.key, text, id)
-  note_end(state, expires, text)
-  state.is_moved = true
+  if expires > state.last then
+    state.last, state.is_moved = expires, true
+    call('ZADD', state.key, '-' .. text, HEAD, text, id)
+  else
+    call('ZADD', state.key, text, id)
+  end
 end
 
-local function release(state, id, lease)
-  call('ZREM', state.key, id, cost_member(id))
-  state.count, state.total, state.held = state.count - 1, state.total - lease.cost, state.held - lease.cost
-  state.last = nil
-  state.is_moved = state.count > 0 and lease.expires > last_end(state)
+-- Forgets the leases that have run out.
+local function forget_gone(state)
+  if not state.extra then
+    return call('ZREMRANGEBYSCORE', state.key, '1', now_text)
+  elseif #state.gone > 0 then
+    state.extra = state.extra - extra_of(state.key, state.gone)
+    for _, id in ipairs(state.gone) do
+      call('ZREM', state.key, id .. 'c')
+    end
+    state.gone = {}
+    call('ZADD', state.key, -1 - state.extra, EXTRA)
+    call('ZREMRANGEBYSCORE', state.key, '1', now_text)
+  end
+end
+
+-- Writes down what the lease under an id costs above 1.
+local function note_extra(state, id, extra)
+  state.extra, state.gone = (state.extra or 0) + extra, state.gone or {}
+  call('ZADD', state.key, -1 - extra, id .. 'c', -1 - state.extra, EXTRA)
+end
+
+local function remove(state, id, lease)
+  state.living, state.held = state.living - 1, state.held - lease.cost
+  -- The set without its last lease is none.
+  if state.living == 0 then
+    return
+  end
+  call('ZREM', state.key, id, id .. 'c')
+  if lease.cost > 1 then
+    state.extra = state.extra - (lease.cost - 1)
+    call('ZADD', state.key, -1 - state.extra, EXTRA)
+  end
+  if lease.expires == state.last then
+    state.last = tonumber(call('ZRANGE', state.key, '-1', '-1', 'WITHSCORES')[2])
+    state.is_moved = true
+    call('ZADD', state.key, -state.last, HEAD)
+  end
 end
 
 return {
@@ -176,11 +155,11 @@ return {
     if excess <= 0 then
       return 0
     elseif excess >= held then
-      return last_end(state) - now
+      return state.last - now
     end
-    -- Counted from the end, since in front of the leases is what they cost.
-    local first = state.gone - state.count
-    if state.singles then
+    -- Counted from the end, where the living are.
+    local first = -state.living
+    if not state.extra then
       local rank = first + excess - 1
       return call('ZRANGE', state.key, rank, rank, 'WITHSCORES')[2] - now
     end
@@ -189,7 +168,7 @@ return {
       local last, costs = math.min(first + several, 0) - 1, {}
       local found = call('ZRANGE', state.key, first, last, 'WITHSCORES')
       for index = 1, #found, 2 do
-        costs[#costs + 1] = cost_member(found[index])
+        costs[#costs + 1] = found[index] .. 'c'
       end
       for index, score in ipairs(call('ZMSCORE', state.key, unpack(costs))) do
         excess = excess + (score or -1)
@@ -201,27 +180,30 @@ return {
     end
   end,
   write = function(state, _, _, _, change, key)
-    local does, id, lease = change.does, change.lease, change.held
+    local id, lease, amount = change.lease, change.held, 0
     if not state then
       -- What is there has run out.
       call('SET', key, '', 'PX', '1')
       call('DEL', key)
-      state = { key = key, total = 0, known = 0, count = 0, gone = 0, held = 0, singles = true }
+      state = { key = key, last = 0, living = 0, held = 0 }
     end
-    local gone = state.gone
-    state.total, state.count, state.gone = state.held, state.count - gone, 0
-    local amount = 0
-    if does == 'acquire' then
+    if change.does == 'acquire' then
       amount = change.amount
-      acquire(state, id, amount, change.expires)
-    elseif does == 'renew' then
-      amount = lease.cost
-      renew(state, id, math.max(lease.expires, change.expires))
-    elseif lease then
-      release(state, id, lease)
-    end
-    if gone > 0 then
+      put(state, id, change.expires)
       forget_gone(state)
+      if amount > 1 then
+        note_extra(state, id, amount - 1)
+      end
+      state.living, state.held = state.living + 1, state.held + amount
+    elseif change.does == 'renew' then
+      amount = lease.cost
+      put(state, id, math.max(lease.expires, change.expires))
+      forget_gone(state)
+    else
+      forget_gone(state)
+      if lease then
+        remove(state, id, lease)
+      end
     end
     return state, amount
   end,

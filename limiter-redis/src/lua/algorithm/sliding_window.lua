@@ -2,13 +2,13 @@
 -- Quota: capacity, window (us), unit (us), length (units). State: window, start (us), previous, current.
 local counter_kind = { head = 's\1', name = 2 }
 
-local SLIDING_WINDOW = '>I7I7I7I7'
+local WINDOWS = '>I7I7I7I7'
 
 function counter_kind.parse(raw)
   if #raw ~= 30 then
     return nil
   end
-  local window, start, previous, current = struct.unpack(SLIDING_WINDOW, raw, 3)
+  local window, start, previous, current = struct.unpack(WINDOWS, raw, 3)
   if window == 0 or not are_exact(window, start, previous, current) then
     return nil
   end
@@ -25,7 +25,7 @@ end
 
 function counter_kind.save(key, state, floor)
   local value = counter_kind.head
-    .. struct.pack(SLIDING_WINDOW, state.window, state.start, state.previous, state.current)
+    .. struct.pack(WINDOWS, state.window, state.start, state.previous, state.current)
   call('SET', key, value, 'PX', time_to_live(floor, windows_over_at(state)))
 end
 

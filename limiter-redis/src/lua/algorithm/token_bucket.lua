@@ -3,7 +3,7 @@
 -- State: token, debt (fractions), at, full_at, since (us): when it was last full.
 local bucket_kind = { head = 'b\1', name = 3 }
 
-local TOKEN_BUCKET = '>I7I7I7I7I7'
+local BUCKET = '>I7I7I7I7I7'
 
 -- Every debt is paid off sooner (us).
 local LONGEST = 4503599627370496 -- 2^52
@@ -12,7 +12,7 @@ function bucket_kind.parse(raw)
   if #raw ~= 37 then
     return nil
   end
-  local token, debt, at, full_at, since = struct.unpack(TOKEN_BUCKET, raw, 3)
+  local token, debt, at, full_at, since = struct.unpack(BUCKET, raw, 3)
   if token == 0 or not are_exact(token, debt, at, full_at, since) then
     return nil
   end
@@ -27,7 +27,7 @@ end
 function bucket_kind.save(key, state, floor)
   local value = bucket_kind.head
     .. struct.pack(
-      TOKEN_BUCKET,
+      BUCKET,
       state.token,
       state.debt,
       state.at,
