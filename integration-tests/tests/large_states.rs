@@ -7,6 +7,7 @@ use integration_tests::{Bench, policy, random};
 use limiter_core::Key;
 use limiter_core::limit::{
     Action, Capabilities, Group, LimitStore, Observed, OperationId, Period, Policy, Quota, Step,
+    Verdict,
 };
 use proptest::collection::vec;
 use proptest::strategy::Strategy;
@@ -24,7 +25,7 @@ struct World {
 }
 
 impl World {
-    async fn apply(&self, action: Action<'_>) {
+    async fn apply(&self, action: Action<'_>) -> Option<Observed> {
         let steps = [Step::new(&self.policy, &self.key, action.clone())];
         let group = Group::new(&steps, &Capabilities::ALL).unwrap();
         let (mut memory, mut redis) = ([Observed::default()], [Observed::default()]);
@@ -50,6 +51,7 @@ impl World {
             ours.map(said),
             "Redis, then memory: {action:?}"
         );
+        ours.ok()
     }
 
     async fn advance(&self, millis: u64) {
@@ -103,7 +105,7 @@ fn a_long_log_is_the_same_in_both() {
             let recent = reserved.len().saturating_sub(1 + pick % 400);
             let known: Option<&OperationId> = reserved.get(recent);
             match (action, known) {
-                (0..8, _) => world.apply(Action::Charge { cost }).await,
+                (0..8, _) => drop(world.apply(Action::Charge { cost }).await),
                 (8..14, _) => {
                     let id = OperationId::new(format!("{index}"));
                     let reserve = Action::Reserve {
@@ -114,12 +116,12 @@ fn a_long_log_is_the_same_in_both() {
                     world.apply(reserve).await;
                     reserved.push(id);
                 }
-                (14..16, Some(id)) => world.apply(Action::Cancel { id, ttl }).await,
+                (14..16, Some(id)) => drop(world.apply(Action::Cancel { id, ttl }).await),
                 (16..18, Some(id)) => {
                     let actual = (cost + 1) % 4;
                     world.apply(Action::Settle { id, actual }).await;
                 }
-                _ => world.apply(Action::Peek { cost: pick as u64 }).await,
+                _ => drop(world.apply(Action::Peek { cost: pick as u64 }).await),
             }
         }
     });
@@ -148,10 +150,72 @@ fn many_leases_are_the_same_in_both() {
                     world.apply(acquire).await;
                     held.push(lease);
                 }
-                (14..16, Some(lease)) => world.apply(Action::Renew { lease, ttl }).await,
-                (16..18, Some(lease)) => world.apply(Action::Release { lease, ttl }).await,
-                _ => world.apply(Action::Peek { cost: pick as u64 }).await,
+                (14..16, Some(lease)) => drop(world.apply(Action::Renew { lease, ttl }).await),
+                (16..18, Some(lease)) => drop(world.apply(Action::Release { lease, ttl }).await),
+                _ => drop(world.apply(Action::Peek { cost: pick as u64 }).await),
             }
         }
     });
+}
+
+/// I-H6, but not to the unit: a denial looks at 32 leases where costs differ, and takes each of the others for one of 1. So it
+/// never speaks of too early a moment, and of the earliest one if so many had to end, or fewer.
+#[test]
+fn a_denial_among_many_leases_is_never_too_early() {
+    let lease = (1..5_u64, 0..2_u8, 1_000..60_000_u64);
+    let leases = (vec(lease, 1..200), vec(1..400_u64, 20));
+    random::check(
+        &random::config(20),
+        &leases,
+        |(leases, costs): (Vec<_>, Vec<u64>)| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            // Half of the leases cost 1; and a fifth of the sets has no others.
+            let plain = leases.len() % 5 == 0;
+            let leases = leases.into_iter().map(|(cost, high, millis)| {
+                (
+                    Duration::from_millis(millis),
+                    if plain || high == 0 { 1 } else { cost },
+                )
+            });
+            let mut leases: Vec<(Duration, u64)> = leases.collect();
+            let held = leases.iter().map(|(_, cost)| cost).sum();
+            runtime.unwrap().block_on(async {
+                let world = World {
+                    bench: Bench::new().await,
+                    policy: policy(Quota::concurrency(held)),
+                    key: Key::new(["ratelimit", "denied"]),
+                };
+                for (index, (ttl, cost)) in leases.iter().enumerate() {
+                    let acquire = Action::Acquire {
+                        lease: &OperationId::new(format!("{index}")),
+                        cost: *cost,
+                        ttl: *ttl,
+                    };
+                    world.apply(acquire).await.unwrap();
+                }
+                leases.sort_unstable();
+                for cost in costs.into_iter().filter(|cost| *cost <= held) {
+                    let peeked = world.apply(Action::Peek { cost }).await.unwrap();
+                    let Verdict::Deny { retry_after } = peeked.verdict else {
+                        panic!("{peeked:?}");
+                    };
+                    let ended = leases.iter().filter(|(end, _)| *end <= retry_after);
+                    let free: u64 = ended.map(|(_, cost)| cost).sum();
+                    assert!(free >= cost, "{cost}: {retry_after:?}");
+                    let mut sum = 0;
+                    let enough = leases.iter().position(|(_, unit)| {
+                        sum += unit;
+                        sum >= cost
+                    });
+                    let enough = enough.unwrap();
+                    if plain || enough < 32 {
+                        assert_eq!(retry_after, leases[enough].0, "{cost}");
+                    }
+                }
+            });
+            Ok(())
+        },
+    );
 }

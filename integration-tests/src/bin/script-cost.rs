@@ -12,16 +12,20 @@
 use std::time::Duration;
 
 use integration_tests::{RedisServer, policy};
-use limiter_core::Key;
+use limiter_core::limit::algorithm::MAX_LOG;
 use limiter_core::limit::{
-    Action, Capabilities, Group, LimitStore, Observed, OperationId, Period, Policy, Quota, Step,
+    Action, Capabilities, Group, LimitStore, Observed, OperationId, Period, Policy, Quota, Receipt,
+    Step,
 };
+use limiter_core::{Error, Key};
 use limiter_redis::RedisStore;
 use redis::{Connection, Script};
 
 const ROUNDS: usize = 9;
 const CALLS: usize = 300;
-const FULL: u64 = 1_000;
+/// The most that there may be.
+const LEASES: u64 = 10_000;
+const ENTRIES: u64 = MAX_LOG;
 const TTL: Duration = Duration::from_secs(600);
 
 /// The generic cell rate algorithm (ITU-T I.371) with the server's time, in the fewest commands.
@@ -45,161 +49,134 @@ struct World {
 /// A call of which the state was made before, and is made again before each round.
 struct Case {
     name: &'static str,
-    policy: Policy,
+    quota: Quota,
     /// How many leases or charges there are when a round begins.
     held: u64,
     /// Of leases: what the first one costs; the others cost 1.
     first: u64,
-    action: fn(&OperationId) -> Action<'_>,
-    /// Whether the call names a lease that is held.
-    known: bool,
+    call: Call,
 }
 
-fn charge(_: &OperationId) -> Action<'_> {
-    Action::Charge { cost: 1 }
+#[derive(Clone, Copy)]
+enum Call {
+    Charge(u64),
+    Peek,
+    RefundOldest,
+    RefundNewest,
+    Acquire(u64),
+    Renew,
+    Release,
 }
 
-fn charge_many(_: &OperationId) -> Action<'_> {
-    Action::Charge { cost: 500 }
-}
-
-fn peek(_: &OperationId) -> Action<'_> {
-    Action::Peek { cost: 1 }
-}
-
-fn acquire(lease: &OperationId) -> Action<'_> {
-    Action::Acquire {
-        lease,
-        cost: 1,
-        ttl: TTL,
-    }
-}
-
-fn acquire_many(lease: &OperationId) -> Action<'_> {
-    Action::Acquire {
-        lease,
-        cost: 500,
-        ttl: TTL,
-    }
-}
-
-fn renew(lease: &OperationId) -> Action<'_> {
-    Action::Renew { lease, ttl: TTL }
-}
-
-fn release(lease: &OperationId) -> Action<'_> {
-    Action::Release { lease, ttl: TTL }
+/// A key's value, and what made it.
+struct State {
+    dump: Vec<u8>,
+    /// Oldest first.
+    receipts: Vec<Receipt>,
 }
 
 fn cases() -> Vec<Case> {
-    let concurrency = || policy(Quota::concurrency(FULL));
-    let log = || policy(Quota::sliding_log(FULL, Period::DAY));
-    let case = |name, policy, held, action, known| Case {
+    let leases = |name, held, call| Case {
         name,
-        policy,
+        quota: Quota::concurrency(LEASES).unwrap(),
         held,
         first: 1,
-        action,
-        known,
+        call,
     };
-    let hourly = policy(Quota::fixed_window(FULL, Period::HOUR));
-    let counter = policy(Quota::sliding_window(FULL, Period::HOUR));
-    let bucket = policy(Quota::token_bucket(FULL, 1, Period::HOUR));
+    let log = |name, held, call| Case {
+        quota: Quota::sliding_log(ENTRIES, Period::DAY).unwrap(),
+        ..leases(name, held, call)
+    };
+    let plain = |name, quota: Result<Quota, Error>| Case {
+        quota: quota.unwrap(),
+        ..leases(name, 1, Call::Charge(1))
+    };
+    let calls = CALLS as u64;
     vec![
-        case("fixed window: charge", hourly, 1, charge, false),
-        case("sliding window counter: charge", counter, 1, charge, false),
-        case("token bucket: charge", bucket, 1, charge, false),
-        case(
-            "concurrency 1,000: acquire",
-            concurrency(),
-            FULL - CALLS as u64,
-            acquire,
-            false,
+        plain(
+            "fixed window: charge",
+            Quota::fixed_window(1_000, Period::HOUR),
         ),
-        case("concurrency 1,000: renew", concurrency(), FULL, renew, true),
-        case(
-            "concurrency 1,000: release",
-            concurrency(),
-            FULL,
-            release,
-            true,
+        plain(
+            "sliding window counter: charge",
+            Quota::sliding_window(1_000, Period::HOUR),
         ),
-        case("concurrency 1,000: peek", concurrency(), FULL, peek, false),
-        case(
-            "concurrency 1,000: denied",
-            concurrency(),
-            FULL,
-            acquire,
-            false,
+        plain(
+            "token bucket: charge",
+            Quota::token_bucket(1_000, 1, Period::HOUR),
+        ),
+        leases("leases: acquire", LEASES - calls, Call::Acquire(1)),
+        leases("leases: renew", LEASES, Call::Renew),
+        leases("leases: release", LEASES, Call::Release),
+        leases("leases: peek", LEASES, Call::Peek),
+        leases("leases: denied", LEASES, Call::Acquire(1)),
+        leases(
+            "leases: half of all denied",
+            LEASES,
+            Call::Acquire(LEASES / 2),
         ),
         Case {
             first: 2,
-            ..case(
-                "concurrency 1,000 of different costs: denied 500",
-                concurrency(),
-                FULL - 1,
-                acquire_many,
-                false,
+            ..leases(
+                "leases of different costs: half of all denied",
+                LEASES - 1,
+                Call::Acquire(LEASES / 2),
             )
         },
-        case(
-            "sliding log 1,000: charge",
-            log(),
-            FULL - CALLS as u64,
-            charge,
-            false,
+        log("log: charge", ENTRIES - calls, Call::Charge(1)),
+        log("log: peek", ENTRIES, Call::Peek),
+        log("log: denied", ENTRIES, Call::Charge(1)),
+        log(
+            "log: half of all denied",
+            ENTRIES,
+            Call::Charge(ENTRIES / 2),
         ),
-        case("sliding log 1,000: peek", log(), FULL, peek, false),
-        case("sliding log 1,000: denied", log(), FULL, charge, false),
-        case(
-            "sliding log 1,000: denied 500",
-            log(),
-            FULL,
-            charge_many,
-            false,
-        ),
+        log("log: newest given back", ENTRIES, Call::RefundNewest),
+        log("log: oldest given back", ENTRIES, Call::RefundOldest),
     ]
 }
 
 impl World {
-    async fn call(&self, policy: &Policy, action: Action<'_>) {
+    async fn call(&self, policy: &Policy, action: Action<'_>) -> Observed {
         let steps = [Step::new(policy, &self.key, action)];
         let group = Group::new(&steps, &Capabilities::ALL).unwrap();
-        self.store
-            .apply(&group, &mut [Observed::default()])
-            .await
-            .unwrap();
+        let mut observed = [Observed::default()];
+        self.store.apply(&group, &mut observed).await.unwrap();
+        observed[0]
     }
 
-    /// The value of a key that has so many units taken.
-    async fn state(&mut self, case: &Case) -> Vec<u8> {
-        redis::cmd("DEL")
-            .arg(self.key.as_str())
-            .exec(&mut self.admin)
-            .unwrap();
+    /// The state of a key that has so many leases or charges.
+    async fn state(&mut self, case: &Case) -> State {
+        redis::cmd("FLUSHALL").exec(&mut self.admin).unwrap();
+        let policy = policy(Ok(case.quota));
+        let mut receipts = Vec::new();
         for number in 0..case.held {
             let id = held(number);
-            let action = if case.policy.quota().is_concurrency() {
+            let action = if case.quota.is_concurrency() {
+                let cost = if number == 0 { case.first } else { 1 };
+                let lease = &id;
                 Action::Acquire {
-                    lease: &id,
-                    cost: if number == 0 { case.first } else { 1 },
+                    lease,
+                    cost,
                     ttl: TTL,
                 }
             } else {
-                charge(&id)
+                Action::Charge { cost: 1 }
             };
-            self.call(&case.policy, action).await;
+            let observed = self.call(&policy, action).await;
+            receipts.push(Receipt::new(id, observed.mark, 1));
         }
         let mut dump = redis::cmd("DUMP");
-        dump.arg(self.key.as_str()).query(&mut self.admin).unwrap()
+        let dump = dump.arg(self.key.as_str()).query(&mut self.admin).unwrap();
+        State { dump, receipts }
     }
 
     /// Puts a state back, and nothing else: no record of what former rounds released.
-    fn restore(&mut self, state: &[u8]) {
+    fn restore(&mut self, state: &State) {
         redis::cmd("FLUSHALL").exec(&mut self.admin).unwrap();
         let mut restore = redis::cmd("RESTORE");
-        restore.arg(self.key.as_str()).arg(600_000).arg(state);
-        restore.arg("REPLACE").exec(&mut self.admin).unwrap();
+        restore.arg(self.key.as_str()).arg(600_000).arg(&state.dump);
+        restore.exec(&mut self.admin).unwrap();
     }
 
     /// What the server spent on each script call since it was asked last.
@@ -220,16 +197,37 @@ impl World {
         reset.arg("RESETSTAT").exec(&mut self.admin).unwrap();
     }
 
-    async fn measure(&mut self, case: &Case, state: &[u8], round: usize) -> f64 {
+    async fn measure(&mut self, case: &Case, state: &State, round: usize) -> f64 {
         self.restore(state);
         self.reset();
+        let policy = policy(Ok(case.quota));
         for call in 0..CALLS {
-            let id = if case.known {
-                held((call as u64 * 331) % case.held)
-            } else {
-                OperationId::new(format!("new {round} {call}"))
+            let new = OperationId::new(format!("new {round} {call}"));
+            let known = held((call as u64 * 331) % case.held);
+            let action = match case.call {
+                Call::Charge(cost) => Action::Charge { cost },
+                Call::Peek => Action::Peek { cost: 1 },
+                Call::RefundOldest => Action::Refund {
+                    receipt: &state.receipts[call],
+                },
+                Call::RefundNewest => Action::Refund {
+                    receipt: &state.receipts[state.receipts.len() - 1 - call],
+                },
+                Call::Acquire(cost) => Action::Acquire {
+                    lease: &new,
+                    cost,
+                    ttl: TTL,
+                },
+                Call::Renew => Action::Renew {
+                    lease: &known,
+                    ttl: TTL,
+                },
+                Call::Release => Action::Release {
+                    lease: &known,
+                    ttl: TTL,
+                },
             };
-            self.call(&case.policy, (case.action)(&id)).await;
+            self.call(&policy, action).await;
         }
         self.micros()
     }
@@ -295,9 +293,8 @@ async fn main() {
         .lines()
         .find(|line| line.starts_with("redis_version"));
     println!(
-        "{}, {} rounds of {CALLS} calls",
-        version.unwrap_or_default(),
-        ROUNDS
+        "{}, {ROUNDS} rounds of {CALLS} calls; {LEASES} leases, logs of {ENTRIES}",
+        version.unwrap_or_default()
     );
     println!("| Call | us on the server | times GCRA |\n|---|---|---|");
     println!(

@@ -73,6 +73,13 @@ impl Definition for Leases {
 
     fn look(&mut self, _now: u64) {}
 
+    /// What has run out is forgotten if leases cost different amounts.
+    fn denied(&mut self, now: u64) {
+        if self.used(now) > 0 && self.leases.iter().any(|lease| lease.cost > 1) {
+            self.forget(now);
+        }
+    }
+
     fn leases(&mut self) -> Option<&mut Leases> {
         Some(self)
     }

@@ -81,7 +81,7 @@ impl Quota {
     /// renew and release in place of charges.
     ///
     /// # Errors
-    /// `InvalidInput` unless `1 <= limit <= 1,000`.
+    /// `InvalidInput` unless `1 <= limit <= 10,000`.
     pub fn concurrency(limit: u64) -> Result<Self, Error> {
         Concurrency::new(limit).map(Self::Concurrency)
     }

@@ -2,6 +2,7 @@
 //!
 //! A lease has an id, under which it is renewed, released and recognised when it is asked for again.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::{Algorithm, Change, Written, invalid};
@@ -9,9 +10,10 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::limit::store::Mark;
 
-/// The largest limit of concurrency: each unit may be a lease of its own, and a denial reads those that it would have to
-/// wait for, where their costs differ.
-const MAX_LEASES: u64 = 1_000;
+/// The largest limit of concurrency: each unit may be a lease of its own, which takes memory until it ends.
+const MAX_LEASES: u64 = 10_000;
+/// How many leases a denial looks at, where their costs differ.
+const LOOKED_AT: usize = 32;
 
 /// The numbers of [`Quota::concurrency`](crate::limit::Quota::concurrency).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,7 +24,11 @@ pub struct Concurrency {
 /// The leases of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConcurrencyState {
-    leases: Vec<Lease>,
+    leases: HashMap<u128, Lease>,
+    /// Their ends, the earliest first.
+    ends: BTreeSet<(Timestamp, u128)>,
+    /// What all of them cost.
+    total: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,15 +56,67 @@ impl Concurrency {
 
 impl ConcurrencyState {
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
-        self.live(now).next().is_none()
+        self.ends.last().is_none_or(|(expires, _)| *expires <= now)
     }
 
     pub(super) fn lease(&self, id: u128, now: Timestamp) -> Option<Lease> {
-        self.live(now).find(|lease| lease.id == id).copied()
+        let lease = self.leases.get(&id).copied();
+        lease.filter(|lease| lease.expires > now)
     }
 
+    /// Those that have not run out, in the order of their ends.
     fn live(&self, now: Timestamp) -> impl Iterator<Item = &Lease> {
-        self.leases.iter().filter(move |lease| lease.expires > now)
+        let ends = self.ends.range((now, u128::MAX)..);
+        let leases = ends.filter_map(|(_, id)| self.leases.get(id));
+        leases.skip_while(move |lease| lease.expires <= now)
+    }
+
+    /// What those cost that have not run out.
+    fn held(&self, now: Timestamp) -> u64 {
+        let gone = self.ends.range(..=(now, u128::MAX));
+        let gone = gone.filter_map(|(_, id)| self.leases.get(id));
+        self.total - gone.map(|lease| lease.cost).sum::<u64>()
+    }
+
+    fn put(&mut self, lease: Lease) {
+        self.remove(lease.id);
+        self.total += lease.cost;
+        self.ends.insert((lease.expires, lease.id));
+        self.leases.insert(lease.id, lease);
+    }
+
+    fn remove(&mut self, id: u128) {
+        if let Some(lease) = self.leases.remove(&id) {
+            self.total -= lease.cost;
+            self.ends.remove(&(lease.expires, id));
+        }
+    }
+
+    fn forget_gone(&mut self, now: Timestamp) {
+        while let Some((expires, id)) = self.ends.first().copied() {
+            if expires > now {
+                break;
+            }
+            self.remove(id);
+        }
+    }
+
+    /// The earliest moment at which so many units are free again, if none is renewed; or a later one, where costs differ and
+    /// more leases have to end than are looked at: then each of the others counts for one unit.
+    fn freed(&self, now: Timestamp, mut units: u64) -> Timestamp {
+        let mut live = self.live(now);
+        let mut until = now;
+        for lease in live.by_ref().take(LOOKED_AT) {
+            until = lease.expires;
+            units = units.saturating_sub(lease.cost);
+            if units == 0 {
+                return until;
+            }
+        }
+        let last = self.ends.last().map_or(until, |(expires, _)| *expires);
+        let others = usize::try_from(units - 1).ok();
+        let other = others.and_then(|others| live.nth(others));
+        other.map_or(last, |lease| lease.expires)
     }
 }
 
@@ -76,11 +134,12 @@ impl Algorithm for Concurrency {
     }
 
     fn view(&self, stored: Option<&Self::State>, now: Timestamp) -> u64 {
-        stored.map_or(0, |state| state.live(now).map(|lease| lease.cost).sum())
+        stored.map_or(0, |state| state.held(now))
     }
 
-    fn mends(&self, _stored: &Self::State, _view: &u64) -> bool {
-        false
+    /// Where costs differ, what has run out costs a store time at each look.
+    fn mends(&self, stored: &Self::State, view: &u64) -> bool {
+        stored.total > *view && stored.total > stored.leases.len() as u64
     }
 
     /// Leases are taken, not debits.
@@ -92,7 +151,7 @@ impl Algorithm for Concurrency {
         *view
     }
 
-    /// The earliest moment at which enough leases have run out, if none is renewed.
+    /// Until enough leases have run out, if none is renewed.
     fn wait(
         &self,
         stored: Option<&Self::State>,
@@ -100,26 +159,11 @@ impl Algorithm for Concurrency {
         now: Timestamp,
         cost: u64,
     ) -> Duration {
-        let Some(mut excess) = (view + cost)
-            .checked_sub(self.limit)
-            .filter(|excess| *excess > 0)
-        else {
-            return Duration::ZERO;
-        };
-        let mut live: Vec<&Lease> = stored
-            .into_iter()
-            .flat_map(|state| state.live(now))
-            .collect();
-        live.sort_unstable_by_key(|lease| lease.expires);
-        let mut until = now;
-        for lease in live {
-            until = lease.expires;
-            excess = excess.saturating_sub(lease.cost);
-            if excess == 0 {
-                break;
-            }
+        let excess = (view + cost).saturating_sub(self.limit);
+        match stored {
+            Some(state) if excess > 0 => state.freed(now, excess).saturating_since(now),
+            _ => Duration::ZERO,
         }
-        until.saturating_since(now)
     }
 
     fn write(
@@ -130,27 +174,21 @@ impl Algorithm for Concurrency {
         change: Change,
     ) -> Written<Self::State> {
         let mut state = stored.unwrap_or_default();
-        state.leases.retain(|lease| lease.expires > now);
-        let find =
-            |state: &ConcurrencyState, id| state.leases.iter().position(|lease| lease.id == id);
+        state.forget_gone(now);
         let mut amount = 0;
         match change {
             Change::Acquire(lease) => {
-                state.leases.push(lease);
+                state.put(lease);
                 amount = lease.cost;
             }
             Change::Renew(id, until) => {
-                let lease = find(&state, id).and_then(|index| state.leases.get_mut(index));
-                if let Some(lease) = lease {
-                    lease.expires = lease.expires.max(until);
+                if let Some(lease) = state.lease(id, now) {
+                    let expires = lease.expires.max(until);
+                    state.put(Lease { expires, ..lease });
                     amount = lease.cost;
                 }
             }
-            Change::Release(id) => {
-                if let Some(index) = find(&state, id) {
-                    state.leases.remove(index);
-                }
-            }
+            Change::Release(id) => state.remove(id),
             _ => {}
         }
         Written::new(state, amount, Mark::default())

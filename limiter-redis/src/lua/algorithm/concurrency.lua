@@ -4,7 +4,7 @@
 -- The leases are a sorted set, so that one is found, moved or removed without reading the others. Each is a member, its id
 -- (16 bytes), under its end (us). One that costs more than 1 has a second member, its id and `c`, under the cost below zero.
 -- The head stands below zero too, under the end of the last lease; and so does the head and `x` (extra), if there was a lease
--- of more than 1 since the first: under one more than what all cost above 1. Leases that have run out stay until another one is
+-- of more than 1 since the first: under one more than what all cost above 1. Leases that have run out stay until something is
 -- written.
 --
 -- State: key, last (when the last lease ends), living (the leases that have not run out), held (what they cost), extra (what all
@@ -13,6 +13,8 @@
 -- written for a new lease is refused by a Redis that is full; after it, a script may write all. Numbers are given as text
 -- where they are constants or times, since Redis writes a number out with 17 digits.
 local HEAD, EXTRA = 'c\1', 'c\1x'
+-- How many members a command is given at once; and how many leases a denial looks at where their costs differ.
+local SEVERAL, LOOKED_AT = 256, 32
 local leases = { head = HEAD, name = 5 }
 
 -- The time of the call as text, for commands.
@@ -33,15 +35,20 @@ function leases.read_other(key)
   return first and first[1] and string.match(first[1], '^c[%z\1-\31]')
 end
 
+-- The second members of several ids.
+local function cost_members(ids, from)
+  local members = {}
+  for index = from, math.min(from + SEVERAL - 1, #ids) do
+    members[#members + 1] = ids[index] .. 'c'
+  end
+  return members
+end
+
 -- What the leases of these ids cost above 1.
 local function extra_of(key, ids)
   local extra = 0
-  for from = 1, #ids, 256 do
-    local members = {}
-    for index = from, math.min(from + 255, #ids) do
-      members[#members + 1] = ids[index] .. 'c'
-    end
-    for _, score in ipairs(call('ZMSCORE', key, unpack(members))) do
+  for from = 1, #ids, SEVERAL do
+    for _, score in ipairs(call('ZMSCORE', key, unpack(cost_members(ids, from)))) do
       extra = extra - (score or -1) - 1
     end
   end
@@ -52,7 +59,7 @@ function leases.parse(_, key, scores)
   local last, extra, gone = -scores[1], nil, nil
   local living = call('ZCOUNT', key, '(' .. now_text, '+inf')
   local held = living
-  if scores[2] then
+  if scores[2] and scores[2] ~= '-1' and living > 0 then
     extra, gone = -1 - scores[2], call('ZRANGE', key, '1', now_text, 'BYSCORE')
     held = living + extra - extra_of(key, gone)
   end
@@ -104,8 +111,8 @@ local function forget_gone(state)
     return call('ZREMRANGEBYSCORE', state.key, '1', now_text)
   elseif #state.gone > 0 then
     state.extra = state.extra - extra_of(state.key, state.gone)
-    for _, id in ipairs(state.gone) do
-      call('ZREM', state.key, id .. 'c')
+    for from = 1, #state.gone, SEVERAL do
+      call('ZREM', state.key, unpack(cost_members(state.gone, from)))
     end
     state.gone = {}
     call('ZADD', state.key, -1 - state.extra, EXTRA)
@@ -149,7 +156,12 @@ return {
   used = function(held)
     return held
   end,
-  -- The earliest moment at which enough leases have run out, if none is renewed.
+  -- Where costs differ, what has run out costs time at each look.
+  mends = function(state)
+    return state.gone and #state.gone > 0
+  end,
+  -- Until enough leases have run out, if none is renewed: the earliest moment, or a later one, where costs differ and more leases
+  -- have to end than are looked at. Then each of the others counts for one unit.
   wait = function(state, held, quota, now, cost)
     local excess = held + cost - quota.capacity
     if excess <= 0 then
@@ -159,25 +171,22 @@ return {
     end
     -- Counted from the end, where the living are.
     local first = -state.living
-    if not state.extra then
-      local rank = first + excess - 1
-      return call('ZRANGE', state.key, rank, rank, 'WITHSCORES')[2] - now
-    end
-    local several = 16
-    while true do
-      local last, costs = math.min(first + several, 0) - 1, {}
-      local found = call('ZRANGE', state.key, first, last, 'WITHSCORES')
+    if held > state.living then
+      local found = call('ZRANGE', state.key, first, math.min(first + LOOKED_AT, 0) - 1, 'WITHSCORES')
+      local members = {}
       for index = 1, #found, 2 do
-        costs[#costs + 1] = found[index] .. 'c'
+        members[#members + 1] = found[index] .. 'c'
       end
-      for index, score in ipairs(call('ZMSCORE', state.key, unpack(costs))) do
+      for index, score in ipairs(call('ZMSCORE', state.key, unpack(members))) do
         excess = excess + (score or -1)
         if excess <= 0 then
           return found[2 * index] - now
         end
       end
-      first, several = last + 1, 256
+      first = first + #members
     end
+    local rank = math.min(first + excess, 0) - 1
+    return call('ZRANGE', state.key, rank, rank, 'WITHSCORES')[2] - now
   end,
   write = function(state, _, _, _, change, key)
     local id, lease, amount = change.lease, change.held, 0
