@@ -6,13 +6,15 @@
 //! | `limiter_errors_total` | counter | `policy`, `scope`, `kind` |
 //! | `limiter_used_ratio` | histogram, 0 to 1 | `policy`, `scope` |
 //! | `limiter_check_seconds` | histogram | none |
+//! | `limiter_records_total` | counter | `kind`: `reservation`, `refund`, `lease`, `operation` |
 //! | `limiter_give_backs_waiting` | gauge | none |
 //! | `limiter_give_backs_delivered`, `_expired`, `_refused`, `_dropped` | counter | none |
 //!
 //! The last two are reported by [`report_give_backs`]. `outcome` is that of [`Attempt`](crate::outcome::Attempt). What looks, resets or gives back is not counted.
+//! A record is what a store remembers so that a retry is harmless: a small key, for 7 days at most.
 
 use limiter_core::limit::wrap::{Event, Observer};
-use limiter_core::limit::{Limiter, Observed, Step};
+use limiter_core::limit::{Action, Limiter, Mark, Observed, RecordKind, Step, Verdict};
 
 use crate::outcome;
 
@@ -44,6 +46,10 @@ impl Metrics {
             "Charges asked for, by their outcome"
         );
         ::metrics::describe_counter!("limiter_errors_total", "Checks that no store answered");
+        ::metrics::describe_counter!(
+            "limiter_records_total",
+            "Keys made so that a retry of a reservation, refund, release or operation is harmless"
+        );
         ::metrics::describe_histogram!(
             "limiter_used_ratio",
             "Share of the limit that is used, after the check"
@@ -59,6 +65,9 @@ impl Metrics {
 
 impl Observer for Metrics {
     fn observe(&self, event: &Event<'_>) {
+        for kind in records(event) {
+            ::metrics::counter!("limiter_records_total", "kind" => kind.as_str()).increment(1);
+        }
         let mut charges = outcome::attempts(event).peekable();
         if charges.peek().is_none() {
             return;
@@ -88,6 +97,30 @@ impl Observer for Metrics {
     }
 }
 
+/// What the store remembers from now on, beside what it did before.
+fn records(event: &Event<'_>) -> impl Iterator<Item = RecordKind> {
+    let steps = event.group.steps().iter();
+    let observed = event.result.unwrap_or_default();
+    let admitted = steps
+        .clone()
+        .zip(observed)
+        .all(|(step, seen)| step.policy.is_shadow() || seen.verdict == Verdict::Admit);
+    let is_new = |seen: &Observed| seen.verdict == Verdict::Admit && seen.replayed.is_none();
+    let operation = event.group.operation().is_some() && observed.iter().any(is_new);
+    let kinds = steps.zip(observed).filter_map(move |(step, seen)| {
+        let makes = match step.action {
+            Action::Reserve { .. } | Action::Refund { .. } | Action::Release { .. } => true,
+            // Of an unknown id.
+            Action::Cancel { .. } => seen.mark == Mark::default(),
+            _ => false,
+        };
+        let (kind, _) = step.record().filter(|_| makes && is_new(seen))?;
+        Some(kind)
+    });
+    let kinds = kinds.chain(operation.then_some(RecordKind::Operation));
+    kinds.filter(move |_| admitted)
+}
+
 fn labels(step: &Step<'_>) -> (String, String) {
     (
         step.policy.name().to_owned(),
@@ -114,4 +147,68 @@ pub fn report_give_backs(limiter: &Limiter) {
 fn used_ratio(step: &Step<'_>, observed: &Observed) -> f64 {
     let capacity = step.policy.quota().capacity();
     observed.used.min(capacity) as f64 / capacity as f64
+}
+
+#[cfg(test)]
+#[cfg(feature = "memory")]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use limiter_core::limit::{Charge, Group, OperationId, Policy, Quota};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Made(Mutex<Vec<&'static str>>);
+
+    impl Observer for Made {
+        fn observe(&self, event: &Event<'_>) {
+            let kinds = records(event).map(RecordKind::as_str);
+            self.0.lock().unwrap().extend(kinds);
+        }
+    }
+
+    /// Each once, however often it is asked for; and none of what is denied.
+    #[tokio::test]
+    async fn records_are_counted_when_they_are_made() {
+        let made = Arc::new(Made::default());
+        let builder = crate::Builder::new().observe(made.clone());
+        let limiter = builder.connect("memory:").await.unwrap().limiter;
+        let hourly = Quota::fixed_window(10, limiter_core::limit::Period::HOUR);
+        let hourly = Policy::new("hourly", hourly.unwrap()).unwrap();
+        let streams = Policy::new("streams", Quota::concurrency(1).unwrap()).unwrap();
+        let ttl = Duration::from_secs(60);
+        let of = |name: &str| OperationId::new(name);
+        let (key, stream) = (hourly.key(["a"]), streams.key(["a"]));
+        let charge = [Charge::new(&hourly, &key).with_cost(4)];
+        for _ in 0..2 {
+            limiter.reserve_as(of("r"), &charge, ttl).await.unwrap();
+        }
+        limiter.charge_once(&of("o"), &charge).await.unwrap();
+        let (_, charged) = limiter.charge_once(&of("o"), &charge).await.unwrap();
+        let charged = charged.unwrap();
+        for _ in 0..2 {
+            charged.refund().await.unwrap();
+        }
+        // 4 are left.
+        let more = [Charge::new(&hourly, &key).with_cost(7)];
+        limiter.reserve(&more, ttl).await.unwrap();
+        limiter.charge_once(&of("p"), &more).await.unwrap();
+        let lease = [Charge::new(&streams, &stream)];
+        let lease = limiter.acquire(&lease, ttl).await.unwrap().held();
+        lease.unwrap().release().await.unwrap();
+        let store = limiter.store();
+        for id in ["unknown", "r"].map(of) {
+            let steps = [Step::new(&hourly, &key, Action::Cancel { id: &id, ttl })];
+            let group = Group::new(&steps, &store.capabilities()).unwrap();
+            let mut observed = [Observed::default()];
+            store.apply(&group, &mut observed).await.unwrap();
+        }
+        let made = made.0.lock().unwrap();
+        assert_eq!(
+            *made,
+            ["reservation", "operation", "refund", "lease", "reservation"]
+        );
+    }
 }

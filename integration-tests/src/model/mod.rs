@@ -57,6 +57,11 @@ trait Definition: Debug + Send + Sync {
         self.charge(now, serial, cost);
     }
 
+    /// What a charge is dated, if it is not when it was made.
+    fn date(&self, _serial: Serial) -> Option<u64> {
+        None
+    }
+
     /// The clock was read: one that stepped back moves what time alone would have freed.
     fn look(&mut self, now: u64);
 

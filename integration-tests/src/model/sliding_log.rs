@@ -73,6 +73,10 @@ impl Definition for SlidingLog {
         live.map(|charge| charge.cost).sum()
     }
 
+    fn date(&self, serial: Serial) -> Option<u64> {
+        self.made.get(&serial).copied()
+    }
+
     fn look(&mut self, _now: u64) {}
 
     fn charge(&mut self, now: u64, serial: Serial, cost: u64) {

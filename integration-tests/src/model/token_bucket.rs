@@ -118,6 +118,11 @@ impl Definition for TokenBucket {
         u64::try_from(self.debt(at).div_ceil(self.parts)).unwrap()
     }
 
+    /// Whole units.
+    fn date(&self, serial: Serial) -> Option<u64> {
+        self.owed(serial).map(|(at, _)| at * self.unit)
+    }
+
     /// Where the clock stepped back, time counts from here.
     fn look(&mut self, now: u64) {
         let last = self.history.last();

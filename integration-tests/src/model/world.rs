@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use limiter_core::ErrorKind;
 use limiter_core::clock::{MAX_INTEGER, Timestamp};
-use limiter_core::limit::{Action, Group, OPERATION_TTL, Replay, Step, Verdict};
+use limiter_core::limit::{Action, Group, OPERATION_TTL, Receipt, Replay, Step, Verdict};
 
 use super::concurrency::Lease;
 use super::record::{Fate, Name, Operation, Record, description, record_name};
 use super::{Definition, Serial, definition, wait};
+
+/// After so long (us) a charge is not given back.
+const SEVEN_DAYS: u64 = 7 * 86_400_000_000;
 
 /// Every key's limit, and the records.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,8 @@ pub struct World {
     operations: HashMap<(String, String), Operation>,
     /// The charges that receipts stand for.
     receipts: HashMap<String, Serial>,
+    /// When each charge was made.
+    made: HashMap<Serial, u64>,
     serial: Serial,
     /// What the last group charged: which step, and under which name.
     charges: Vec<(usize, Serial)>,
@@ -285,6 +290,12 @@ impl World {
         seen
     }
 
+    fn date(&self, step: &Step<'_>, receipt: &Receipt) -> u64 {
+        let serial = self.receipts[receipt.id().as_str()];
+        let limit = &self.limits[&step.counter.to_string()];
+        limit.date(serial).unwrap_or_else(|| self.made[&serial])
+    }
+
     fn plan(&mut self, step: &Step<'_>, now: u64) -> Result<Plan, ErrorKind> {
         let record = record_name(step).and_then(|name| self.records.get(&name));
         let record = record.filter(|record| now < record.until).cloned();
@@ -297,8 +308,11 @@ impl World {
                 Plan::Debit(free.min(*at_most))
             }
             Action::Reset => Plan::Reset,
-            Action::Refund { .. } => match record {
+            Action::Refund { receipt } => match record {
                 Some(record) => repeat(&record),
+                None if self.date(step, receipt) + SEVEN_DAYS <= now => {
+                    return Err(ErrorKind::Expired);
+                }
                 None => Plan::Become(Fate::GivenBack, 0),
             },
             Action::Reserve { estimate, .. } => match record {
@@ -362,6 +376,7 @@ impl World {
             (Plan::Debit(take), Action::Debit { life, .. }) => {
                 self.serial += 1;
                 let (serial, life) = (self.serial, u64::try_from(life.as_micros()).unwrap());
+                self.made.insert(serial, now);
                 self.limit(step).debit(now, serial, take, life);
                 take
             }
@@ -447,6 +462,7 @@ impl World {
     fn charge(&mut self, step: &Step<'_>, now: u64, cost: u64) -> u64 {
         self.serial += 1;
         let serial = self.serial;
+        self.made.insert(serial, now);
         self.limit(step).charge(now, serial, cost);
         cost
     }
@@ -461,7 +477,8 @@ impl World {
             (Action::Refund { receipt }, _) => {
                 let serial = self.receipts[receipt.id().as_str()];
                 let least = Timestamp::from_micros(now).saturating_add(OPERATION_TTL);
-                let counts_until = self.limit(step).counts_until(serial);
+                let last = self.date(step, receipt) + SEVEN_DAYS;
+                let counts_until = self.limit(step).counts_until(serial).min(last);
                 Record {
                     fate,
                     cost: receipt.cost(),

@@ -197,6 +197,7 @@ pub async fn limits(harness: &dyn LimitHarness) {
     run(harness, contract::a_window_lasts_as_it_was_opened(harness)).await;
     if harness.store().capabilities().refunds {
         run(harness, once::a_refill_is_not_given_back(harness)).await;
+        run(harness, once::a_charge_is_given_back_for_a_week(harness)).await;
     }
     if harness.store().capabilities().reservations {
         run(harness, reserve::groups_are_settled_whole(harness)).await;

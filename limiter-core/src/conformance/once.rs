@@ -6,8 +6,8 @@ use super::{Case, LimitHarness, act, fill, limiter, portion, used};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::limit::{
-    Action, Charge, Charged, Group, OPERATION_TTL, Observed, OperationId, Period, Policy, Quota,
-    Receipt, Replay, Step,
+    Action, Charge, Charged, Group, MAX_HOLD, OPERATION_TTL, Observed, OperationId, Period, Policy,
+    Quota, Receipt, Replay, Step,
 };
 
 /// I-R4.
@@ -49,10 +49,52 @@ pub(super) async fn a_late_refund_gives_back_nothing(harness: &dyn LimitHarness,
     harness.advance(charged.reset_after).await;
     fill(&limiter(harness), case, &key).await;
     let receipt = Receipt::new(OperationId::random(), charged.mark, cost);
-    let late = act(harness, &policy, &key, Action::Refund { receipt: &receipt })
-        .await
-        .unwrap();
-    assert_eq!(late.used, cost, "{}: {late:?}", case.name);
+    let late = act(harness, &policy, &key, Action::Refund { receipt: &receipt }).await;
+    match late {
+        Ok(late) => assert_eq!(late.used, cost, "{}: {late:?}", case.name),
+        Err(late) => {
+            assert_eq!(late.kind(), ErrorKind::Expired, "{}: {late}", case.name);
+            assert!(charged.reset_after >= MAX_HOLD, "{}: {late}", case.name);
+        }
+    }
+    assert_eq!(used(harness, &policy, &key).await, cost, "{}", case.name);
+}
+
+/// However long it counts: what is remembered of it ends some time.
+pub(super) async fn a_charge_is_given_back_for_a_week(harness: &dyn LimitHarness) {
+    let long = Period::new(4 * MAX_HOLD).unwrap();
+    for (name, quota) in [
+        ("window", Quota::fixed_window(10, long)),
+        ("counter", Quota::sliding_window(10, long)),
+        ("log", Quota::sliding_log(10, long)),
+        ("bucket", Quota::token_bucket(10, 1, long)),
+    ] {
+        let policy = Policy::new(name, quota.unwrap()).unwrap();
+        let key = Key::new(["ratelimit", "conformance", "week", name]);
+        let mut receipts = Vec::new();
+        for _ in 0..2 {
+            let charge = Action::Charge { cost: 2 };
+            let charged = act(harness, &policy, &key, charge).await.unwrap();
+            receipts.push(Receipt::new(OperationId::random(), charged.mark, 2));
+        }
+        let refund = async |receipt| {
+            let refunded = act(harness, &policy, &key, Action::Refund { receipt }).await;
+            refunded.map(|observed| (observed.used, observed.replayed))
+        };
+        harness.advance(MAX_HOLD - Duration::from_secs(1)).await;
+        // The newer one first: of a bucket, the refill has paid nothing of it yet.
+        assert_eq!(refund(&receipts[1]).await.unwrap(), (2, None), "{name}");
+        harness.advance(Duration::from_secs(1)).await;
+        let late = refund(&receipts[0]).await.unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Expired, "{name}: {late}");
+        // It is remembered for a while still.
+        let again = refund(&receipts[1]).await.unwrap();
+        assert_eq!(again, (2, Some(Replay::Done)), "{name}");
+        harness.advance(OPERATION_TTL).await;
+        let late = refund(&receipts[1]).await.unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::Expired, "{name}: {late}");
+        assert_eq!(used(harness, &policy, &key).await, 2, "{name}");
+    }
 }
 
 /// What a bucket has paid off flows in once, whatever else was given back, and a reset forgets it.

@@ -33,6 +33,7 @@ enum Fault {
     KeepsAnOperationsOrder,
     AdmitsWithoutTheLease,
     AdmitsWhatWasGivenBack,
+    GivesBackForEver,
     DebitsForNow,
     DebitsAllOrNothing,
     DebitsForAsLongAsAsked,
@@ -150,7 +151,8 @@ impl LimitStore for Wrong {
                 answer = self.ask(group, observed);
             }
             (Fault::AdmitsWithoutTheLease, Some(ErrorKind::Expired), Some(_))
-            | (Fault::AdmitsWhatWasGivenBack, Some(ErrorKind::Conflict), Some(_)) => {
+            | (Fault::AdmitsWhatWasGivenBack, Some(ErrorKind::Conflict), Some(_))
+            | (Fault::GivesBackForEver, Some(ErrorKind::Expired), _) => {
                 observed.fill(Observed::new(
                     Verdict::Admit,
                     0,
@@ -246,6 +248,7 @@ fails! {
     order: KeepsAnOperationsOrder, of_each!(once::an_operation_charges_once);
     the_lease: AdmitsWithoutTheLease, async |harness: &Wrong| once::an_operation_that_lost_its_hold(harness).await;
     given_back: AdmitsWhatWasGivenBack, of_each!(once::an_operation_charges_once);
+    for_ever: GivesBackForEver, async |harness: &Wrong| once::a_charge_is_given_back_for_a_week(harness).await;
     debits_for_now: DebitsForNow, async |harness: &Wrong| debit::a_bucket_is_charged_as_of_the_end(harness).await;
     debits_in_a_log: DebitsForNow, async |harness: &Wrong| debit::a_log_dates_it_at_the_end(harness).await;
     debits_whole: DebitsAllOrNothing, of_each!(debit::takes_what_is_free);

@@ -67,7 +67,7 @@ impl Charged {
     /// charging again under it is a `Conflict` for as long as the refund is remembered.
     ///
     /// # Errors
-    /// What the store reports. After an outage it is tried again, unless too many wait already: then the error is
+    /// What the store reports; `Expired` if the charges are 7 days old. After an outage it is tried again, unless too many wait already: then the error is
     /// `Saturated`, of the operation `limit.give_back`.
     pub async fn refund(&self) -> Result<(), Error> {
         self.give_backs.deliver_all(self.groups()).await

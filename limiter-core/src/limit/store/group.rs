@@ -72,19 +72,22 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The error of a step whose reservation or lease is gone. For implementors of stores.
+    /// The error of a step whose reservation or lease is gone, or whose charge is too old to be given back. For implementors of
+    /// stores.
     pub fn gone(&self) -> Error {
-        let what = match self.action {
-            Action::Renew { .. } | Action::Acquire { .. } => "lease",
-            _ => "reservation",
+        let (what, why) = match self.action {
+            Action::Renew { .. } | Action::Acquire { .. } => {
+                ("lease", "is gone: it was never made, or it ran out")
+            }
+            Action::Refund { .. } => (
+                "charge",
+                "was made 7 days ago or earlier, and is given back no more",
+            ),
+            _ => ("reservation", "is gone: it was never made, or it ran out"),
         };
         refused(
             ErrorKind::Expired,
-            format!(
-                "the {what} {} on {} is gone: it was never made, or it ran out",
-                self.id(),
-                self.counter
-            ),
+            format!("the {what} {} on {} {why}", self.id(), self.counter),
         )
     }
 

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use super::action::Action;
+use super::action::{Action, MAX_HOLD};
 use super::group::{OPERATION_TTL, Step};
 use super::id::Mark;
 use super::observed::Replay;
@@ -133,7 +133,12 @@ pub(super) fn plan(
         Action::Refund { receipt } => match record() {
             Some(record) => done(record, Replay::Done),
             None => {
-                let expires = algorithm::counts_until(quota, receipt.mark());
+                // So that no record of a long window lives for longer.
+                let last = receipt.mark().at.saturating_add(MAX_HOLD);
+                if last <= now {
+                    return Err(step.gone());
+                }
+                let expires = algorithm::counts_until(quota, receipt.mark()).min(last);
                 Plan::Adjust {
                     record: ChargeRecord {
                         status: Status::Held,

@@ -90,7 +90,8 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    fn as_str(self) -> &'static str {
+    /// A stable lower-case name, for keys and metrics.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Reservation => "reservation",
             Self::Refund => "refund",

@@ -3,8 +3,9 @@
 local records = make(RECORDS)
 local charge_record, bury, done = records.kind, records.bury, records.done
 
--- How long a refund is remembered at least (us): a retry comes sooner.
-local REFUND_MEMORY = 60000000
+-- How long a refund is remembered at least (us): a retry comes sooner. And how old a charge may become that is given back: no
+-- record of a long window lives for longer.
+local REFUND_MEMORY, MAX_HOLD = 60000000, 604800000000
 
 -- A charge that stands changes to another amount; it is remembered until `expires`, or as long as it was to be.
 local function adjust(step, record, to, status, expires)
@@ -28,8 +29,10 @@ end
 local function plan_refund(step, record)
   if record then
     return done(step, record, REPLAY_DONE)
+  elseif step.at + MAX_HOLD <= now then
+    return EXPIRED
   end
-  local expires = step.algorithm.counts_until(step.quota, step.at, step.number)
+  local expires = math.min(step.algorithm.counts_until(step.quota, step.at, step.number), step.at + MAX_HOLD)
   return adjust(step, {
     cost = step.cost,
     charged = step.cost,
