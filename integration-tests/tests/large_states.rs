@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use integration_tests::{Bench, policy, random};
 use limiter_core::Key;
+use limiter_core::clock::Timestamp;
 use limiter_core::limit::{
     Action, Capabilities, Group, LimitStore, Observed, OperationId, Period, Policy, Quota, Step,
     Verdict,
@@ -52,6 +53,11 @@ impl World {
             "Redis, then memory: {action:?}"
         );
         ours.ok()
+    }
+
+    async fn step_back(&self, millis: u64) {
+        let earlier = self.bench.now().as_micros() - 1_000 * millis;
+        self.bench.set(Timestamp::from_micros(earlier)).await;
     }
 
     async fn advance(&self, millis: u64) {
@@ -130,18 +136,25 @@ fn a_long_log_is_the_same_in_both() {
 /// Leases of 1, and of more, taken, renewed and released; peeks of all sizes.
 #[test]
 fn many_leases_are_the_same_in_both() {
-    let quota = Quota::concurrency(1_000).unwrap();
+    let quota = Quota::concurrency(1_200).unwrap();
     play(quota, async |world, turns| {
         let mut held = Vec::new();
         for (index, (action, pick, cost, millis)) in turns.into_iter().enumerate() {
-            world.advance(millis).await;
+            match index {
+                // Hundreds have run out at once.
+                600 | 1_800 => world.advance(60_000).await,
+                _ if index % 100 == 99 => world.step_back(100 * millis).await,
+                _ => world.advance(millis).await,
+            }
             // All of 1 in the first half.
             let cost = if index < ACTIONS / 2 { 1 } else { cost };
             let ttl = Duration::from_millis(30_000 + 100 * pick as u64);
             let known = held.get(held.len().saturating_sub(1 + pick));
             match (action, known) {
                 (0..14, _) => {
-                    let lease = OperationId::new(format!("{index}"));
+                    // Some ids are taken again: what is held, was released, or has run out.
+                    let lease = known.filter(|_| action == 0).cloned();
+                    let lease = lease.unwrap_or_else(|| OperationId::new(format!("{index}")));
                     let acquire = Action::Acquire {
                         lease: &lease,
                         cost,

@@ -455,3 +455,28 @@ async fn debits_of_one_shared_counter_are_refused() {
     assert_eq!(apply(&steps[..1]).unwrap(), LIMIT);
     assert_eq!(apply(&steps[1..]).unwrap(), 0);
 }
+
+/// Each key has a lease of its own there, though one acquisition names them alike.
+#[tokio::test]
+async fn leases_of_one_shared_counter_are_held_each() {
+    let table = Table::new(10, Overflow::Share);
+    let day = policy(Quota::fixed_window(LIMIT, Period::DAY));
+    for key in 0..10 {
+        table.check(&day, key).await.unwrap();
+    }
+    let streams = policy(Quota::concurrency(3));
+    let (one, other) = (key_of(20), key_of(21));
+    let ttl = Duration::from_secs(60);
+    let both = [Charge::new(&streams, &one), Charge::new(&streams, &other)];
+    let held = table.limiter.acquire(&both, ttl).await.unwrap().held();
+    let used = async || table.limiter.peek(&streams, &one).await.unwrap().used;
+    assert_eq!(used().await, 2);
+    let denied = table.limiter.acquire(&both, ttl).await.unwrap().held();
+    assert!(denied.is_none());
+    let third = table.limiter.acquire(&both[..1], ttl).await.unwrap().held();
+    assert_eq!(used().await, 3);
+    held.unwrap().release().await.unwrap();
+    assert_eq!(used().await, 1);
+    third.unwrap().release().await.unwrap();
+    assert_eq!(used().await, 0);
+}

@@ -226,6 +226,7 @@ async fn unreadable_leases_are_none() {
         ("-1", "9e15"),
         ("-1.5", "9e15"),
         ("-inf", "9e15"),
+        ("-1e16", "9e15"),
         ("7", "9e15"),
     ];
     let heads = heads.map(|(head, ends)| vec!["ZADD", head, "c\u{1}", ends, "0123456789abcdef"]);

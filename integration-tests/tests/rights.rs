@@ -74,7 +74,7 @@ async fn a_missing_right_of_the_limits_shows_when_connecting() {
         "strlen",
         "zadd",
         "zscore",
-        "zscore",
+        "zmscore",
         "zcount",
         "zrange",
         "zrem",

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use limiter_core::clock::{Clock, Timestamp};
 use limiter_core::limit::algorithm::State;
 use limiter_core::limit::{
-    Action, Capabilities, Group, Issuer, LimitStore, Observed, Place, Source, States, Step,
-    apply_group,
+    Action, Capabilities, Group, Issuer, LimitStore, Observed, OperationId, Place, Source, States,
+    Step, apply_group,
 };
 use limiter_core::{Error, ErrorKind, Fingerprint, Health};
 
@@ -473,6 +473,16 @@ impl States for View<'_, '_> {
 
     fn shares(&self, one: usize, other: usize) -> bool {
         self.limits[one] == self.limits[other]
+    }
+
+    fn lease(&self, step: &Step<'_>, index: usize, id: &OperationId) -> u128 {
+        let key = step.counter.fingerprint().as_u128();
+        id.digest()
+            ^ if self.shared & (1 << index) == 0 {
+                0
+            } else {
+                key
+            }
     }
 }
 

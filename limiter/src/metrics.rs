@@ -11,7 +11,8 @@
 //! | `limiter_give_backs_delivered`, `_expired`, `_refused`, `_dropped` | counter | none |
 //!
 //! The last two are reported by [`report_give_backs`]. `outcome` is that of [`Attempt`](crate::outcome::Attempt). What looks, resets or gives back is not counted.
-//! A record is what a store remembers so that a retry is harmless: a small key, for 7 days at most.
+//! A record is what a store remembers so that a retry is harmless: a small key, for some days at most. A release that is repeated
+//! writes its record again, and counts again.
 
 use limiter_core::limit::wrap::{Event, Observer};
 use limiter_core::limit::{Action, Limiter, Mark, Observed, RecordKind, Step, Verdict};

@@ -3,6 +3,7 @@
 //! A lease has an id, under which it is renewed, released and recognised when it is asked for again.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::Duration;
 
 use super::{Algorithm, Change, Written, invalid};
@@ -64,13 +65,6 @@ impl ConcurrencyState {
         lease.filter(|lease| lease.expires > now)
     }
 
-    /// Those that have not run out, in the order of their ends.
-    fn live(&self, now: Timestamp) -> impl Iterator<Item = &Lease> {
-        let ends = self.ends.range((now, u128::MAX)..);
-        let leases = ends.filter_map(|(_, id)| self.leases.get(id));
-        leases.skip_while(move |lease| lease.expires <= now)
-    }
-
     /// What those cost that have not run out.
     fn held(&self, now: Timestamp) -> u64 {
         let gone = self.ends.range(..=(now, u128::MAX));
@@ -103,20 +97,22 @@ impl ConcurrencyState {
 
     /// The earliest moment at which so many units are free again, if none is renewed; or a later one, where costs differ and
     /// more leases have to end than are looked at: then each of the others counts for one unit.
-    fn freed(&self, now: Timestamp, mut units: u64) -> Timestamp {
-        let mut live = self.live(now);
-        let mut until = now;
-        for lease in live.by_ref().take(LOOKED_AT) {
-            until = lease.expires;
-            units = units.saturating_sub(lease.cost);
+    fn freed(&self, now: Timestamp, held: u64, mut units: u64) -> Timestamp {
+        let last = self.ends.last().map_or(now, |(expires, _)| *expires);
+        if units >= held {
+            return last;
+        }
+        let mut living = self.ends.range((Excluded((now, u128::MAX)), Unbounded));
+        for (expires, id) in living.by_ref().take(LOOKED_AT) {
+            let cost = self.leases.get(id).map_or(0, |lease| lease.cost);
+            units = units.saturating_sub(cost);
             if units == 0 {
-                return until;
+                return *expires;
             }
         }
-        let last = self.ends.last().map_or(until, |(expires, _)| *expires);
         let others = usize::try_from(units - 1).ok();
-        let other = others.and_then(|others| live.nth(others));
-        other.map_or(last, |lease| lease.expires)
+        let other = others.and_then(|others| living.nth(others));
+        other.map_or(last, |(expires, _)| *expires)
     }
 }
 
@@ -161,7 +157,7 @@ impl Algorithm for Concurrency {
     ) -> Duration {
         let excess = (view + cost).saturating_sub(self.limit);
         match stored {
-            Some(state) if excess > 0 => state.freed(now, excess).saturating_since(now),
+            Some(state) if excess > 0 => state.freed(now, *view, excess).saturating_since(now),
             _ => Duration::ZERO,
         }
     }

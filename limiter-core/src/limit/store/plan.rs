@@ -201,7 +201,7 @@ pub(super) fn plan(
             cost,
             ttl,
         } => {
-            let id = id.digest();
+            let id = states.lease(step, index, id);
             if record().is_some() {
                 // It was released.
                 return Err(step.conflict());
@@ -220,16 +220,19 @@ pub(super) fn plan(
                 Some(_) => return Err(step.conflict()),
             }
         }
-        Action::Renew { lease: id, ttl } => match lease(id.digest()) {
-            Some(_) => Plan::Renew {
-                lease: id.digest(),
+        Action::Renew { lease: id, ttl } => {
+            let id = states.lease(step, index, id);
+            if lease(id).is_none() {
+                return Err(step.gone());
+            }
+            Plan::Renew {
+                lease: id,
                 ttl: *ttl,
                 replay: None,
-            },
-            None => return Err(step.gone()),
-        },
-        Action::Release { lease, ttl } => Plan::Release {
-            lease: lease.digest(),
+            }
+        }
+        Action::Release { lease: id, ttl } => Plan::Release {
+            lease: states.lease(step, index, id),
             ttl: *ttl,
         },
     })
@@ -261,7 +264,8 @@ pub(super) fn plan_again(
             },
         },
         Action::Acquire { lease, .. } => {
-            if algorithm::lease(state, lease.digest(), now).is_none() {
+            let id = states.lease(step, index, lease);
+            if algorithm::lease(state, id, now).is_none() {
                 return Err(step.gone());
             }
             (charged, mark, Replay::Held)

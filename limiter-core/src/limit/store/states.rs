@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::group::Group;
-use super::id::Issuer;
+use super::group::{Group, Step};
+use super::id::{Issuer, OperationId};
 use super::record::RecordKind;
 use crate::limit::algorithm::State;
 
@@ -54,6 +54,10 @@ pub trait States {
     /// so; then their costs add up.
     fn shares(&self, _one: usize, _other: usize) -> bool {
         false
+    }
+    /// The name of a lease in the limit's state of the step. Where keys [share](Self::shares) a state, each key's is another.
+    fn lease(&self, _step: &Step<'_>, _index: usize, id: &OperationId) -> u128 {
+        id.digest()
     }
 }
 

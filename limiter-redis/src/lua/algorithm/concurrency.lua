@@ -9,7 +9,7 @@
 --
 -- State: key, last (when the last lease ends), living (the leases that have not run out), held (what they cost), extra (what all
 -- cost above 1; nil if all cost 1), gone (the ids of those that have run out, if there is an extra), is_moved (whether the key's
--- life changes). What changes is written at once: by then the group has looked at all that it asks for. The first thing that is
+-- life changes), is_denied (what is gone is only to be forgotten). What changes is written at once: by then the group has looked at all that it asks for. The first thing that is
 -- written for a new lease is refused by a Redis that is full; after it, a script may write all. Numbers are given as text
 -- where they are constants or times, since Redis writes a number out with 17 digits.
 local HEAD, EXTRA = 'c\1', 'c\1x'
@@ -32,7 +32,7 @@ end
 -- The head of leases of another version; nil if the key holds none.
 function leases.read_other(key)
   local first = read('ZRANGE', key, '0', '0')
-  return first and first[1] and string.match(first[1], '^c[%z\1-\31]')
+  return first and first[1] and string.match(first[1], '^(c[%z\1-\31])%a?$')
 end
 
 -- The second members of several ids.
@@ -63,7 +63,7 @@ function leases.parse(_, key, scores)
     extra, gone = -1 - scores[2], call('ZRANGE', key, '1', now_text, 'BYSCORE')
     held = living + extra - extra_of(key, gone)
   end
-  local is_wrong = last % 1 ~= 0 or last < 1 or living > 0 and last <= now
+  local is_wrong = last % 1 ~= 0 or last < 1 or last > MAX_INTEGER or living > 0 and last <= now
   if is_wrong or held % 1 ~= 0 or held < living or held > MAX_INTEGER then
     return nil
   end
@@ -72,14 +72,6 @@ end
 
 function leases.over(state)
   return state.living == 0
-end
-
-function leases.save(key, state, floor)
-  if state.living == 0 then
-    call('DEL', key)
-  elseif state.is_moved then
-    call('PEXPIRE', key, time_to_live(floor, state.last))
-  end
 end
 
 -- A lease that has not run out: its cost, and when it ends. Nil if there is none of that id.
@@ -97,8 +89,9 @@ end
 -- The lease under an id ends at a moment.
 local function put(state, id, expires)
   local text = string.format('%.0f', expires)
+  state.is_moved = true
   if expires > state.last then
-    state.last, state.is_moved = expires, true
+    state.last = expires
     call('ZADD', state.key, '-' .. text, HEAD, text, id)
   else
     call('ZADD', state.key, text, id)
@@ -120,6 +113,18 @@ local function forget_gone(state)
   end
 end
 
+function leases.save(key, state, floor)
+  if state.living == 0 then
+    call('DEL', key)
+    return
+  elseif state.is_denied then
+    forget_gone(state)
+  end
+  if state.is_moved then
+    call('PEXPIRE', key, time_to_live(floor, state.last))
+  end
+end
+
 -- Writes down what the lease under an id costs above 1.
 local function note_extra(state, id, extra)
   state.extra, state.gone = (state.extra or 0) + extra, state.gone or {}
@@ -138,7 +143,7 @@ local function remove(state, id, lease)
     call('ZADD', state.key, -1 - state.extra, EXTRA)
   end
   if lease.expires == state.last then
-    state.last = tonumber(call('ZRANGE', state.key, '-1', '-1', 'WITHSCORES')[2])
+    state.last = moment(tonumber(call('ZRANGE', state.key, '-1', '-1', 'WITHSCORES')[2]))
     state.is_moved = true
     call('ZADD', state.key, -state.last, HEAD)
   end
@@ -208,6 +213,9 @@ return {
       amount = lease.cost
       put(state, id, math.max(lease.expires, change.expires))
       forget_gone(state)
+    elseif change.does == 'keep' then
+      -- Once all else is written: it would let a full Redis take a lease of another step.
+      state.is_denied = true
     else
       forget_gone(state)
       if lease then
