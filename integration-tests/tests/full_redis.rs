@@ -161,6 +161,21 @@ async fn a_full_redis_takes_no_lease() {
             assert_eq!((refused.kind(), refused.effect()), expected, "{refused}");
         }
     }
+    // Nor after the denial of a shadow, which forgets what has run out.
+    let shadow = streams.clone().with_shadow(true);
+    let ids = ["shadow", "more"].map(OperationId::new);
+    let take = |lease, cost| Action::Acquire {
+        lease,
+        cost,
+        ttl: TTL,
+    };
+    let steps = [
+        Step::new(&shadow, &keys[2], take(&ids[0], 9)),
+        Step::new(&streams, &keys[0], take(&ids[1], 1)),
+    ];
+    let group = Group::new(&steps, &Capabilities::ALL).unwrap();
+    let refused = store.apply(&group, &mut [Observed::default(); 2]).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Server);
     world.make_room();
     for (name, used) in [(idle, 0), (over, 0), (mixed, 2)] {
         assert_eq!(world.used(&streams, name).await, used, "{name}");
