@@ -476,13 +476,11 @@ impl States for View<'_, '_> {
     }
 
     fn lease(&self, step: &Step<'_>, index: usize, id: &OperationId) -> u128 {
-        let key = step.counter.fingerprint().as_u128();
-        id.digest()
-            ^ if self.shared & (1 << index) == 0 {
-                0
-            } else {
-                key
-            }
+        if self.shared & (1 << index) == 0 {
+            id.digest()
+        } else {
+            id.digest() ^ step.counter.fingerprint().as_u128()
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! Times to wait are found by search: the first moment at which the same request is admitted.
 
 mod concurrency;
+mod plan;
 mod record;
 mod sliding_counter;
 mod sliding_log;

@@ -6,25 +6,23 @@ use std::time::Duration;
 
 use limiter_core::ErrorKind;
 use limiter_core::clock::{MAX_INTEGER, Timestamp};
-use limiter_core::limit::{Action, Group, OPERATION_TTL, Receipt, Replay, Step, Verdict};
+use limiter_core::limit::{Action, Group, OPERATION_TTL, Replay, Step, Verdict};
 
 use super::concurrency::Lease;
+use super::plan::{Plan, SEVEN_DAYS};
 use super::record::{Fate, Name, Operation, Record, description, record_name};
 use super::{Definition, Serial, definition, wait};
-
-/// After so long (us) a charge is not given back.
-const SEVEN_DAYS: u64 = 7 * 86_400_000_000;
 
 /// Every key's limit, and the records.
 #[derive(Clone, Debug, Default)]
 pub struct World {
-    limits: HashMap<String, Box<dyn Definition>>,
-    records: HashMap<Name, Record>,
+    pub(super) limits: HashMap<String, Box<dyn Definition>>,
+    pub(super) records: HashMap<Name, Record>,
     operations: HashMap<(String, String), Operation>,
     /// The charges that receipts stand for.
-    receipts: HashMap<String, Serial>,
+    pub(super) receipts: HashMap<String, Serial>,
     /// When each charge was made.
-    made: HashMap<Serial, u64>,
+    pub(super) made: HashMap<Serial, u64>,
     serial: Serial,
     /// What the last group charged: which step, and under which name.
     charges: Vec<(usize, Serial)>,
@@ -59,23 +57,6 @@ const UNSEEN: Seen = Seen {
 
 /// What a group is answered: for each step, or that it is refused.
 pub type Answer = Result<Vec<Seen>, ErrorKind>;
-
-/// What a step comes to, before anything is changed.
-#[derive(Clone, Copy, Debug)]
-enum Plan {
-    Unseen,
-    /// As before, with what stands, and what is known of that.
-    Repeat(u64, Replay),
-    Ask(u64),
-    /// How much a debit takes.
-    Debit(u64),
-    Reset,
-    Renew(u64, Option<Replay>),
-    Release,
-    /// An id that is unknown is done with.
-    Bury,
-    Become(Fate, u64),
-}
 
 impl World {
     /// Applies a group; all of it or nothing.
@@ -242,7 +223,7 @@ impl World {
         Ok((seen, admitted))
     }
 
-    fn limit(&mut self, step: &Step<'_>) -> &mut dyn Definition {
+    pub(super) fn limit(&mut self, step: &Step<'_>) -> &mut dyn Definition {
         let limit = self.limits.get_mut(&step.counter.to_string());
         limit.expect("made at the group's begin").as_mut()
     }
@@ -288,80 +269,6 @@ impl World {
             return Seen { verdict, ..seen };
         }
         seen
-    }
-
-    fn date(&self, step: &Step<'_>, receipt: &Receipt) -> u64 {
-        let serial = self.receipts[receipt.id().as_str()];
-        let limit = &self.limits[&step.counter.to_string()];
-        limit.date(serial).unwrap_or_else(|| self.made[&serial])
-    }
-
-    fn plan(&mut self, step: &Step<'_>, now: u64) -> Result<Plan, ErrorKind> {
-        let record = record_name(step).and_then(|name| self.records.get(&name));
-        let record = record.filter(|record| now < record.until).cloned();
-        let repeat = |record: &Record| Plan::Repeat(record.stands, Replay::Done);
-        Ok(match &step.action {
-            Action::Charge { cost } | Action::Peek { cost } => Plan::Ask(*cost),
-            Action::Debit { at_most, life } => {
-                let life = u64::try_from(life.as_micros()).unwrap();
-                let (free, _) = self.limit(step).debitable(now, life);
-                Plan::Debit(free.min(*at_most))
-            }
-            Action::Reset => Plan::Reset,
-            Action::Refund { receipt } => match record {
-                Some(record) => repeat(&record),
-                None if self.date(step, receipt) + SEVEN_DAYS <= now => {
-                    return Err(ErrorKind::Expired);
-                }
-                None => Plan::Become(Fate::GivenBack, 0),
-            },
-            Action::Reserve { estimate, .. } => match record {
-                None => Plan::Ask(*estimate),
-                Some(record) => match record.fate {
-                    Fate::Held if record.cost == *estimate => {
-                        Plan::Repeat(record.stands, Replay::Held)
-                    }
-                    Fate::Settled(actual) if record.cost == *estimate => {
-                        Plan::Repeat(record.stands, Replay::Settled { actual })
-                    }
-                    _ => return Err(ErrorKind::Conflict),
-                },
-            },
-            Action::Settle { actual, .. } => match record.ok_or(ErrorKind::Expired)? {
-                Record {
-                    fate: Fate::Held, ..
-                } => Plan::Become(Fate::Settled(*actual), *actual),
-                record if record.fate == Fate::Settled(*actual) => repeat(&record),
-                _ => return Err(ErrorKind::Conflict),
-            },
-            Action::Cancel { .. } => match record {
-                None => Plan::Bury,
-                Some(Record {
-                    fate: Fate::Held, ..
-                }) => Plan::Become(Fate::GivenBack, 0),
-                Some(record) if record.fate == Fate::GivenBack => repeat(&record),
-                Some(_) => return Err(ErrorKind::Conflict),
-            },
-            // It was released.
-            Action::Acquire { .. } if record.is_some() => return Err(ErrorKind::Conflict),
-            Action::Acquire { lease, cost, .. } => match self.lease(step, now, lease.as_str()) {
-                None => Plan::Ask(*cost),
-                Some(held) if held == *cost => Plan::Renew(held, Some(Replay::Held)),
-                Some(_) => return Err(ErrorKind::Conflict),
-            },
-            Action::Renew { lease, .. } => {
-                let held = self.lease(step, now, lease.as_str());
-                Plan::Renew(held.ok_or(ErrorKind::Expired)?, None)
-            }
-            Action::Release { .. } => Plan::Release,
-            other => unreachable!("no model of {other:?}"),
-        })
-    }
-
-    /// How much a lease holds.
-    fn lease(&mut self, step: &Step<'_>, now: u64, id: &str) -> Option<u64> {
-        let leases = self.limit(step).leases()?;
-        leases.find(now, id).map(|lease| lease.cost)
     }
 
     /// Does what was planned; what stands charged then.

@@ -9,9 +9,10 @@
 --
 -- State: key, last (when the last lease ends), living (the leases that have not run out), held (what they cost), extra (what all
 -- cost above 1; nil if all cost 1), gone (the ids of those that have run out, if there is an extra), is_moved (whether the key's
--- life changes), is_denied (what is gone is only to be forgotten). What changes is written at once: by then the group has looked at all that it asks for. The first thing that is
--- written for a new lease is refused by a Redis that is full; after it, a script may write all. Numbers are given as text
--- where they are constants or times, since Redis writes a number out with 17 digits.
+-- life changes), is_denied (what is gone is only to be forgotten). What changes is written at once: by then the group has looked
+-- at all that it asks for. The first thing that is written for a new lease is refused by a Redis that is full; after it, a
+-- script may write all. Numbers are given as text where they are constants or times, since Redis writes a number out with 17
+-- digits.
 local HEAD, EXTRA = 'c\1', 'c\1x'
 -- How many members a command is given at once; and how many leases a denial looks at where their costs differ.
 local SEVERAL, LOOKED_AT = 256, 32
