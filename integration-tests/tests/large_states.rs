@@ -171,7 +171,7 @@ fn many_leases_are_the_same_in_both() {
     });
 }
 
-/// I-H6, but not to the unit: a denial looks at 32 leases where costs differ, and takes each of the others for one of 1. So it
+/// I-H6, but not to the unit: a denial looks at 24 leases where costs differ, and takes each of the others for one of 1. So it
 /// never speaks of too early a moment, and of the earliest one if so many had to end, or fewer.
 #[test]
 fn a_denial_among_many_leases_is_never_too_early() {
@@ -223,7 +223,7 @@ fn a_denial_among_many_leases_is_never_too_early() {
                         sum >= cost
                     });
                     let enough = enough.unwrap();
-                    if plain || enough < 32 {
+                    if plain || enough < 24 {
                         assert_eq!(retry_after, leases[enough].0, "{cost}");
                     }
                 }

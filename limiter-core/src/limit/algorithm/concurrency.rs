@@ -14,7 +14,7 @@ use crate::limit::store::Mark;
 /// The largest limit of concurrency: each unit may be a lease of its own, which takes memory until it ends.
 const MAX_LEASES: u64 = 10_000;
 /// How many leases a denial looks at, where their costs differ.
-const LOOKED_AT: usize = 32;
+const LOOKED_AT: usize = 24;
 
 /// The numbers of [`Quota::concurrency`](crate::limit::Quota::concurrency).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

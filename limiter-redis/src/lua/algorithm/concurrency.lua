@@ -15,7 +15,7 @@
 -- digits.
 local HEAD, EXTRA = 'c\1', 'c\1x'
 -- How many members a command is given at once; and how many leases a denial looks at where their costs differ.
-local SEVERAL, LOOKED_AT = 256, 32
+local SEVERAL, LOOKED_AT = 256, 24
 local leases = { head = HEAD, name = 5 }
 
 -- The time of the call as text, for commands.
