@@ -75,14 +75,17 @@ impl RedisConfig {
     }
 
     fn of_server(name: &str, url: &str) -> Result<Self, Error> {
+        let unusable = |reason: &str| {
+            config_error(format!(
+                "{name} is not usable ({reason}); write redis://[user:password@]host[:port][/db], rediss:// for TLS, or redis+unix:///path"
+            ))
+        };
+        check_parts(url).map_err(unusable)?;
         let connection = url.into_connection_info().map_err(|error| {
             // The library's message names the part at fault, never its value; behind the dash stands
             // its own kind of error.
             let error = error.to_string();
-            let reason = error.split(" - ").next().unwrap_or_default();
-            config_error(format!(
-                "{name} is not usable ({reason}); write redis://[user:password@]host[:port][/db], rediss:// for TLS, or redis+unix:///path"
-            ))
+            unusable(error.split(" - ").next().unwrap_or_default())
         })?;
         if let ConnectionAddr::TcpTls { insecure: true, .. } = connection.addr() {
             return Err(config_error(format!(
@@ -316,6 +319,40 @@ impl fmt::Debug for RedisConfig {
             .field("state_ttl", &self.state_ttl)
             .finish_non_exhaustive()
     }
+}
+
+/// What the library would pass over without a word.
+fn check_parts(url: &str) -> Result<(), &'static str> {
+    check_password(url)?;
+    let (url, fragment) = url.split_once('#').unwrap_or((url, ""));
+    if !matches!(fragment, "" | "insecure") {
+        return Err("after # it takes nothing");
+    }
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let is_unix = url.starts_with("redis+unix:") || url.starts_with("unix:");
+    let is_known = |name: &str| match name {
+        "protocol" => true,
+        "db" | "user" | "pass" => is_unix,
+        _ => false,
+    };
+    let mut parts = url::form_urlencoded::parse(query.as_bytes());
+    match parts.find(|(name, _)| !is_known(name)) {
+        Some((name, _)) if name == "db" => Err("the database stands in the path, as /3"),
+        Some(_) => Err("after ? it takes protocol=resp3 and nothing else"),
+        None => Ok(()),
+    }
+}
+
+/// That the user and the password end where they seem to.
+pub(crate) fn check_password(url: &str) -> Result<(), &'static str> {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let behind_host = rest.find(['/', '?', '#']).map_or("", |end| &rest[end..]);
+    if behind_host.contains('@') && !url.contains("unix:") {
+        return Err(
+            "its password has a raw /, ? or #: percent-encode them as %2F, %3F and %23, and % as %25",
+        );
+    }
+    Ok(())
 }
 
 pub(crate) fn config_error(message: String) -> Error {

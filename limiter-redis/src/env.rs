@@ -46,11 +46,22 @@ impl RedisEnv {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, Error> {
-        let get = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
+        // A value that was read from a file ends with its line.
+        let get = |name: &str| {
+            let value = lookup(name)?.trim().to_owned();
+            (!value.is_empty()).then_some(value)
+        };
         let found = SOURCES
             .into_iter()
             .find_map(|(name, token)| get(name).map(|url| (name, url, token)));
         let Some((name, url, token)) = found else {
+            let mut sources = SOURCES.into_iter();
+            let alone = |(_, token): &(_, Option<&str>)| token.and_then(&get).is_some();
+            if let Some((url, Some(token))) = sources.find(alone) {
+                return Err(config_error(format!(
+                    "{token} is set without {url}; set both"
+                )));
+            }
             if get("CACHE_REDIS_URL").is_some() {
                 return Err(config_error(
                     "CACHE_REDIS_URL is set but no Redis for limits is; set REDIS_URL too"
@@ -59,9 +70,9 @@ impl RedisEnv {
             }
             return Ok(None);
         };
-        let limits = configure(from_url(name, url.trim(), token, &get)?, &get)?;
+        let limits = configure(from_url(name, &url, token, &get)?, &get)?;
         let cache = match get("CACHE_REDIS_URL") {
-            Some(url) => configure(RedisConfig::named("CACHE_REDIS_URL", url.trim())?, &get)?,
+            Some(url) => configure(RedisConfig::named("CACHE_REDIS_URL", &url)?, &get)?,
             None => limits.clone(),
         };
         Ok(Some(Self { limits, cache }))
@@ -88,6 +99,17 @@ fn from_url(
             let host = parsed
                 .host_str()
                 .ok_or_else(|| config_error(format!("{name} names no host")))?;
+            let is_more = parsed.port().is_some()
+                || !parsed.username().is_empty()
+                || parsed.password().is_some()
+                || !matches!(parsed.path(), "" | "/")
+                || parsed.query().is_some()
+                || parsed.fragment().is_some();
+            if is_more {
+                return Err(config_error(format!(
+                    "{name} says more than https://HOST, which would be lost: Redis is spoken to at port 6379 of it; write rediss://[user:password@]host[:port] for another one"
+                )));
+            }
             Url::parse(&format!("rediss://default@{host}:6379"))
                 .ok()
                 .map(|url| (url, token))
@@ -98,8 +120,9 @@ fn from_url(
     let Some((mut url_with_token, token)) = with_token else {
         return RedisConfig::named(name, url);
     };
-    // Fails only for URLs without a host, which `named` refuses with a message of its own.
-    let _ = url_with_token.set_password(Some(&token));
+    // Fails only for URLs without a host, which `named` refuses with a message of its own. Of what needs an escape, it leaves
+    // percent signs as they are.
+    let _ = url_with_token.set_password(Some(&token.replace('%', "%25")));
     RedisConfig::named(name, url_with_token.as_str())
 }
 
@@ -108,7 +131,7 @@ fn configure(
     get: &impl Fn(&str) -> Option<String>,
 ) -> Result<RedisConfig, Error> {
     if let Some(prefix) = get("KEY_PREFIX") {
-        config = config.with_key_prefix(prefix.trim()).map_err(|error| {
+        config = config.with_key_prefix(&prefix).map_err(|error| {
             config_error(format!("KEY_PREFIX is not usable: {}", error.message()))
         })?;
     }
@@ -122,7 +145,7 @@ fn configure(
             .with_cache_deadline(deadline);
     }
     if let Some(name) = get("REDIS_NAME") {
-        config = config.with_issuer(name.trim());
+        config = config.with_issuer(&name);
     }
     if let Some(path) = get("REDIS_TLS_CA_FILE").filter(|_| config.uses_tls()) {
         let pem = std::fs::read(&path).map_err(|error| {
@@ -145,7 +168,7 @@ fn whole(
     let Some(text) = get(name) else {
         return Ok(None);
     };
-    match text.trim().parse() {
+    match text.parse() {
         Ok(number) if (1..=most).contains(&number) => Ok(Some(number)),
         _ => Err(config_error(format!(
             "{name} is {text:?}; give whole {unit} from 1 to {most}"
@@ -233,6 +256,85 @@ mod tests {
             limits(&own).connection.redis_settings().password(),
             Some("own")
         );
+    }
+
+    /// A6, B9: settings arrive as they were written, or not at all.
+    #[test]
+    fn nothing_of_a_setting_is_lost() {
+        for token in ["tok", "a%41b", "%", "p/w:@#%? ", "Ünïcode\u{1f511}"] {
+            let config = limits(&[
+                ("UPSTASH_REDIS_REST_URL", "https://eu1-x.upstash.io/\n"),
+                ("UPSTASH_REDIS_REST_TOKEN", &format!(" {token}\r\n")),
+            ]);
+            assert_eq!(config.host(), "eu1-x.upstash.io:6379");
+            let redis = config.connection.redis_settings();
+            assert_eq!(redis.password(), Some(token.trim()), "{token}");
+        }
+        for (variables, said) in [
+            (
+                [("UPSTASH_REDIS_TOKEN", "hunter2")],
+                ["UPSTASH_REDIS_URL"; 2],
+            ),
+            (
+                [("UPSTASH_REDIS_REST_TOKEN", "hunter2")],
+                ["UPSTASH_REDIS_REST_URL"; 2],
+            ),
+            ([("KV_REST_API_TOKEN", "hunter2")], ["KV_REST_API_URL"; 2]),
+            (
+                [("REDIS_URL", "redis://user:hunter2@host?db=3")],
+                ["path", "/3"],
+            ),
+            (
+                [("REDIS_URL", "redis://host?protocol=resp3&hunter2=1")],
+                ["?", "resp3"],
+            ),
+            ([("REDIS_URL", "redis://host/0#hunter2")], ["#", "nothing"]),
+            (
+                [("REDIS_URL", "redis://user:hunter2/x@host:7")],
+                ["%2F", "percent"],
+            ),
+            (
+                [("REDIS_URL", "redis://:hunter2#x@host")],
+                ["%23", "percent"],
+            ),
+            (
+                [("REDIS_URL", "rediss://:hunter2?x@host/1")],
+                ["%3F", "percent"],
+            ),
+            (
+                [("REDIS_URL", "redis+cluster://:hunter2/x@a,b")],
+                ["%2F", "percent"],
+            ),
+        ] {
+            let error = read(&variables).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            let text = format!("{error} {error:?}");
+            assert!(said.iter().all(|said| text.contains(said)), "{text}");
+            assert!(
+                text.contains(variables[0].0) && !text.contains("hunter2"),
+                "{text}"
+            );
+        }
+        for url in [
+            "https://h:8080",
+            "https://user@h",
+            "https://user:hunter2@h",
+            "https://h/v1/hunter2",
+            "https://h?x=hunter2",
+            "https://h/#hunter2",
+        ] {
+            let variables = [("KV_REST_API_URL", url), ("KV_REST_API_TOKEN", "t")];
+            let error = read(&variables).unwrap_err();
+            assert!(error.message().contains("KV_REST_API_URL"), "{error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+        let unix = limits(&[(
+            "REDIS_URL",
+            "redis+unix:///run/redis@1.sock?db=2&user=u&pass=p",
+        )]);
+        assert_eq!(unix.connection.redis_settings().db(), 2);
+        let resp3 = limits(&[("REDIS_URL", "redis://host/4?protocol=resp3")]);
+        assert_eq!(resp3.connection.redis_settings().db(), 4);
     }
 
     /// What one instance reserved, another one settles, in whatever order and case its URL names the nodes.

@@ -192,12 +192,15 @@ fn cache_beside_a_cluster() -> Result<Arc<dyn CacheStore>, Error> {
 /// What names a Redis. `limiter_redis` decides; this is only for a build without it, and a test holds
 /// the two equal.
 #[cfg(any(test, not(feature = "redis")))]
-const REDIS_VARIABLES: [&str; 6] = [
+const REDIS_VARIABLES: [&str; 9] = [
     "REDIS_URL",
     "KV_URL",
     "UPSTASH_REDIS_URL",
     "UPSTASH_REDIS_REST_URL",
     "KV_REST_API_URL",
+    "UPSTASH_REDIS_TOKEN",
+    "UPSTASH_REDIS_REST_TOKEN",
+    "KV_REST_API_TOKEN",
     "CACHE_REDIS_URL",
 ];
 

@@ -3,7 +3,7 @@
 use limiter_core::Error;
 
 use super::CrossSlot;
-use crate::config::config_error;
+use crate::config::{check_password, config_error};
 
 /// What such a URL says, taken apart.
 pub(crate) struct ClusterUrl {
@@ -22,6 +22,7 @@ impl ClusterUrl {
         if !matches!(scheme, "redis" | "rediss") {
             return Err(unusable(name, "its scheme is unknown"));
         }
+        check_password(url).map_err(|reason| unusable(name, reason))?;
         let (rest, fragment) = match rest.split_once('#') {
             Some((rest, fragment)) => (rest, format!("#{fragment}")),
             None => (rest, String::new()),
