@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use limiter_core::limit::Issuer;
 use limiter_core::{Error, ErrorKind};
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::cluster::{Address, ClusterUrl, CrossSlot};
+use crate::connect::Trust;
 
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(1);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(3_600);
@@ -32,6 +31,7 @@ pub struct RedisConfig {
     /// The nodes that a cluster's URL names; none for a single server.
     pub(crate) seeds: Vec<Address>,
     pub(crate) cross_slot: CrossSlot,
+    pub(crate) trust: Trust,
     pub(crate) prefix: String,
     pub(crate) pool_size: u32,
     pub(crate) check_deadline: Duration,
@@ -96,6 +96,7 @@ impl RedisConfig {
             connection,
             seeds: Vec::new(),
             cross_slot: CrossSlot::default(),
+            trust: Trust::default(),
             prefix: String::new(),
             pool_size: 8,
             check_deadline: Duration::from_millis(100),
@@ -215,25 +216,13 @@ impl RedisConfig {
                     .to_owned(),
             ));
         }
-        if !CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()) {
-            return Err(config_error(
+        let trust = Trust::these(&pem).ok_or_else(|| {
+            config_error(
                 "the CA certificate cannot be used (there is none in it); give it as PEM"
                     .to_owned(),
-            ));
-        }
-        let certificates = TlsCertificates {
-            client_tls: None,
-            root_cert: Some(pem),
-        };
-        let client = Client::build_with_tls(self.connection, certificates).map_err(|error| {
-            config_error(format!(
-                "the CA certificate cannot be used ({error}); give it as PEM"
-            ))
+            )
         })?;
-        Ok(Self {
-            connection: client.get_connection_info().clone(),
-            ..self
-        })
+        Ok(Self { trust, ..self })
     }
 
     /// The host and port, or the socket's path, or the hosts that a cluster's URL names: what logs name

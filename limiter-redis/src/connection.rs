@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bb8_redis::bb8::ManageConnection;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Script, ServerErrorKind, Value};
+use redis::{RedisError, Script, ServerErrorKind, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::connect::Connector;
 use crate::error::{breaks, server_error};
 
 /// How often a connection in use is asked for its role again.
@@ -42,10 +43,9 @@ pub(crate) enum ProbeKeys {
 }
 
 pub(crate) struct Manager {
-    pub(crate) client: Client,
+    pub(crate) connector: Connector,
     pub(crate) host: String,
     pub(crate) probe: Probe,
-    pub(crate) response_timeout: Duration,
     pub(crate) failed: watch::Sender<Failure>,
     /// Counted up by the I/O itself when it finds a connection broken (an error, a server that became
     /// a replica); connections of an older generation are not used again.
@@ -116,14 +116,7 @@ impl Manager {
 
     async fn open(&self) -> Result<Connection, RedisError> {
         let generation = self.generation.load(Ordering::Relaxed);
-        // The library's own limits, a second to connect and half of one for a reply, are not a slow network's.
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.response_timeout))
-            .set_response_timeout(Some(self.response_timeout));
-        let client = &self.client;
-        let mut io = client
-            .get_multiplexed_async_connection_with_config(&settings)
-            .await?;
+        let mut io = self.connector.connect().await?;
         check_role(&mut io).await?;
         self.try_rights(&mut io).await?;
         Ok(Connection {

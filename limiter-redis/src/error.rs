@@ -51,11 +51,40 @@ const MISSING_RIGHT: (ErrorKind, Effect, &str) = (
     "; grant the user the rights that docs/redis-setup.md lists",
 );
 
+/// How Redis 7 says so in a script, and Valkey 9.
+const IN_A_SCRIPT: [&str; 2] = ["user executing the script", "ACL failure in script"];
+
+/// What to do about a server's certificate, by rustls's words for what is wrong.
+fn tls_advice(error: &RedisError) -> &'static str {
+    let text = error.to_string();
+    let advice: [(&[&str], _); 4] = [
+        (
+            &["UnknownIssuer"],
+            "; if its certificate is of a private authority, name that in REDIS_TLS_CA_FILE",
+        ),
+        (
+            &["CaUsedAsEndEntity"],
+            "; the server shows an authority's own certificate: give it one that the authority has signed",
+        ),
+        (
+            &["not valid for name", "NotValidForName"],
+            "; use a host in the URL that the certificate names",
+        ),
+        (
+            &["certificate expired", ": Expired"],
+            "; renew the server's certificate, or set this machine's clock",
+        ),
+    ];
+    let is_said = |words: &&str| text.contains(words);
+    let known = advice.iter().find(|(words, _)| words.iter().any(is_said));
+    known.map_or("", |(_, advice)| advice)
+}
+
 fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
     use ServerErrorKind as Server;
     match error.kind() {
         RedisKind::Io if error.is_timeout() => (ErrorKind::Timeout, Effect::Unknown, ""),
-        RedisKind::Io => (ErrorKind::Connection, Effect::Unknown, ""),
+        RedisKind::Io => (ErrorKind::Connection, Effect::Unknown, tls_advice(error)),
         RedisKind::AuthenticationFailed => (
             ErrorKind::Unauthorized,
             Effect::No,
@@ -73,10 +102,10 @@ fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
                 "; the server is older than Redis 7",
             )
         }
-        // What a script may not do has no code of its own in Redis 7.0.
+        // What a script may not do has no code of its own from Redis 7.0 on.
         _ if error
             .detail()
-            .is_some_and(|text| text.contains("user executing the script")) =>
+            .is_some_and(|text| IN_A_SCRIPT.iter().any(|said| text.contains(said))) =>
         {
             MISSING_RIGHT
         }
@@ -117,5 +146,51 @@ fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
             Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY") => (ErrorKind::Server, Effect::No, ""),
             _ => (ErrorKind::Protocol, Effect::Unknown, ""),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(line: &str) -> Error {
+        let reply = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        let error = reply.extract_error().unwrap_err();
+        from_redis("limit.apply", "host:1", error)
+    }
+
+    /// D2: as the servers word it.
+    #[test]
+    fn a_missing_right_is_told_by_every_server() {
+        for line in [
+            "NOPERM this user has no permissions to run the 'get' command",
+            "NOPERM User limiter has no permissions to run the 'get' command",
+            "ERR The user executing the script can't run this command or subcommand script: 1, on @user_script:9.",
+            "ERR ACL failure in script: User limiter has no permissions to run the 'get' command",
+        ] {
+            let error = said(line);
+            let kind = (error.kind(), error.effect());
+            assert_eq!(kind, (ErrorKind::Unauthorized, Effect::Unknown), "{error}");
+            assert!(error.message().contains("docs/redis-setup.md"), "{error}");
+        }
+        assert_eq!(said("ERR unknown").kind(), ErrorKind::Protocol);
+    }
+
+    #[test]
+    fn a_certificate_that_is_refused_comes_with_advice() {
+        use rustls::{CertificateError, Error as Tls};
+        for (what, advice) in [
+            (CertificateError::UnknownIssuer, "REDIS_TLS_CA_FILE"),
+            (CertificateError::NotValidForName, "host in the URL"),
+            (CertificateError::Expired, "renew"),
+        ] {
+            let error = std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                Tls::InvalidCertificate(what),
+            );
+            let error = from_redis("limit.apply", "host:1", error.into());
+            assert_eq!(error.kind(), ErrorKind::Connection);
+            assert!(error.message().contains(advice), "{error}");
+        }
     }
 }

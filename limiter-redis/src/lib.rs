@@ -37,6 +37,7 @@ mod cache;
 mod call;
 mod cluster;
 mod config;
+mod connect;
 mod connection;
 mod describe;
 mod env;

@@ -8,11 +8,12 @@ use std::time::Duration;
 use bb8_redis::bb8;
 use limiter_core::{Effect, Error, ErrorKind};
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd, Pipeline, RedisError, Script, ScriptInvocation, ServerErrorKind, Value};
+use redis::{Cmd, Pipeline, RedisError, Script, ScriptInvocation, ServerErrorKind, Value};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::RedisConfig;
+use crate::connect::Connector;
 use crate::connection::{Failure, Manager, Probe};
 use crate::error::{breaks, from_redis, server_error};
 
@@ -50,18 +51,13 @@ impl Pool {
         deadline: Duration,
         probe: Probe,
     ) -> Result<Self, Error> {
-        if config.uses_tls() && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Lost only to another thread that has just installed one.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
         let (failed, failures) = watch::channel(None);
         let generation = Arc::new(AtomicU64::new(0));
         let manager = Manager {
-            client: Client::open(config.connection.clone())
-                .map_err(|error| from_redis("redis.connect", &config.host(), error))?,
+            // The library's own limits, a second to connect and half of one for a reply, are not a slow network's.
+            connector: Connector::new(config, deadline.max(config.warm_up))?,
             host: config.host(),
             probe,
-            response_timeout: deadline.max(config.warm_up),
             failed,
             generation: generation.clone(),
         };

@@ -77,6 +77,33 @@ async fn a_second_instance_hits_what_the_first_computed() {
     assert!(!health.text.contains("limiter-secret"), "{}", health.text);
 }
 
+/// D2: a private authority needs no system's store; and one broken certificate in that is no reason to trust none.
+#[tokio::test]
+async fn tls_trusts_the_authorities_that_it_can_read() {
+    let redis = RedisServer::start_tls();
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, pem: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.display().to_string()
+    };
+    let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let own = file("own.pem", &redis.ca_pem());
+    let store = file("store.pem", &[&broken[..], &redis.ca_pem()].concat());
+    let (url, none) = (redis.url(), "/nonexistent");
+    for variables in [
+        [("SSL_CERT_FILE", none), ("REDIS_TLS_CA_FILE", &own)],
+        [("SSL_CERT_FILE", &store), ("REDIS_TLS_CA_FILE", "")],
+    ] {
+        let others = [("REDIS_URL", &*url), ("SSL_CERT_DIR", none)];
+        let service = Service::start(&[&variables[..], &others].concat());
+        let health = service.get("/health", ALICE).await;
+        assert_eq!(health.body["redis_connected"], true, "{}", health.text);
+        let reply = service.post("/api/coverLetter", ALICE, "{}").await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+}
+
 /// A5, B1, B2, C1, E1, W4, I-H8: the keys of the requirements, each with a time to live.
 #[tokio::test]
 async fn the_keys_are_the_required_ones() {

@@ -40,6 +40,19 @@ fn a_malformed_redis_url_stops_the_start() {
     }
 }
 
+/// D2: without anybody to trust, no server is.
+#[test]
+fn tls_without_authorities_stops_the_start() {
+    let none = "/nonexistent";
+    let log = failing_start(&[
+        ("REDIS_URL", "rediss://user:hunter2@localhost:1"),
+        ("SSL_CERT_FILE", none),
+        ("SSL_CERT_DIR", none),
+    ]);
+    assert!(log.contains("REDIS_TLS_CA_FILE"), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+}
+
 /// Demo keys are no secret: that they work is said once, without them.
 #[test]
 fn active_demo_users_are_warned_of() {
