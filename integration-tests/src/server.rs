@@ -124,10 +124,13 @@ impl RedisServer {
 
     /// A plain connection with every right.
     pub fn admin(&self) -> redis::Connection {
-        redis::Client::open(self.admin_url())
-            .unwrap()
-            .get_connection()
-            .unwrap()
+        self.connect_as("admin", "admin-secret")
+    }
+
+    /// A plain connection with a user's rights.
+    pub fn connect_as(&self, user: &str, password: &str) -> redis::Connection {
+        let client = redis::Client::open(self.url_of(user, password)).unwrap();
+        client.get_connection().unwrap()
     }
 
     /// Runs one command with every right.

@@ -1,7 +1,11 @@
 //! D1: health never fails, and says in words what is.
 
-use integration_tests::{RedisServer, eventually, redis_limiter};
+use std::time::Instant;
+
+use integration_tests::{RedisServer, eventually, policy, redis_limiter};
+use limiter_core::Key;
 use limiter_core::cache::CacheStore;
+use limiter_core::limit::{Period, Quota};
 use limiter_redis::{RedisCache, RedisConfig};
 
 #[tokio::test]
@@ -25,6 +29,10 @@ async fn health_tells_what_is() {
     assert!(limiter.is_healthy().await && up.connected);
 
     server.stop();
+    eventually("an end of health", async || {
+        (!limiter.is_healthy().await && !cache.health().await.connected).then_some(())
+    })
+    .await;
     for down in [limiter.health().await, cache.health().await] {
         assert!(!down.connected && down.latency.is_none(), "{down:?}");
         assert!(down.message.contains(&config.host()), "{down:?}");
@@ -34,4 +42,43 @@ async fn health_tells_what_is() {
         limiter.is_healthy().await.then_some(())
     })
     .await;
+}
+
+/// `/health` is open to everybody, so asking for it must not take the checks' connections, nor cost a command each time.
+#[tokio::test]
+async fn health_takes_nothing_from_the_checks() {
+    const ASKING: usize = 64;
+    let server = RedisServer::start();
+    let config = server.config().with_pool_size(1);
+    let limiter = redis_limiter(&config);
+    let policy = policy(Quota::fixed_window(1_000, Period::HOUR));
+    let key = Key::new(["ratelimit", "health"]);
+    limiter.try_check(&policy, &key).await.unwrap();
+    let start = Instant::now();
+    let asking: Vec<_> = (0..ASKING)
+        .map(|_| {
+            let limiter = limiter.clone();
+            tokio::spawn(async move {
+                let mut healthy = 0;
+                for _ in 0..100 {
+                    healthy += usize::from(limiter.is_healthy().await);
+                }
+                healthy
+            })
+        })
+        .collect();
+    for used in 2..=100 {
+        assert_eq!(limiter.try_check(&policy, &key).await.unwrap().used, used);
+    }
+    for asking in asking {
+        assert_eq!(asking.await.unwrap(), 100);
+    }
+    let stats: String = server.command(&["INFO", "commandstats"]);
+    let line = stats.lines().find(|line| line.starts_with("cmdstat_ping:"));
+    let pings = line.and_then(|line| line.split(['=', ',']).nth(1)).unwrap();
+    let pings: u64 = pings.parse().unwrap();
+    assert!(
+        (1..=1 + start.elapsed().as_secs()).contains(&pings),
+        "{pings}"
+    );
 }

@@ -58,12 +58,9 @@ async fn a_quick_call_is_not() {
         .try_check(&hourly(), &key())
         .await
         .unwrap();
-    assert_eq!(
-        logs.with("connected to Redis").len(),
-        1,
-        "{:?}",
-        logs.lines()
-    );
+    // One for each connection of the pool, which are made in the background but for the first.
+    let connected = logs.with("connected to Redis");
+    assert!((1..=4).contains(&connected.len()), "{connected:?}");
     assert_eq!(logs.with("slow"), [""; 0]);
 }
 

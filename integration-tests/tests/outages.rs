@@ -122,8 +122,8 @@ async fn a_stalled_server_is_given_up_at_the_deadline() {
         unknown += u64::from(error.effect() == Effect::Unknown);
     }
     drop(stalled);
-    // The one open connection had taken a charge, unless it was idle and asked first; without one, nothing was sent.
-    assert!(unknown <= 1, "{unknown}");
+    // So many batches may be under way on loopback; while they have no answer, nothing else is sent.
+    assert!(unknown <= 2, "{unknown}");
     unknown += recovers(&limiter).await;
     // What the server reads now was sent before. Nothing of it was sent twice.
     let since = counted(&server) - before;

@@ -41,8 +41,8 @@ pub enum ErrorKind {
     Misdirected,
     /// The store's bounded table is full and its policy refuses new keys.
     Capacity,
-    /// This process is saturated: it has no free connection, or a queue of its own is full. Says nothing of the
-    /// server.
+    /// This process is saturated: it asks for more than is answered in time, or a queue of its own is full. Says nothing of
+    /// the server.
     Saturated,
     /// The breaker in front of the store is open: the store was not asked.
     BreakerOpen,

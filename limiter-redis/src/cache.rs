@@ -8,11 +8,13 @@ use bytes::Bytes;
 use limiter_core::cache::{CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry, check_ttl};
 use limiter_core::{Effect, Error, ErrorKind, Health, Key};
 use redis::{FromRedisValue, RedisError, Script, Value};
+use tokio::time::Instant;
 
 use crate::config::RedisConfig;
 use crate::connection::{Probe, ProbeKeys};
 use crate::limit::ping;
-use crate::pool::{Pool, Request};
+use crate::pool::Pool;
+use crate::request::Request;
 use crate::script;
 
 /// How many keys one step of a clear removes.
@@ -64,10 +66,12 @@ impl RedisCache {
     /// # Errors
     /// What keeps Redis from being used; the cache goes on trying at every call.
     pub async fn warm_up(&self) -> Result<(), Error> {
-        self.pool
-            .call_within(self.warm_up, "cache.warm_up", Request::Load(&self.set))
-            .await
-            .map(drop)
+        const OPERATION: &str = "cache.warm_up";
+        let end = Instant::now() + self.warm_up;
+        self.pool.fill(OPERATION, end).await?;
+        let left = end.saturating_duration_since(Instant::now());
+        let load = Request::Load(self.set.clone());
+        self.pool.call_within(left, OPERATION, load).await.map(drop)
     }
 
     fn full(&self, key: &str) -> String {
@@ -84,7 +88,7 @@ impl RedisCache {
         const OPERATION: &str = "cache.clear";
         let mut size = redis::cmd("ZCARD");
         size.arg(index);
-        let reply = self.pool.call(OPERATION, Request::Command(&size)).await?;
+        let reply = self.pool.call(OPERATION, Request::Command(size)).await?;
         let size: usize = understand(OPERATION, reply)?;
         // What is written meanwhile does not make this longer.
         for _ in 0..size.div_ceil(CLEAR_BATCH) {
@@ -94,22 +98,22 @@ impl RedisCache {
                 .arg(0)
                 .arg(CLEAR_BATCH - 1)
                 .arg("WITHSCORES");
-            let reply = self.pool.call(OPERATION, Request::Command(&first)).await?;
+            let reply = self.pool.call(OPERATION, Request::Command(first)).await?;
             let named: Vec<(String, String)> = understand(OPERATION, reply)?;
             if named.is_empty() {
                 break;
             }
             // Values first: if this stops half-way, the index still names what is left.
             let mut unlink = redis::cmd("UNLINK");
-            let mut unindex = self.unindex.prepare_invoke();
-            unindex.key(index);
+            let mut arguments = Vec::with_capacity(2 * named.len());
             for (key, expiry) in &named {
                 unlink.arg(self.full(key));
-                unindex.arg(key).arg(expiry);
+                arguments.extend([key.as_bytes(), expiry.as_bytes()]);
             }
-            let reply = self.pool.call(OPERATION, Request::Command(&unlink)).await?;
+            let unindex = Request::script(&self.unindex, &[index.to_owned()], &arguments);
+            let reply = self.pool.call(OPERATION, Request::Command(unlink)).await?;
             *removed += understand::<u64>(OPERATION, reply)?;
-            self.pool.call(OPERATION, Request::Script(&unindex)).await?;
+            self.pool.call(OPERATION, unindex).await?;
         }
         Ok(())
     }
@@ -118,19 +122,16 @@ impl RedisCache {
     async fn write(
         &self,
         operation: &'static str,
-        script: &Script,
+        script: &Arc<Script>,
         key: &CacheKey,
         argument: &[u8],
         ttl: Duration,
     ) -> Result<Value, Error> {
-        let millis = check_ttl(operation, ttl)?;
-        let mut call = script.prepare_invoke();
-        call.key(self.full(key.as_str()))
-            .key(self.index(key.namespace()))
-            .arg(argument)
-            .arg(millis)
-            .arg(key.as_str());
-        self.pool.call(operation, Request::Script(&call)).await
+        let millis = check_ttl(operation, ttl)?.to_string();
+        let keys = [self.full(key.as_str()), self.index(key.namespace())];
+        let arguments = [argument, millis.as_bytes(), key.as_str().as_bytes()];
+        let call = Request::script(script, &keys, &arguments);
+        self.pool.call(operation, call).await
     }
 }
 
@@ -157,7 +158,7 @@ impl CacheStore for RedisCache {
             let full = self.full(key.as_str());
             read.cmd("GET").arg(&full).cmd("PTTL").arg(&full);
         }
-        let reply = self.pool.call(OPERATION, Request::Pipeline(&read)).await?;
+        let reply = self.pool.call(OPERATION, Request::Pipeline(read)).await?;
         let parts: Vec<(Option<Bytes>, i64)> = understand(OPERATION, reply)?;
         Ok(parts
             .into_iter()
@@ -192,10 +193,7 @@ impl CacheStore for RedisCache {
             .arg(self.index(key.namespace()))
             .arg(key.as_str())
             .ignore();
-        let reply = self
-            .pool
-            .call(OPERATION, Request::Pipeline(&delete))
-            .await?;
+        let reply = self.pool.call(OPERATION, Request::Pipeline(delete)).await?;
         let (removed,): (u64,) = understand(OPERATION, reply)?;
         Ok(removed > 0)
     }

@@ -1,29 +1,36 @@
-//! What one group is as a call of `lua/main.lua`. Nothing about connections.
+//! What one group is as a part of a call of `lua/main.lua`. Nothing about connections.
 
+use std::fmt::Display;
+use std::io::Write as _;
 use std::time::Duration;
 
 use limiter_core::clock::MAX_INTEGER;
-use limiter_core::limit::{Action, Calendar, Group, OperationId, Quota, RecordKind};
+use limiter_core::limit::{Action, Calendar, Group, OperationId, Quota, RecordKind, Step};
 use limiter_core::{Error, ErrorKind};
-use redis::{Script, ScriptInvocation};
 
 /// What errors name as the operation.
 pub(crate) const OPERATION: &str = "limit.apply";
-
-/// One group as a script call: its keys, each once, and its arguments.
-#[derive(Debug)]
-pub(crate) struct Call {
-    keys: Vec<String>,
-    /// How long states are kept at least.
-    floor: [u8; NUMBER],
-    group: Vec<u8>,
-}
 
 /// How many bytes a number takes.
 const NUMBER: usize = 7;
 /// How many a group takes beside its steps, and how many a step.
 const GROUP: usize = 27;
 const STEP: usize = 75;
+/// How many bytes stand before a key: its length.
+const LENGTH: usize = 4;
+/// Where the numbers of keys stand: in a group, and in each of its steps.
+const GROUP_KEY: usize = 2;
+const STEP_KEYS: [usize; 3] = [0, 6, 8];
+
+/// One group as the script takes it, with its keys.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// The group, with the numbers that its own keys have from 1 on; then the keys, each once, behind its length.
+    bytes: Vec<u8>,
+    group: usize,
+    keys: usize,
+    gives_back: bool,
+}
 
 /// A step's action as the script takes it: its number, and what it has.
 #[derive(Default)]
@@ -36,26 +43,29 @@ struct Act {
 }
 
 impl Call {
-    /// The call for a group whose keys stand behind `prefix`; states are kept `state_ttl` at least.
+    /// The call for a group whose keys stand behind `prefix`.
     ///
     /// # Errors
     /// `Unsupported` if the script lacks an action or an algorithm of the group.
-    pub(crate) fn new(group: &Group<'_>, prefix: &str, state_ttl: Duration) -> Result<Self, Error> {
+    pub(crate) fn new(group: &Group<'_>, prefix: &str) -> Result<Self, Error> {
         let steps = group.steps();
-        let floor = u64::try_from(state_ttl.as_millis()).unwrap_or(u64::MAX);
-        let mut call = Self {
-            keys: Vec::with_capacity(steps.len()),
-            floor: number(floor),
-            group: Vec::with_capacity(GROUP + STEP * steps.len()),
+        let length = GROUP + STEP * steps.len();
+        let mut bytes = Vec::with_capacity(length + steps.len() * (LENGTH + prefix.len() + 48));
+        bytes.resize(length, 0);
+        let call = Self {
+            bytes,
+            group: length,
+            keys: 0,
+            gives_back: gives_back(group),
         };
-        call.index(steps.len());
+        let mut writer = Writer { call, at: 0 };
+        writer.index(steps.len());
         let operation = group.operation();
         let record = operation.map(|(id, _)| RecordKind::Operation.name(prefix, group.home(), id));
-        call.key(record);
-        let memory = operation.map_or(0, |(_, ttl)| micros(ttl));
-        call.number(memory);
+        writer.key(record);
+        writer.number(operation.map_or(0, |(_, ttl)| micros(ttl)));
         let fingerprint = operation.map_or(0, |_| group.fingerprint());
-        call.group.extend_from_slice(&fingerprint.to_be_bytes());
+        writer.write(&fingerprint.to_be_bytes());
         let places = operation.map(|_| group.places()).unwrap_or_default();
         for (index, step) in steps.iter().enumerate() {
             let act = Act::new(&step.action)?;
@@ -65,59 +75,130 @@ impl Call {
             let refund = refund.map(|id| RecordKind::Refund.name(prefix, step.counter, &id));
             let record = step.record();
             let record = record.map(|(kind, id)| kind.name(prefix, step.counter, id));
-            call.key(Some(format!("{prefix}{}", step.counter)));
+            writer.key(Some(format_args!("{prefix}{}", step.counter)));
             // A group has at most 64 steps, of three keys each.
             let place = u8::try_from(place).unwrap_or(u8::MAX);
             let shadow = step.policy.is_shadow().into();
-            call.group
-                .extend_from_slice(&[shadow, act.number, place, algorithm]);
-            call.key(refund);
-            call.key(record);
+            writer.write(&[shadow, act.number, place, algorithm]);
+            writer.key(refund);
+            writer.key(record);
             for value in numbers.into_iter().chain([act.cost, act.x, act.y]) {
-                call.number(value);
+                writer.number(value);
             }
-            call.group.extend_from_slice(&act.lease.to_be_bytes());
+            writer.write(&act.lease.to_be_bytes());
         }
-        Ok(call)
+        Ok(writer.call)
     }
 
-    /// KEYS: the full names.
-    pub(crate) fn keys(&self) -> &[String] {
-        &self.keys
+    /// The full names, each once.
+    pub(crate) fn keys(&self) -> Keys<'_> {
+        Keys(&self.bytes[self.group..])
     }
 
-    /// The call of a script.
-    pub(crate) fn invoke<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
-        let mut invocation = script.prepare_invoke();
-        for key in &self.keys {
-            invocation.key(key);
+    pub(crate) fn key_count(&self) -> usize {
+        self.keys
+    }
+
+    /// Whether all that it does gives back, or forgets: then a full Redis does it too.
+    pub(crate) fn gives_back(&self) -> bool {
+        self.gives_back
+    }
+
+    /// The group, with the numbers that its keys have in a call with others: `numbers` has that of its first key, and so on.
+    /// Written behind what is in `out`.
+    pub(crate) fn write_group(&self, numbers: &[u16], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes[..self.group]);
+        let steps = (GROUP..self.group).step_by(STEP);
+        let places = steps.flat_map(|step| STEP_KEYS.map(|key| step + key));
+        for place in std::iter::once(GROUP_KEY).chain(places) {
+            let [high, low] = [self.bytes[place], self.bytes[place + 1]];
+            let own = usize::from(u16::from_be_bytes([high, low]));
+            if let Some(number) = own.checked_sub(1).and_then(|own| numbers.get(own)) {
+                out[start + place..][..2].copy_from_slice(&number.to_be_bytes());
+            }
         }
-        invocation.arg(&self.floor).arg(self.group.as_slice());
-        invocation
+    }
+}
+
+/// The keys of a call.
+pub(crate) struct Keys<'a>(&'a [u8]);
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (length, rest) = self.0.split_first_chunk::<LENGTH>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        let (key, rest) = rest.split_at_checked(length)?;
+        self.0 = rest;
+        Some(key)
+    }
+}
+
+/// Writes a call: its group from the start on, its keys at the end.
+struct Writer {
+    call: Call,
+    at: usize,
+}
+
+impl Writer {
+    fn write(&mut self, bytes: &[u8]) {
+        self.call.bytes[self.at..][..bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
     }
 
-    /// A key, as its index in KEYS from 1; 0 for none.
-    fn key(&mut self, name: Option<String>) {
+    /// A key, as its number from 1; 0 for none.
+    fn key(&mut self, name: Option<impl Display>) {
         let Some(name) = name else {
             return self.index(0);
         };
-        let known = self.keys.iter().position(|known| *known == name);
-        let index = known.unwrap_or_else(|| {
-            self.keys.push(name);
-            self.keys.len() - 1
-        });
+        let bytes = &mut self.call.bytes;
+        let start = bytes.len();
+        bytes.extend_from_slice(&[0; LENGTH]);
+        // A Vec takes all that is written to it.
+        let _ = write!(bytes, "{name}");
+        let length = u32::try_from(bytes.len() - start - LENGTH).unwrap_or(u32::MAX);
+        bytes[start..][..LENGTH].copy_from_slice(&length.to_be_bytes());
+        let mut keys = Keys(&self.call.bytes[self.call.group..]);
+        let new = &self.call.bytes[start + LENGTH..];
+        let index = keys.position(|key| key == new).unwrap_or_default();
+        if index < self.call.keys {
+            self.call.bytes.truncate(start);
+        } else {
+            self.call.keys += 1;
+        }
         self.index(index + 1);
     }
 
     fn index(&mut self, index: usize) {
         // A group has at most 64 steps, of three keys each.
         let index = u16::try_from(index).unwrap_or(u16::MAX);
-        self.group.extend_from_slice(&index.to_be_bytes());
+        self.write(&index.to_be_bytes());
     }
 
     fn number(&mut self, value: u64) {
-        self.group.extend_from_slice(&number(value));
+        self.write(&number(value));
     }
+}
+
+/// How long states are kept at least, as the script takes it.
+pub(crate) fn floor(state_ttl: Duration) -> [u8; NUMBER] {
+    number(u64::try_from(state_ttl.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Whether a group only gives back, or forgets.
+fn gives_back(group: &Group<'_>) -> bool {
+    // The memory of an id that nobody knows takes memory, so it waits for room.
+    let gives = |step: &Step<'_>| match step.action {
+        Action::Cancel { .. } | Action::Release { .. } => step.issuer.is_some(),
+        Action::Reset => true,
+        _ => step.action.follows_up(),
+    };
+    let looks = |step: &Step<'_>| matches!(step.action, Action::Peek { .. });
+    group.operation().is_none()
+        && group.steps().iter().any(gives)
+        && group.steps().iter().all(|step| gives(step) || looks(step))
 }
 
 /// A number's bytes, the highest first. Beyond the largest one, a cost is above every capacity just the same.

@@ -34,6 +34,7 @@ pub struct RedisConfig {
     pub(crate) trust: Trust,
     pub(crate) prefix: String,
     pub(crate) pool_size: u32,
+    pub(crate) batches: u32,
     pub(crate) check_deadline: Duration,
     pub(crate) cache_deadline: Duration,
     pub(crate) warm_up: Duration,
@@ -47,7 +48,7 @@ impl RedisConfig {
     /// `redis+unix:///path`; for a cluster `redis+cluster://[user:password@]host[:port][,host[:port]...]`
     /// or `rediss+cluster://`, with some of its nodes and, if wanted, `?cross_slot=compensate`.
     ///
-    /// Defaults: no key prefix, 8 connections a pool, a deadline of 100 ms for a check and 500 ms for
+    /// Defaults: no key prefix, 4 connections a pool, at most 64 batches under way, a deadline of 100 ms for a check and 500 ms for
     /// a cache call, 2 s to warm up, calls above 100 ms logged as slow, limit states kept at least
     /// 1,800 s.
     ///
@@ -98,7 +99,8 @@ impl RedisConfig {
             cross_slot: CrossSlot::default(),
             trust: Trust::default(),
             prefix: String::new(),
-            pool_size: 8,
+            pool_size: 4,
+            batches: 64,
             check_deadline: Duration::from_millis(100),
             cache_deadline: Duration::from_millis(500),
             warm_up: Duration::from_secs(2),
@@ -126,11 +128,22 @@ impl RedisConfig {
         })
     }
 
-    /// How many connections each pool opens at most: at least 1.
+    /// How many connections each pool has: at least 1. All who call share them; more than one keeps a packet that is held up
+    /// from holding up everybody. In a cluster each master has a pool.
     #[must_use]
     pub fn with_pool_size(self, connections: u32) -> Self {
         Self {
             pool_size: connections.max(1),
+            ..self
+        }
+    }
+
+    /// How many batches of checks may be under way to one server at most: at least 1. As many are used as a round trip has
+    /// milliseconds, and two; so a distance costs time and not throughput.
+    #[must_use]
+    pub fn with_batches(self, batches: u32) -> Self {
+        Self {
+            batches: batches.max(1),
             ..self
         }
     }
@@ -303,6 +316,7 @@ impl fmt::Debug for RedisConfig {
             .field("cross_slot", &self.cross_slot)
             .field("prefix", &self.prefix)
             .field("pool_size", &self.pool_size)
+            .field("batches", &self.batches)
             .field("check_deadline", &self.check_deadline)
             .field("cache_deadline", &self.cache_deadline)
             .field("state_ttl", &self.state_ttl)

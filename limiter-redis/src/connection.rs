@@ -1,28 +1,30 @@
-//! One connection: made, its role and rights tried, and looked at before it is used again.
+//! One connection: made, its role and rights tried; and whether it may still be used.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bb8_redis::bb8::ManageConnection;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Script, ServerErrorKind, Value};
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::connect::Connector;
 use crate::error::{breaks, server_error};
 
-/// How often a connection in use is asked for its role again.
-const ROLE_PERIOD: Duration = Duration::from_secs(30);
-
-/// A connection that was idle for longer is asked first: the server or the network between may have
-/// ended it, and a charge should not be what finds out.
-const IDLE: Duration = Duration::from_secs(1);
-
 /// How long a failed attempt to connect answers for the next ones, so that a server that comes back
 /// is not met by a storm.
 const CONNECT_GAP: Duration = Duration::from_millis(50);
+
+/// How many connections a pool makes at once.
+const AT_ONCE: usize = 2;
+
+/// A connection that nobody waits for is made within so long, so that the instances that lost theirs together do not come back
+/// together.
+const SPREAD: Duration = Duration::from_millis(500);
 
 /// The last failed attempt to connect, and when it was.
 pub(crate) type Failure = Option<(Instant, RedisError)>;
@@ -42,90 +44,141 @@ pub(crate) enum ProbeKeys {
     OfNode(Arc<dyn Fn() -> Option<String> + Send + Sync>),
 }
 
-pub(crate) struct Manager {
-    pub(crate) connector: Connector,
-    pub(crate) host: String,
-    pub(crate) probe: Probe,
-    pub(crate) failed: watch::Sender<Failure>,
-    /// Counted up by the I/O itself when it finds a connection broken (an error, a server that became
-    /// a replica); connections of an older generation are not used again.
-    pub(crate) generation: Arc<AtomicU64>,
+/// Where a pool's connections come from, and what is known of all of them.
+pub(crate) struct Origin {
+    connector: Connector,
+    host: String,
+    /// For a connection to be made and tried.
+    limit: Duration,
+    probe: Probe,
+    /// The generation whose rights were tried, and one.
+    probed: AtomicU64,
+    failed: watch::Sender<Failure>,
+    /// Counted up when all connections are found to be of no use (a server that became a replica, a network that forgot them);
+    /// those of an older generation are not used again.
+    generation: AtomicU64,
+    /// How many connections of this generation the pool has.
+    live: watch::Sender<usize>,
+    /// Whether the pool ever lost one.
+    has_lost: AtomicBool,
+    /// How many answers there were.
+    answers: AtomicU64,
+    making: Semaphore,
 }
 
+/// Whether a connection has ended: its task, with the runtime perhaps.
+struct Life {
+    generation: u64,
+    has_ended: AtomicBool,
+    is_counted: AtomicBool,
+    origin: Arc<Origin>,
+}
+
+/// What bb8 keeps; used by clones of its handle, by many at once.
 pub(crate) struct Connection {
     pub(crate) io: MultiplexedConnection,
-    pub(crate) generation: u64,
-    /// A call on it was given up before there was an answer.
-    pub(crate) broken: bool,
-    pub(crate) used: Instant,
-    role_checked: Instant,
+    life: Arc<Life>,
 }
 
-impl ManageConnection for Manager {
-    type Connection = Connection;
-    type Error = RedisError;
+/// What the pool makes connections with.
+pub(crate) struct Manager(pub(crate) Arc<Origin>);
 
-    async fn connect(&self) -> Result<Connection, RedisError> {
-        let last = self.failed.borrow().clone();
-        if let Some((at, error)) = last.filter(|(at, _)| at.elapsed() < CONNECT_GAP) {
-            self.failed.send_replace(Some((at, error.clone())));
-            return Err(error);
-        }
-        let result = self.open().await;
-        match &result {
-            Ok(_) => tracing::info!(host = %self.host, "connected to Redis"),
-            Err(error) => {
-                tracing::warn!(host = %self.host, %error, "cannot connect to Redis");
-                let failure = (Instant::now(), error.clone());
-                self.failed.send_replace(Some(failure));
-            }
-        }
-        result
-    }
-
-    /// No PING per checkout: on a connection in use, what a PING finds, the call itself finds.
-    async fn is_valid(&self, connection: &mut Connection) -> Result<(), RedisError> {
-        if self.is_stale(connection) {
-            return Err((
-                redis::ErrorKind::Io,
-                "the connection is of an older generation",
-            )
-                .into());
-        }
-        let idle = connection.used.elapsed() > IDLE;
-        if !idle && connection.role_checked.elapsed() < ROLE_PERIOD {
-            return Ok(());
-        }
-        // The pool takes the connection back if this future is dropped before there is an answer.
-        connection.broken = true;
-        check_role(&mut connection.io).await?;
-        connection.broken = false;
-        connection.role_checked = Instant::now();
-        Ok(())
-    }
-
-    fn has_broken(&self, connection: &mut Connection) -> bool {
-        connection.broken || self.is_stale(connection)
-    }
-}
-
-impl Manager {
-    fn is_stale(&self, connection: &Connection) -> bool {
-        connection.generation != self.generation.load(Ordering::Relaxed)
-    }
-
-    async fn open(&self) -> Result<Connection, RedisError> {
-        let generation = self.generation.load(Ordering::Relaxed);
-        let mut io = self.connector.connect().await?;
-        check_role(&mut io).await?;
-        self.try_rights(&mut io).await?;
-        Ok(Connection {
-            io,
-            generation,
-            broken: false,
-            used: Instant::now(),
-            role_checked: Instant::now(),
+impl Origin {
+    pub(crate) fn new(
+        connector: Connector,
+        host: String,
+        limit: Duration,
+        probe: Probe,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            connector,
+            host,
+            limit,
+            probe,
+            probed: AtomicU64::new(0),
+            failed: watch::Sender::new(None),
+            generation: AtomicU64::new(0),
+            live: watch::Sender::new(0),
+            has_lost: AtomicBool::new(false),
+            answers: AtomicU64::new(0),
+            making: Semaphore::new(AT_ONCE),
         })
+    }
+
+    pub(crate) fn failures(&self) -> watch::Receiver<Failure> {
+        self.failed.subscribe()
+    }
+
+    pub(crate) fn live(&self) -> watch::Receiver<usize> {
+        self.live.subscribe()
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Ends a generation. Lost only to a call that has found that out already.
+    pub(crate) fn condemn(&self, old: u64) {
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let next = old.wrapping_add(1);
+        if self
+            .generation
+            .compare_exchange(old, next, set, fetch)
+            .is_ok()
+        {
+            self.has_lost.store(true, Ordering::Relaxed);
+            self.live.send_replace(0);
+            tracing::info!(host = %self.host, "the connections to Redis are replaced");
+        }
+    }
+
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection that works, with its role and rights tried. It is not the pool's.
+    pub(crate) async fn open(self: &Arc<Self>) -> Result<Connection, RedisError> {
+        let generation = self.generation();
+        let made = self.made(generation);
+        timeout(self.limit, made).await.map_err(late)?
+    }
+
+    /// A connection of the next generation, which begins with it if there is no newer one yet.
+    pub(crate) async fn open_next(
+        self: &Arc<Self>,
+        generation: u64,
+    ) -> Result<Connection, RedisError> {
+        let next = generation.wrapping_add(1);
+        let connection = timeout(self.limit, self.made(next)).await.map_err(late)??;
+        self.condemn(generation);
+        connection.life.count();
+        Ok(connection)
+    }
+
+    async fn made(self: &Arc<Self>, generation: u64) -> Result<Connection, RedisError> {
+        let (mut io, driver) = self.connector.connect().await?;
+        let life = Arc::new(Life {
+            generation,
+            has_ended: AtomicBool::new(false),
+            is_counted: AtomicBool::new(false),
+            origin: self.clone(),
+        });
+        let ending = Ending(life.clone());
+        // Ends with the last clone of the connection.
+        tokio::spawn(async move {
+            let _ending = ending;
+            driver.await;
+        });
+        check_role(&mut io).await?;
+        if self.probed.load(Ordering::Relaxed) != generation + 1 {
+            self.try_rights(&mut io).await?;
+            self.probed.store(generation + 1, Ordering::Relaxed);
+        }
+        Ok(Connection { io, life })
     }
 
     /// Runs the probe. A key that has just moved to another node of a cluster tells nothing, and the
@@ -166,12 +219,109 @@ impl Manager {
     }
 }
 
+fn late(_: Elapsed) -> RedisError {
+    std::io::Error::new(std::io::ErrorKind::TimedOut, "no connection in time").into()
+}
+
+impl Life {
+    /// Counts it among the pool's, until it ends.
+    fn count(&self) {
+        self.origin.live.send_modify(|live| *live += 1);
+        self.is_counted.store(true, Ordering::SeqCst);
+        if self.has_ended.load(Ordering::SeqCst) {
+            self.count_out();
+        }
+    }
+
+    fn count_out(&self) {
+        if !self.is_counted.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        let origin = &self.origin;
+        origin.has_lost.store(true, Ordering::Relaxed);
+        origin.live.send_if_modified(|live| {
+            let is_one = self.generation == origin.generation() && *live > 0;
+            *live -= usize::from(is_one);
+            is_one
+        });
+    }
+}
+
+/// Tells that a connection has ended, however it did.
+struct Ending(Arc<Life>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.has_ended.store(true, Ordering::SeqCst);
+        self.0.count_out();
+    }
+}
+
+impl Connection {
+    pub(crate) fn generation(&self) -> u64 {
+        self.life.generation
+    }
+
+    pub(crate) fn is_usable(&self) -> bool {
+        let life = &self.life;
+        !life.has_ended.load(Ordering::SeqCst) && life.generation == life.origin.generation()
+    }
+}
+
+impl ManageConnection for Manager {
+    type Connection = Connection;
+    type Error = RedisError;
+
+    async fn connect(&self) -> Result<Connection, RedisError> {
+        let origin = &self.0;
+        // Somebody waits for the first one; the others have time.
+        let is_first = *origin.live.borrow() == 0;
+        // It is never closed.
+        let _making = origin.making.acquire().await;
+        if !is_first && origin.has_lost.load(Ordering::Relaxed) {
+            sleep(jitter(SPREAD)).await;
+        }
+        let last = origin.failed.borrow().clone();
+        if let Some((at, error)) = last.filter(|(at, _)| at.elapsed() < CONNECT_GAP) {
+            origin.failed.send_replace(Some((at, error.clone())));
+            return Err(error);
+        }
+        let result = origin.open().await;
+        match &result {
+            Ok(connection) => {
+                connection.life.count();
+                tracing::info!(host = %origin.host, "connected to Redis");
+            }
+            Err(error) => {
+                tracing::warn!(host = %origin.host, %error, "cannot connect to Redis");
+                let failure = (Instant::now(), error.clone());
+                origin.failed.send_replace(Some(failure));
+            }
+        }
+        result
+    }
+
+    /// Asks the server nothing: an idle connection that has ended is known to have, and what else a PING would find, the call
+    /// itself finds.
+    async fn is_valid(&self, connection: &mut Connection) -> Result<(), RedisError> {
+        if connection.is_usable() {
+            return Ok(());
+        }
+        let error = (redis::ErrorKind::Io, "the connection has ended");
+        Err(error.into())
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        !connection.is_usable()
+    }
+}
+
 /// Refuses a replica: it answers reads and fails every charge.
 async fn check_role(io: &mut MultiplexedConnection) -> Result<(), RedisError> {
     let reply: Value = match redis::cmd("ROLE").query_async(io).await {
         Ok(reply) => reply,
         // A hosted Redis may not offer ROLE. Then the first write tells.
-        Err(error) if !breaks(&error) => return Ok(()),
+        Err(error) if !breaks(&error) && !is_full(&error) => return Ok(()),
         Err(error) => return Err(error),
     };
     let role = match &reply {
@@ -187,9 +337,28 @@ async fn check_role(io: &mut MultiplexedConnection) -> Result<(), RedisError> {
     }
 }
 
+/// A server with too many clients says so to the first command, whatever that is, and hangs up.
+fn is_full(error: &RedisError) -> bool {
+    let detail = error.detail();
+    detail.is_some_and(|text| text.contains("max number of clients"))
+}
+
+/// A time up to `most`, another one each time.
+pub(crate) fn jitter(most: Duration) -> Duration {
+    let random = RandomState::new().hash_one(most);
+    let share = u32::try_from(random % 1_024).unwrap_or(0);
+    most * share / 1_024
+}
+
 impl std::fmt::Debug for Manager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Manager")
+        self.0.fmt(f)
+    }
+}
+
+impl std::fmt::Debug for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Origin")
             .field("host", &self.host)
             .finish_non_exhaustive()
     }

@@ -1,5 +1,7 @@
 //! What a Redis error means: its kind, and whether the call took effect.
 
+use std::error::Error as _;
+
 use limiter_core::{Effect, Error, ErrorKind};
 use redis::{ErrorKind as RedisKind, RedisError, ServerErrorKind};
 
@@ -12,6 +14,17 @@ pub(crate) fn from_redis(operation: &'static str, host: &str, error: RedisError)
     Error::new(kind, operation, format!("Redis at {host}: {error}{advice}"))
         .with_effect(effect)
         .with_source(error)
+}
+
+/// The same error, for another of those whom it concerns.
+pub(crate) fn copy(error: &Error) -> Error {
+    let copy = Error::new(error.kind(), error.operation(), error.message().to_owned());
+    let copy = copy.with_effect(error.effect());
+    let source = error.source().and_then(|source| source.downcast_ref());
+    match source {
+        Some(source) => copy.with_source(RedisError::clone(source)),
+        None => copy,
+    }
 }
 
 /// The first error of a pipeline or transaction, which is what counts: a transaction that holds one

@@ -1,6 +1,7 @@
 //! Rate limits and a cache that instances share through Redis (6.2 or later).
 //!
-//! - [`RedisStore`]: a [`LimitStore`](limiter_core::limit::LimitStore). One script call a group.
+//! - [`RedisStore`]: a [`LimitStore`](limiter_core::limit::LimitStore). Groups that come at
+//!   once share a script call.
 //! - [`ClusterStore`]: the same over a Redis Cluster, with a slot map of its own and a pool a node.
 //! - [`RedisCache`]: a [`CacheStore`](limiter_core::cache::CacheStore) over a pool of its own.
 //! - [`RedisConfig`]: URL, key prefix, pool size, deadlines, TLS. [`RedisEnv`]: the same from the
@@ -33,6 +34,7 @@
 //! - `virtual-clock`: for tests, a store whose time is a key in Redis that the test sets. Off by
 //!   default.
 
+mod batch;
 mod cache;
 mod call;
 mod cluster;
@@ -43,9 +45,12 @@ mod describe;
 mod env;
 mod error;
 mod inline;
+mod keeper;
 mod limit;
 mod pool;
+mod pulse;
 mod reply;
+mod request;
 mod script;
 
 pub use cache::RedisCache;

@@ -1,32 +1,35 @@
-//! Limits in Redis: one script call a group.
+//! Limits in Redis.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use limiter_core::limit::{Capabilities, Group, Issuer, LimitStore, Observed};
 use limiter_core::{Error, Health};
 use redis::{Script, Value};
 
-use crate::call::{Call, OPERATION};
+use crate::batch::{Batches, Place};
+use crate::call::{Call, floor};
 use crate::config::RedisConfig;
 use crate::connection::{Probe, ProbeKeys};
-use crate::pool::{Pool, Request};
+use crate::pool::Pool;
 use crate::reply;
-use crate::script::{self, Scripts};
+use crate::request::Request;
+use crate::script::{self, Scripts, is_unreadable};
 
 /// Counters in one Redis server, shared by every instance that uses it. Clones share the pool.
 ///
-/// A group is one script call, so it is atomic, and its time is Redis's own. A call that may have
-/// been sent is never sent again.
+/// A group is a part of one script call, so it is atomic, and its time is Redis's own. What waits while a call is under way goes
+/// in the next one; each group has its own answer or error. A group that may have been sent is never sent again.
 #[derive(Clone, Debug)]
 pub struct RedisStore {
-    pool: Pool,
+    batches: Batches,
     scripts: Arc<Scripts>,
     issuer: Issuer,
     prefix: Arc<str>,
-    state_ttl: Duration,
     warm_up: Duration,
+    unheard: Arc<AtomicU64>,
 }
 
 impl RedisStore {
@@ -56,17 +59,24 @@ impl RedisStore {
             keys: ProbeKeys::These(vec![format!("{}ratelimit:%probe", config.prefix)]),
             arguments: Vec::new(),
         };
+        let (scripts, unheard) = (Arc::new(scripts), Arc::default());
         Ok(Self {
-            pool: Pool::new(config, config.check_deadline, probe)?,
-            scripts: Arc::new(scripts),
+            batches: Batches::new(
+                Pool::new(config, config.check_deadline, probe)?,
+                Arc::clone(&scripts),
+                floor(config.state_ttl),
+                config.batches,
+                Arc::clone(&unheard),
+            ),
+            scripts,
             issuer: config.issuer(),
             prefix: config.prefix.as_str().into(),
-            state_ttl: config.state_ttl,
             warm_up: config.warm_up,
+            unheard,
         })
     }
 
-    /// Connects and loads the scripts, so that the first check is not slower than the others; 2 s at
+    /// Makes the pool's connections and loads the scripts, so that the first check is not slower than the others; 2 s at
     /// most. The store works without it.
     ///
     /// Also looks at the eviction policy, within the deadline of a check: an evicting Redis drops
@@ -75,36 +85,13 @@ impl RedisStore {
     /// # Errors
     /// What keeps Redis from being used; the store goes on trying at every check.
     pub async fn warm_up(&self) -> Result<(), Error> {
-        self.pool
-            .call_within(
-                self.warm_up,
-                "limit.warm_up",
-                Request::Load(self.scripts.plain()),
-            )
-            .await?;
-        if let Some(giving) = self.scripts.giving() {
-            let load = Request::Load(giving);
-            let loaded = self.pool.call_within(self.warm_up, "limit.warm_up", load);
-            let loaded = loaded.await;
-            if !self.scripts.is_refused(giving, &loaded) {
-                loaded?;
-            }
-        }
-        warn_if_it_evicts(&self.pool).await;
-        Ok(())
+        warm_up(self.batches.pool(), &self.scripts, self.warm_up).await
     }
-}
 
-impl RedisStore {
-    async fn send(
-        &self,
-        call: &Call,
-        script: &Script,
-        end: tokio::time::Instant,
-    ) -> Result<Value, Error> {
-        let invocation = call.invoke(script);
-        let request = Request::Script(&invocation);
-        self.pool.call_until(end, OPERATION, request).await
+    /// How many charges were made of which nobody was told: the caller had left when the answer came, or its deadline was
+    /// over (I-R2). Charges of which no answer came at all are not among them.
+    pub fn unheard(&self) -> u64 {
+        self.unheard.load(Ordering::Relaxed)
     }
 }
 
@@ -128,18 +115,19 @@ impl LimitStore for RedisStore {
     }
 
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
-        let end = begin(group, self.issuer, self.pool.deadline())?;
-        let call = Call::new(group, &self.prefix, self.state_ttl)?;
-        let script = self.scripts.of(group);
-        let mut reply = self.send(&call, script, end).await;
-        if self.scripts.is_refused(script, &reply) {
-            reply = self.send(&call, self.scripts.plain(), end).await;
-        }
-        reply::read(&reply?, group, self.issuer, observed)
+        let end = begin(group, self.issuer, self.batches.pool().deadline())?;
+        let call = Call::new(group, &self.prefix)?;
+        let policy = group.steps()[0].policy.name();
+        let told = self
+            .batches
+            .apply(policy, call, Place::default(), end)
+            .await;
+        let reply = told.map_err(|undone| undone.error)?;
+        reply::read(&reply, group, self.issuer, observed)
     }
 
     async fn health(&self) -> Health {
-        ping(&self.pool, "limits are shared through").await
+        ping(self.batches.pool(), "limits are shared through").await
     }
 }
 
@@ -155,11 +143,31 @@ pub(crate) fn begin(
     Ok(group.deadline().map_or(end, |asked| asked.min(end)))
 }
 
+/// Connects and loads the scripts; then looks at the eviction policy.
+pub(crate) async fn warm_up(pool: &Pool, scripts: &Scripts, within: Duration) -> Result<(), Error> {
+    const WARM_UP: &str = "limit.warm_up";
+    let end = tokio::time::Instant::now() + within;
+    pool.fill(WARM_UP, end).await?;
+    let load = |script: &Arc<Script>| {
+        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        pool.call_within(left, WARM_UP, Request::Load(script.clone()))
+    };
+    load(scripts.plain()).await?;
+    if let Some(giving) = scripts.giving() {
+        match load(giving).await {
+            Err(error) if is_unreadable(&error) => scripts.refuse_giving(),
+            loaded => drop(loaded?),
+        }
+    }
+    warn_if_it_evicts(pool).await;
+    Ok(())
+}
+
 /// Logs an error if the server evicts keys. A server that does not tell is not asked again.
 pub(crate) async fn warn_if_it_evicts(pool: &Pool) {
     let mut info = redis::cmd("INFO");
     info.arg("memory");
-    let memory = pool.call("limit.warm_up", Request::Command(&info)).await;
+    let memory = pool.call("limit.warm_up", Request::Command(info)).await;
     if let Ok(Some(policy)) = memory.map(|reply| eviction_policy(&reply))
         && policy != "noeviction"
     {
@@ -171,19 +179,13 @@ pub(crate) async fn warn_if_it_evicts(pool: &Pool) {
     }
 }
 
-/// PING, for the limits' pool and the caches'.
+/// Whether the server answers, for the limits' pool and the caches'.
 pub(crate) async fn ping(pool: &Pool, what: &str) -> Health {
-    let start = Instant::now();
-    let answer = pool
-        .call("redis.ping", Request::Command(&redis::cmd("PING")))
-        .await;
-    match answer {
-        Ok(_) => Health::new(
-            "redis",
-            true,
-            Some(start.elapsed()),
-            format!("{what} Redis at {}", pool.host()),
-        ),
+    match pool.ping().await {
+        Ok(latency) => {
+            let message = format!("{what} Redis at {}", pool.host());
+            Health::new("redis", true, Some(latency), message)
+        }
         Err(error) => Health::new("redis", false, None, error.message().to_owned()),
     }
 }

@@ -5,38 +5,62 @@ use std::time::Duration;
 use limiter_core::clock::{MAX_INTEGER, Timestamp};
 use limiter_core::limit::{Group, Issuer, Mark, Observed, Replay, Source, Step, Verdict};
 use limiter_core::{Effect, Error, ErrorKind};
-use redis::Value;
+use redis::{RedisError, Value};
 
 use crate::call::OPERATION;
 
 /// How many bytes the reply has for a step.
 const STEP: usize = 51;
+/// How many a number takes, and where the number stands that says what was charged.
+const NUMBER: usize = 7;
+const CHARGED: usize = 2 + 3 * NUMBER;
 
-/// Reads the reply of `lua/main.lua` to one group.
+/// Reads what `lua/main.lua` replies to one group.
 pub(crate) fn read(
     reply: &Value,
     group: &Group<'_>,
     issuer: Issuer,
     observed: &mut [Observed],
 ) -> Result<(), Error> {
-    let Value::Array(parts) = reply else {
-        return Err(not_understood());
-    };
-    let [Value::Int(unreadable), answer] = parts.as_slice() else {
-        return Err(not_understood());
-    };
-    if *unreadable > 0 {
-        tracing::warn!(
-            unreadable,
-            policy = group.steps()[0].policy.name(),
-            "values that are no state of any form were taken for fresh ones"
-        );
-    }
-    match answer {
-        Value::BulkString(steps) => read_steps(steps, issuer, observed),
+    match reply {
+        Value::BulkString(reply) => {
+            let (unreadable, steps) = reply.split_first().ok_or_else(not_understood)?;
+            if *unreadable > 0 {
+                tracing::warn!(
+                    unreadable,
+                    policy = group.steps()[0].policy.name(),
+                    "values that are no state of any form were taken for fresh ones"
+                );
+            }
+            read_steps(steps, issuer, observed)
+        }
         Value::Array(numbers) => Err(read_obstacle(numbers, group)),
         _ => Err(not_understood()),
     }
+}
+
+/// Whether anything was charged, by what is replied to a group.
+pub(crate) fn has_charged(reply: &Value) -> bool {
+    let Value::BulkString(reply) = reply else {
+        return false;
+    };
+    let steps = reply.get(1..).unwrap_or_default().chunks_exact(STEP);
+    let mut charged = steps.map(|step| &step[CHARGED..][..NUMBER]);
+    charged.any(|number| number.iter().any(|byte| *byte != 0))
+}
+
+/// The error of Redis that ended a group alone, if one did.
+pub(crate) fn error_of(reply: &Value) -> Option<RedisError> {
+    let Value::Array(parts) = reply else {
+        return None;
+    };
+    let [Value::Int(0), Value::BulkString(error)] = parts.as_slice() else {
+        return None;
+    };
+    // One line, as a server sends it.
+    let line = String::from_utf8_lossy(error).replace(['\r', '\n'], " ");
+    let error = redis::parse_redis_value(format!("-{line}\r\n").as_bytes());
+    error.and_then(Value::extract_error).err()
 }
 
 fn read_steps(steps: &[u8], issuer: Issuer, observed: &mut [Observed]) -> Result<(), Error> {
@@ -98,7 +122,7 @@ fn read_step(step: &[u8]) -> Option<Observed> {
     let [verdict, replay, numbers @ ..] = step else {
         return None;
     };
-    let mut numbers = numbers.chunks_exact(7).map(|bytes| {
+    let mut numbers = numbers.chunks_exact(NUMBER).map(|bytes| {
         let number = bytes
             .iter()
             .fold(0, |sum, byte| sum << 8 | u64::from(*byte));

@@ -1,11 +1,11 @@
 //! The Lua library: files joined into scripts when the crate is built.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use limiter_core::limit::{Action, Group, Step};
 use limiter_core::{Effect, Error, ErrorKind};
-use redis::{Script, Value};
+use redis::Script;
 
 use crate::inline::inline;
 
@@ -60,9 +60,9 @@ pub fn limit_script() -> String {
 /// The scripts that apply a batch of groups; see `lua/main.lua` for the arguments and the reply.
 #[derive(Debug)]
 pub(crate) struct Scripts {
-    plain: Script,
+    plain: Arc<Script>,
     /// The same, run also by a Redis that is out of memory: for what gives back. Needs Redis 7.
-    giving: Option<Script>,
+    giving: Option<Arc<Script>>,
     /// When a server refused the second one (milliseconds since `begun`; 0 for never): it is not asked for a while.
     refused: AtomicU64,
     begun: Instant,
@@ -75,8 +75,10 @@ impl Scripts {
     pub(crate) fn new() -> Self {
         let script = inline(library!(""));
         Self {
-            plain: Script::new(&script),
-            giving: Some(Script::new(&format!("#!lua flags=allow-oom\n{script}"))),
+            plain: Arc::new(Script::new(&script)),
+            giving: Some(Arc::new(Script::new(&format!(
+                "#!lua flags=allow-oom\n{script}"
+            )))),
             refused: AtomicU64::new(0),
             begun: Instant::now(),
         }
@@ -87,38 +89,22 @@ impl Scripts {
     #[cfg(feature = "virtual-clock")]
     pub(crate) fn with_virtual_clock() -> Self {
         Self {
-            plain: Script::new(&inline(library!(include_str!("lua/clock_virtual.lua")))),
+            plain: Arc::new(Script::new(&inline(library!(include_str!(
+                "lua/clock_virtual.lua"
+            ))))),
             giving: None,
             refused: AtomicU64::new(0),
             begun: Instant::now(),
         }
     }
 
-    pub(crate) fn plain(&self) -> &Script {
+    pub(crate) fn plain(&self) -> &Arc<Script> {
         &self.plain
     }
 
     /// For a full Redis, unless the servers are older.
-    pub(crate) fn giving(&self) -> Option<&Script> {
+    pub(crate) fn giving(&self) -> Option<&Arc<Script>> {
         self.giving.as_ref().filter(|_| !self.was_refused())
-    }
-
-    /// The script for a group: what only gives back, or forgets, is done by a full Redis too, where the server
-    /// can (Redis 7).
-    pub(crate) fn of(&self, group: &Group<'_>) -> &Script {
-        // The memory of an id that nobody knows takes memory, so it waits for room.
-        let gives = |step: &Step<'_>| match step.action {
-            Action::Cancel { .. } | Action::Release { .. } => step.issuer.is_some(),
-            Action::Reset => true,
-            _ => step.action.follows_up(),
-        };
-        let looks = |step: &Step<'_>| matches!(step.action, Action::Peek { .. });
-        let giving = self.giving().filter(|_| {
-            group.operation().is_none()
-                && group.steps().iter().any(gives)
-                && group.steps().iter().all(|step| gives(step) || looks(step))
-        });
-        giving.unwrap_or(&self.plain)
     }
 
     fn millis(&self) -> u64 {
@@ -130,18 +116,16 @@ impl Scripts {
         refused > 0 && u128::from(self.millis() - refused) < REFUSAL.as_millis()
     }
 
-    /// Whether a call has to be made again with the [plain](Self::plain) script: a server that cannot read the first line
-    /// of the other one has run nothing, and is not asked for a minute.
-    pub(crate) fn is_refused(&self, script: &Script, answer: &Result<Value, Error>) -> bool {
-        let unreadable =
-            |error: &Error| error.kind() == ErrorKind::Unsupported && error.effect() == Effect::No;
-        let refused =
-            answer.as_ref().is_err_and(unreadable) && script.get_hash() != self.plain.get_hash();
-        if refused {
-            self.refused.store(self.millis(), Ordering::Relaxed);
-        }
-        refused
+    /// A server that cannot read the first line of the [giving](Self::giving) script has run nothing, and is not asked for a
+    /// minute.
+    pub(crate) fn refuse_giving(&self) {
+        self.refused.store(self.millis(), Ordering::Relaxed);
     }
+}
+
+/// Whether the server cannot read a script's first line.
+pub(crate) fn is_unreadable(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unsupported && error.effect() == Effect::No
 }
 
 /// Uses every command of the limit scripts once.

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::map::SlotMap;
 use super::nodes::Nodes;
 use super::slot::SLOTS;
-use crate::pool::Request;
 
 const OPERATION: &str = "redis.ping";
 
@@ -20,12 +19,8 @@ pub(super) async fn of(nodes: &Arc<Nodes>, end: Instant) -> Health {
         Ok(map) => map,
         Err(error) => return Health::new("redis", false, None, error.message().to_owned()),
     };
-    let ping = redis::cmd("PING");
     let pings = map.masters().iter().map(async |master| {
-        let left = end.saturating_duration_since(Instant::now());
-        let pool = nodes.pool(master)?;
-        pool.call_within(left, OPERATION, Request::Command(&ping))
-            .await?;
+        nodes.node(master)?.pool().ping().await?;
         Ok(())
     });
     let answers: Vec<Result<(), Error>> = join_all(pings).await;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use limiter_core::{Error, ErrorKind};
@@ -11,10 +11,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::map::{Address, SlotMap};
+use crate::batch::Batches;
+use crate::call::floor;
 use crate::config::{RedisConfig, config_error};
 use crate::connection::{Probe, ProbeKeys};
 use crate::pool::Pool;
-use crate::script;
+use crate::script::{self, Scripts};
 
 /// At most one refresh in this time.
 pub(super) const REFRESH_GAP: Duration = Duration::from_millis(100);
@@ -28,7 +30,10 @@ pub(super) struct Nodes {
     pub(super) config: RedisConfig,
     pub(super) seeds: Vec<Address>,
     pub(super) view: watch::Sender<View>,
-    pub(super) pools: RwLock<HashMap<Address, Pool>>,
+    pub(super) nodes: RwLock<HashMap<Address, Batches>>,
+    pub(super) scripts: Arc<Scripts>,
+    /// See [`ClusterStore::unheard`](super::ClusterStore::unheard).
+    pub(super) unheard: Arc<AtomicU64>,
     pub(super) turn: AtomicUsize,
 }
 
@@ -48,7 +53,7 @@ pub(super) type Failure = (ErrorKind, String);
 
 impl Nodes {
     /// Connects when it is first used.
-    pub(super) fn new(config: &RedisConfig) -> Result<Arc<Self>, Error> {
+    pub(super) fn new(config: &RedisConfig, scripts: Scripts) -> Result<Arc<Self>, Error> {
         let mut seeds = config.seeds.clone();
         if seeds.is_empty() {
             seeds.extend(config.address());
@@ -67,7 +72,9 @@ impl Nodes {
             config: config.clone(),
             seeds,
             view: watch::Sender::new(View::default()),
-            pools: RwLock::default(),
+            nodes: RwLock::default(),
+            scripts: Arc::new(scripts),
+            unheard: Arc::default(),
             turn: AtomicUsize::new(0),
         }))
     }
@@ -128,19 +135,25 @@ impl Nodes {
         map.owner(slot).cloned()
     }
 
-    /// The pool of a node, made if there is none yet.
-    pub(super) fn pool(self: &Arc<Self>, address: &Address) -> Result<Pool, Error> {
-        if let Some(pool) = self.pools.read().get(address) {
-            return Ok(pool.clone());
+    /// A node, with a pool of its own, made if there is none yet.
+    pub(super) fn node(self: &Arc<Self>, address: &Address) -> Result<Batches, Error> {
+        if let Some(node) = self.nodes.read().get(address) {
+            return Ok(node.clone());
         }
-        let mut pools = self.pools.write();
-        if let Some(pool) = pools.get(address) {
-            return Ok(pool.clone());
+        let mut nodes = self.nodes.write();
+        if let Some(node) = nodes.get(address) {
+            return Ok(node.clone());
         }
         let config = self.config.at(address);
-        let pool = Pool::new(&config, config.check_deadline, self.probe(address))?;
-        pools.insert(address.clone(), pool.clone());
-        Ok(pool)
+        let node = Batches::new(
+            Pool::new(&config, config.check_deadline, self.probe(address))?,
+            self.scripts.clone(),
+            floor(config.state_ttl),
+            config.batches,
+            self.unheard.clone(),
+        );
+        nodes.insert(address.clone(), node.clone());
+        Ok(node)
     }
 
     /// Tries the rights on a key in one of the node's own slots.

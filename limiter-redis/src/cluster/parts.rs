@@ -174,7 +174,7 @@ impl Part<'_> {
         let mut seen = vec![Observed::default(); steps.len()];
         let call = store.call(&group)?;
         store
-            .apply_in(self.slot, &call, &group, &mut seen, end)
+            .apply_in(self.slot, call, &group, &mut seen, end)
             .await?;
         Ok(seen)
     }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use limiter_core::{Effect, Error, ErrorKind};
-use redis::{RedisError, ScriptInvocation, ServerErrorKind, Value};
+use redis::{RedisError, ServerErrorKind, Value};
 use tokio::time::{Instant, sleep};
 
 use super::map::Address;
 use super::nodes::Nodes;
+use crate::batch::{Place, Undone};
+use crate::call::{Call, OPERATION};
 use crate::error::server_error;
-use crate::pool::Request;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
@@ -59,21 +60,22 @@ impl Refusal {
     }
 }
 
-/// Calls a script whose keys stand in `slot`, until `end`.
+/// Applies a policy's group whose keys stand in `slot`, until `end`; what the script replies to it.
 pub(super) async fn call(
     nodes: &Arc<Nodes>,
     slot: u16,
-    script: &ScriptInvocation<'_>,
-    operation: &'static str,
+    policy: &str,
+    mut call: Call,
     end: Instant,
 ) -> Result<Value, Error> {
+    let operation = OPERATION;
     let begun = Instant::now().min(end);
     let mut target = Target::Owner;
     let mut pause = FIRST_PAUSE;
     let mut redirects = 0;
     let mut last: Option<Error> = None;
     loop {
-        let (address, asking) = match &target {
+        let (address, is_asking) = match &target {
             Target::Named(address) => (address.clone(), false),
             Target::Asking(address) => (address.clone(), true),
             Target::Owner => match nodes.map(operation, end).await?.owner(slot) {
@@ -91,15 +93,23 @@ pub(super) async fn call(
         if left.is_zero() {
             return Err(late(operation, end - begun, last));
         }
-        let request = if asking {
-            Request::Asking(script)
-        } else {
-            Request::Script(script)
-        };
-        let pool = nodes.pool(&address)?;
-        let error = match pool.call_within(left, operation, request).await {
+        let node = nodes.node(&address)?;
+        let told = node.apply(policy, call, Place { slot, is_asking }, end);
+        let error = match told.await {
             Ok(reply) => return Ok(reply),
-            Err(error) => error,
+            Err(Undone { error, call: None }) => {
+                if error.kind().is_outage() {
+                    nodes.refresh_soon(None);
+                }
+                return Err(error);
+            }
+            Err(Undone {
+                error,
+                call: Some(undone),
+            }) => {
+                call = undone;
+                error
+            }
         };
         let refusal = Refusal::of(&error, &address);
         let wait;

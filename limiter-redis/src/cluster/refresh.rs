@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use limiter_core::{Error, ErrorKind};
-use redis::Value;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::map::{Address, SlotMap};
 use super::nodes::{Failure, Nodes, REFRESH_GAP, View};
-use crate::pool::Request;
+use crate::request::Request;
 
 /// How many nodes are asked for the map at once; the first answer counts.
 const ASKED_AT_ONCE: usize = 3;
@@ -84,13 +83,11 @@ impl Nodes {
     async fn ask(self: &Arc<Self>, node: &Address) -> Result<SlotMap, Error> {
         let mut command = redis::cmd("CLUSTER");
         command.arg("SLOTS");
-        let pool = self.pool(node)?;
-        let reply: Value = pool
-            .call_within(
-                self.config.warm_up,
-                SLOTS_OPERATION,
-                Request::Command(&command),
-            )
+        let batches = self.node(node)?;
+        let ask = Request::Command(command);
+        let reply = batches
+            .pool()
+            .call_within(self.config.warm_up, SLOTS_OPERATION, ask)
             .await?;
         SlotMap::parse(&reply, node).ok_or_else(|| {
             let message =
@@ -105,11 +102,11 @@ impl Nodes {
         match &before {
             // Nodes that left, and names of the URL that the cluster itself does not use.
             Some(_) => self
-                .pools
+                .nodes
                 .write()
                 .retain(|address, _| map.masters().contains(address)),
             // Connections that were made without a map have not tried their rights.
-            None => self.pools.write().clear(),
+            None => self.nodes.write().clear(),
         }
         if before.is_none_or(|before| before.masters() != map.masters()) {
             let masters: Vec<String> = map.masters().iter().map(ToString::to_string).collect();

@@ -13,7 +13,11 @@ pub(crate) const SLOTS: u16 = 16_384;
 /// assert_ne!(slot_of("ratelimit:acme:user"), slot_of("ratelimit:acme:all"));
 /// ```
 pub fn slot_of(key: &str) -> u16 {
-    crc16(hashed_part(key.as_bytes())) % SLOTS
+    slot_of_bytes(key.as_bytes())
+}
+
+pub(crate) fn slot_of_bytes(key: &[u8]) -> u16 {
+    crc16(hashed_part(key)) % SLOTS
 }
 
 /// What stands between the first `{` and the first `}` after it, if anything does; else everything.

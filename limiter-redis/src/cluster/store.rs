@@ -1,6 +1,7 @@
-//! Limits in a Redis Cluster: one script call a group, at the master that has its slot.
+//! Limits in a Redis Cluster: each group at the master that has its slot.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,22 +10,20 @@ use limiter_core::limit::{
     Capabilities, GIVE_BACKS, GiveBackQueue, Group, Issuer, LimitStore, Observed, Step,
 };
 use limiter_core::{Error, ErrorKind, Health};
-use redis::{Script, Value};
 use tokio::time::Instant;
 
 use super::nodes::Nodes;
-use super::slot::slot_of;
+use super::slot::{slot_of, slot_of_bytes};
 use super::{CrossSlot, health, parts, redirect};
-use crate::call::{Call, OPERATION};
+use crate::call::{Call, Keys, OPERATION};
 use crate::config::RedisConfig;
-use crate::limit::{begin, warn_if_it_evicts};
-use crate::pool::Request;
+use crate::limit::{begin, warm_up};
 use crate::reply;
 use crate::script::Scripts;
 
 /// Counters in a Redis Cluster, shared by every instance that uses it. Clones share the connections.
 ///
-/// A group whose keys stand in one slot is one script call, so it is atomic. Keys with one hash tag
+/// A group whose keys stand in one slot is a part of one script call, so it is atomic. Keys with one hash tag
 /// share a slot: [`KeyBuilder::hash_tag`](limiter_core::KeyBuilder::hash_tag).
 ///
 /// The store follows slots that move (MOVED, ASK), and waits out a slot that is between two nodes
@@ -57,7 +56,6 @@ use crate::script::Scripts;
 #[derive(Clone, Debug)]
 pub struct ClusterStore {
     nodes: Arc<Nodes>,
-    scripts: Arc<Scripts>,
     issuer: Issuer,
     /// For what groups over several slots must not keep. Its own store has none, which would hold itself.
     give_backs: Option<GiveBackQueue>,
@@ -85,8 +83,7 @@ impl ClusterStore {
 
     fn with_scripts(config: &RedisConfig, scripts: Scripts) -> Result<Self, Error> {
         let store = Self {
-            nodes: Nodes::new(config)?,
-            scripts: Arc::new(scripts),
+            nodes: Nodes::new(config, scripts)?,
             issuer: config.issuer(),
             give_backs: None,
         };
@@ -118,54 +115,37 @@ impl ClusterStore {
         let end = Instant::now() + config.warm_up;
         let map = self.nodes.map(WARM_UP, end).await?;
         let masters = map.masters().iter().map(async |master| {
-            let pool = self.nodes.pool(master)?;
+            let node = self.nodes.node(master)?;
             let left = end.saturating_duration_since(Instant::now());
-            let load = Request::Load(self.scripts.plain());
-            pool.call_within(left, WARM_UP, load).await?;
-            if let Some(giving) = self.scripts.giving() {
-                let loaded = pool.call_within(left, WARM_UP, Request::Load(giving)).await;
-                if !self.scripts.is_refused(giving, &loaded) {
-                    loaded?;
-                }
-            }
-            warn_if_it_evicts(&pool).await;
-            Ok(())
+            warm_up(node.pool(), &self.nodes.scripts, left).await
         });
         join_all(masters).await.into_iter().collect()
+    }
+
+    /// How many charges were made of which nobody was told: the caller had left when the answer came, or its deadline was
+    /// over (I-R2). Charges of which no answer came at all are not among them.
+    pub fn unheard(&self) -> u64 {
+        self.nodes.unheard.load(Ordering::Relaxed)
     }
 
     /// One call: the group's keys stand in `slot`.
     pub(super) async fn apply_in(
         &self,
         slot: u16,
-        call: &Call,
+        call: Call,
         group: &Group<'_>,
         observed: &mut [Observed],
         end: Instant,
     ) -> Result<(), Error> {
-        let script = self.scripts.of(group);
-        let mut reply = self.send(slot, call, script, end).await;
-        if self.scripts.is_refused(script, &reply) {
-            reply = self.send(slot, call, self.scripts.plain(), end).await;
-        }
-        reply::read(&reply?, group, self.issuer, observed)
-    }
-
-    async fn send(
-        &self,
-        slot: u16,
-        call: &Call,
-        script: &Script,
-        end: Instant,
-    ) -> Result<Value, Error> {
-        let invocation = call.invoke(script);
-        redirect::call(&self.nodes, slot, &invocation, OPERATION, end).await
+        let policy = group.steps()[0].policy.name();
+        let reply = redirect::call(&self.nodes, slot, policy, call, end).await?;
+        reply::read(&reply, group, self.issuer, observed)
     }
 
     /// A group as a call.
     pub(super) fn call(&self, group: &Group<'_>) -> Result<Call, Error> {
         let config = &self.nodes.config;
-        Call::new(group, &config.prefix, config.state_ttl)
+        Call::new(group, &config.prefix)
     }
 
     /// The slot of a step's counter, behind the prefix.
@@ -201,7 +181,7 @@ impl LimitStore for ClusterStore {
         let end = begin(group, self.issuer, self.deadline())?;
         let call = self.call(group)?;
         match one_slot(call.keys()) {
-            Some(slot) => self.apply_in(slot, &call, group, observed, end).await,
+            Some(slot) => self.apply_in(slot, call, group, observed, end).await,
             None => match self.nodes.config.cross_slot {
                 CrossSlot::Compensate => parts::apply(self, group, observed, end).await,
                 CrossSlot::Refuse => Err(Error::new(
@@ -219,8 +199,7 @@ impl LimitStore for ClusterStore {
 }
 
 /// The slot of all keys; `None` if they have several.
-fn one_slot(keys: &[String]) -> Option<u16> {
-    let mut slots = keys.iter().map(|key| slot_of(key));
-    let first = slots.next()?;
-    slots.all(|slot| slot == first).then_some(first)
+fn one_slot(mut keys: Keys<'_>) -> Option<u16> {
+    let first = slot_of_bytes(keys.next()?);
+    keys.all(|key| slot_of_bytes(key) == first).then_some(first)
 }

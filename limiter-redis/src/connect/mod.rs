@@ -7,6 +7,7 @@ mod tls;
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::future::select_ok;
@@ -31,12 +32,13 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
+/// Moves a connection's bytes, for as long as it lives.
+pub(crate) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Makes connections to one server.
 pub(crate) struct Connector {
     place: Place,
     redis: RedisConnectionInfo,
-    /// For the connection, and for each reply.
-    timeout: Duration,
 }
 
 enum Place {
@@ -48,7 +50,7 @@ enum Place {
 impl Connector {
     /// # Errors
     /// `Config` if TLS is asked for and nobody is trusted.
-    pub(crate) fn new(config: &RedisConfig, timeout: Duration) -> Result<Self, Error> {
+    pub(crate) fn new(config: &RedisConfig) -> Result<Self, Error> {
         let place = match config.connection.addr() {
             ConnectionAddr::TcpTls { host, port, .. } => {
                 let client = config.trust.client().ok_or_else(|| {
@@ -68,19 +70,17 @@ impl Connector {
         };
         Ok(Self {
             place,
-            redis: config.connection.redis_settings().clone(),
-            timeout,
+            // The server's first answer, that it is full perhaps, would be lost with the library's name.
+            redis: config
+                .connection
+                .redis_settings()
+                .clone()
+                .set_skip_set_lib_name(),
         })
     }
 
-    /// A connection that has said who it is.
-    pub(crate) async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        let connected = tokio::time::timeout(self.timeout, self.open());
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-        connected.await.map_err(late)?
-    }
-
-    async fn open(&self) -> Result<MultiplexedConnection, RedisError> {
+    /// A connection that has said who it is, and what drives it.
+    pub(crate) async fn connect(&self) -> Result<(MultiplexedConnection, Driver), RedisError> {
         match &self.place {
             Place::Tcp(host, port) => self.over(tcp(host, *port).await?).await,
             Place::Tls(host, port, tls, name) => {
@@ -91,16 +91,15 @@ impl Connector {
         }
     }
 
-    async fn over<S>(&self, stream: S) -> Result<MultiplexedConnection, RedisError>
+    async fn over<S>(&self, stream: S) -> Result<(MultiplexedConnection, Driver), RedisError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let settings = AsyncConnectionConfig::new().set_response_timeout(Some(self.timeout));
+        // How long a reply is waited for is not the connection's to say.
+        let settings = AsyncConnectionConfig::new().set_response_timeout(None);
         let made = MultiplexedConnection::new_with_config(&self.redis, stream, settings);
         let (connection, driver) = made.await?;
-        // Ends with the last clone of the connection.
-        tokio::spawn(driver);
-        Ok(connection)
+        Ok((connection, Box::pin(driver)))
     }
 }
 

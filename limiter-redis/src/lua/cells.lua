@@ -1,6 +1,7 @@
 -- What a call works on: the state of each key as read, or as earlier groups of the call left it. What is kept in a cell is
 -- written at the end.
 local cells = {}
+-- How many values of the group at hand were no state of any kind.
 local unreadable = 0
 
 -- What a key holds that is of another type than values of that kind: the value as read, its kind, whether it is of another
@@ -87,12 +88,37 @@ local function keep_in(cell, kind, state)
   end
 end
 
+-- With these, the first write of a script is refused by a server that can write nothing at all for now. In every other error
+-- one key is at fault.
+local function is_of_all_keys(refused)
+  local code = string.match(refused, '^%u+')
+  return code == 'OOM' or code == 'MISCONF' or code == 'READONLY' or code == 'NOREPLICAS'
+end
+
+local function write_cell(cell, floor)
+  if cell.state then
+    cell.kind.save(cell.key, cell.state, floor)
+  else
+    call('DEL', cell.key)
+  end
+end
+
+-- Writes what has changed. What is refused is kept in the cell; true if anything was.
 local function write_cells(floor)
+  local is_refused, refusal = false, nil
   for _, cell in pairs(cells) do
-    if cell.changed and cell.state then
-      cell.kind.save(cell.key, cell.state, floor)
-    elseif cell.changed then
-      call('DEL', cell.key)
+    if cell.changed and not cell.refused then
+      local refused = refusal
+      if not refused then
+        local _
+        _, refused = attempt(write_cell, cell, floor)
+        if refused and is_of_all_keys(refused) then
+          refusal = refused
+        end
+      end
+      cell.refused = refused
+      is_refused = is_refused or refused ~= nil
     end
   end
+  return is_refused
 end

@@ -28,6 +28,17 @@ local function read(...)
   fail(reply)
 end
 
+-- What a function returns; or nil, and the error that ended it, which ends nothing else.
+local function attempt(run, ...)
+  local ok, result = pcall(run, ...)
+  if ok then
+    return result
+  end
+  local ended = failure and failure.err or result
+  failure = nil
+  return nil, ended
+end
+
 -- The end of every script: its reply, or the error that ended it.
 local function finish(run)
   local ok, reply = pcall(run)

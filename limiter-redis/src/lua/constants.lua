@@ -16,7 +16,7 @@ local ACQUIRE, RENEW, RELEASE, DEBIT = 7, 8, 9, 10
 
 local ADMIT, DENY, NEVER, UNSEEN = 0, 1, 2, 3
 -- What stands in a step's way other than a denial.
-local FOREIGN, EXPIRED, CONFLICT, OPERATION_CONFLICT, STRANGER, OTHER_VERSION = 1, 2, 3, 4, 5, 6
+local FAILED, FOREIGN, EXPIRED, CONFLICT, OPERATION_CONFLICT, STRANGER, OTHER_VERSION = 0, 1, 2, 3, 4, 5, 6
 -- What is known of an earlier answer to the same request.
 local NO_REPLAY, REPLAY_HELD, REPLAY_SETTLED, REPLAY_DONE = 0, 1, 2, 3
 -- Where a charge that has a record stands.

@@ -1,0 +1,88 @@
+//! The members of a batch as calls of scripts: one for each script and slot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use redis::{Cmd, Script};
+
+use super::member::Member;
+use crate::script::Scripts;
+
+/// One call, and whose groups it has, in that order.
+pub(super) struct Eval {
+    pub(super) script: Arc<Script>,
+    slot: u16,
+    /// Sent behind ASKING, to a node that is getting the slot.
+    pub(super) is_asking: bool,
+    pub(super) members: Vec<Member>,
+}
+
+/// Puts together what may run in one call.
+pub(super) fn evals(members: Vec<Member>, scripts: &Scripts) -> Vec<Eval> {
+    let mut evals: Vec<Eval> = Vec::new();
+    let giving = scripts.giving();
+    for member in members {
+        let giving = giving.filter(|_| member.call.gives_back());
+        let script = giving.unwrap_or(scripts.plain());
+        // A node that is getting a slot takes a call if it has all of its keys: so each member is a call.
+        let known = evals.iter_mut().find(|eval| {
+            !member.is_asking
+                && !eval.is_asking
+                && eval.slot == member.slot
+                && Arc::ptr_eq(&eval.script, script)
+        });
+        match known {
+            Some(eval) => eval.members.push(member),
+            None => evals.push(Eval {
+                script: script.clone(),
+                slot: member.slot,
+                is_asking: member.is_asking,
+                members: vec![member],
+            }),
+        }
+    }
+    evals
+}
+
+impl Eval {
+    /// A call for each group.
+    pub(super) fn split(self) -> impl Iterator<Item = Self> {
+        self.members.into_iter().map(move |member| Self {
+            script: self.script.clone(),
+            slot: self.slot,
+            is_asking: self.is_asking,
+            members: vec![member],
+        })
+    }
+
+    /// Keys that several groups name are sent once.
+    pub(super) fn command(&self, floor: &[u8]) -> Cmd {
+        let keys = self.members.iter().map(|member| member.call.key_count());
+        let mut numbers: HashMap<&[u8], u16> = HashMap::with_capacity(keys.sum());
+        let mut names: Vec<&[u8]> = Vec::with_capacity(numbers.capacity());
+        let mut of_member: Vec<Vec<u16>> = Vec::with_capacity(self.members.len());
+        for member in &self.members {
+            let numbers = member.call.keys().map(|key| {
+                *numbers.entry(key).or_insert_with(|| {
+                    names.push(key);
+                    // A batch has at most 256 keys.
+                    u16::try_from(names.len()).unwrap_or(u16::MAX)
+                })
+            });
+            of_member.push(numbers.collect());
+        }
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.script.get_hash()).arg(names.len());
+        for name in &names {
+            command.arg(name);
+        }
+        command.arg(floor);
+        let mut group = Vec::new();
+        for (member, numbers) in self.members.iter().zip(&of_member) {
+            group.clear();
+            member.call.write_group(numbers, &mut group);
+            command.arg(&group);
+        }
+        command
+    }
+}

@@ -1,0 +1,222 @@
+//! A batch sent, and its replies told.
+
+use std::sync::Arc;
+
+use limiter_core::{Effect, Error};
+use redis::aio::MultiplexedConnection;
+use redis::{Pipeline, RedisError, ServerErrorKind, Value};
+use tokio::time::Instant;
+
+use super::Shared;
+use super::eval::{self, Eval};
+use super::member::{Member, Undone};
+use crate::call::OPERATION;
+use crate::error::{copy, server_error};
+use crate::pool::Lent;
+use crate::reply;
+use crate::request::is_unknown_script;
+use crate::script::is_unreadable;
+
+/// How often a call is sent that has not run: without the script, to a server that cannot read it, and for each group alone.
+const TRIES: u32 = 4;
+
+/// One of the batches that may be under way, one after the other.
+pub(super) struct Flight {
+    shared: Arc<Shared>,
+    /// Whether it counts among those.
+    is_counted: bool,
+}
+
+impl Flight {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            is_counted: true,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        while self.is_counted {
+            // First a connection: until there is one, who waits may leave without having asked anything.
+            let lent = match self.shared.pool.lend(OPERATION).await {
+                Ok(lent) => lent,
+                Err(error) => return self.end(&error),
+            };
+            let members = {
+                let mut state = self.shared.state.lock();
+                let members = self.shared.take(&mut state);
+                if members.is_empty() {
+                    self.is_counted = false;
+                    state.under_way -= 1;
+                    return;
+                }
+                self.shared.begin(&mut state);
+                members
+            };
+            self.send(lent, members).await;
+        }
+    }
+
+    /// Nothing can be sent: that is the answer for all who wait.
+    fn end(mut self, error: &Error) {
+        let waiting = {
+            let mut state = self.shared.state.lock();
+            self.is_counted = false;
+            state.under_way -= 1;
+            std::iter::from_fn(|| state.lanes.pop_if(|_| true)).collect::<Vec<_>>()
+        };
+        for member in waiting {
+            fail(member, copy(error));
+        }
+    }
+
+    async fn send(&mut self, lent: Lent, members: Vec<Member>) {
+        let shared = self.shared.clone();
+        let Lent { mut io, generation } = lent;
+        let mut left = eval::evals(members, &shared.scripts);
+        for tried in 1..=TRIES {
+            let pipeline = pipeline(&left, &shared.floor);
+            let start = Instant::now();
+            let answers = shared.pool.answers();
+            let replies = io.send_packed_commands(&pipeline, 0, pipeline.len());
+            let stalled = || self.stall(answers);
+            let replies = shared.pool.exchange(generation, replies, stalled).await;
+            let replies = match replies {
+                Ok(replies) => replies,
+                Err(error) => return fail_all(&shared, left, generation, &error),
+            };
+            shared.window.note(generation, start.elapsed());
+            left = tell_all(&shared, left, replies, generation, tried == TRIES);
+            if left.is_empty() {
+                return;
+            }
+            load(&left, &mut io).await;
+        }
+    }
+
+    /// While others have answers, this one holds up nobody. While nobody has, no more is sent.
+    fn stall(&mut self, answers: u64) {
+        if self.is_counted && self.shared.pool.answers() != answers {
+            self.count_out();
+        }
+    }
+
+    fn count_out(&mut self) {
+        self.is_counted = false;
+        let mut state = self.shared.state.lock();
+        state.under_way -= 1;
+        self.shared.begin(&mut state);
+    }
+}
+
+/// Its runtime has ended.
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.is_counted {
+            self.shared.state.lock().under_way -= 1;
+        }
+    }
+}
+
+/// All calls, to be sent in one write.
+fn pipeline(evals: &[Eval], floor: &[u8]) -> Pipeline {
+    let mut pipeline = Pipeline::with_capacity(evals.len());
+    for eval in evals {
+        if eval.is_asking {
+            // In one write on one connection: the server forgets it at the next command.
+            pipeline.cmd("ASKING");
+        }
+        pipeline.add_command(eval.command(floor));
+    }
+    pipeline
+}
+
+/// Loads the scripts that are to be sent again. That it fails, the next try tells.
+async fn load(evals: &[Eval], io: &mut MultiplexedConnection) {
+    let mut loaded: Vec<&str> = Vec::new();
+    for eval in evals {
+        let hash = eval.script.get_hash();
+        if !loaded.contains(&hash) {
+            loaded.push(hash);
+            let _ = eval.script.load_async(io).await;
+        }
+    }
+}
+
+/// Tells each member what its group came to. What did not run, and may in another try, is returned.
+fn tell_all(
+    shared: &Shared,
+    evals: Vec<Eval>,
+    replies: Vec<Value>,
+    generation: u64,
+    is_last: bool,
+) -> Vec<Eval> {
+    let mut again = Vec::new();
+    let mut replies = replies.into_iter();
+    for mut eval in evals {
+        if eval.is_asking {
+            replies.next();
+        }
+        let error = match replies.next() {
+            Some(Value::Array(told)) if told.len() == eval.members.len() => {
+                for (member, reply) in eval.members.into_iter().zip(told) {
+                    match reply::error_of(&reply) {
+                        None => shared.tell(member, reply),
+                        Some(error) => {
+                            fail(member, shared.pool.failed(OPERATION, generation, error));
+                        }
+                    }
+                }
+                continue;
+            }
+            Some(Value::ServerError(error)) => RedisError::from(error),
+            _ => (
+                redis::ErrorKind::UnexpectedReturnType,
+                "not a batch's reply",
+            )
+                .into(),
+        };
+        if !is_last && is_unknown_script(&error) {
+            again.push(eval);
+            continue;
+        }
+        if !is_last && is_for_one(&error) && eval.members.len() > 1 {
+            again.extend(eval.split());
+            continue;
+        }
+        let error = shared.pool.failed(OPERATION, generation, error);
+        let plain = shared.scripts.plain();
+        if !is_last && is_unreadable(&error) && !Arc::ptr_eq(&eval.script, plain) {
+            shared.scripts.refuse_giving();
+            eval.script = plain.clone();
+            again.push(eval);
+            continue;
+        }
+        for member in eval.members {
+            fail(member, copy(&error));
+        }
+    }
+    again
+}
+
+/// Whether a call was refused, before it ran, for what may be the keys of one of its groups: the user may not use one of them, or
+/// they stand on two nodes while their slot moves.
+fn is_for_one(error: &RedisError) -> bool {
+    use ServerErrorKind::{Ask, NoPerm, TryAgain};
+    let kind = server_error(error).map(|(kind, _)| kind);
+    matches!(kind, Some(Ask | NoPerm | TryAgain))
+}
+
+fn fail_all(shared: &Shared, evals: Vec<Eval>, generation: u64, error: &RedisError) {
+    let error = shared.pool.failed(OPERATION, generation, error.clone());
+    for member in evals.into_iter().flat_map(|eval| eval.members) {
+        fail(member, copy(&error));
+    }
+}
+
+fn fail(member: Member, error: Error) {
+    let Member { call, reply, .. } = member;
+    let call = (error.effect() == Effect::No).then_some(call);
+    // Who has left is told nothing.
+    let _ = reply.send(Err(Undone { error, call }));
+}

@@ -1,0 +1,29 @@
+//! A group that waits for its turn, and what it is told.
+
+use limiter_core::Error;
+use redis::Value;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::call::Call;
+
+/// Who waits.
+pub(super) struct Member {
+    pub(super) call: Call,
+    /// Its keys' slot; 0 on a single server.
+    pub(super) slot: u16,
+    pub(super) is_asking: bool,
+    pub(super) since: Instant,
+    /// How many answers there had been then.
+    pub(super) answers: u64,
+    pub(super) reply: oneshot::Sender<Told>,
+}
+
+/// What the script replies to the group, or why it was not done.
+pub(super) type Told = Result<Value, Undone>;
+
+/// The call comes back, to be sent elsewhere perhaps.
+pub(crate) struct Undone {
+    pub(crate) error: Error,
+    pub(crate) call: Option<Call>,
+}

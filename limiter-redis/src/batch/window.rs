@@ -1,0 +1,81 @@
+//! How many batches are under way at once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// On a server next door: one runs while the other is on its way.
+const FEWEST: u32 = 2;
+
+/// One more for each of these in a round trip: so a batch leaves at least that often, however far the server is.
+const STEP: Duration = Duration::from_millis(1);
+
+/// The bound, by the shortest round trip that was seen. It only shrinks while a generation of connections lives: by the time
+/// that a busy server takes, more batches would make the next ones take longer, and so on.
+#[derive(Debug)]
+pub(super) struct Window {
+    most: u32,
+    generation: AtomicU64,
+    micros: AtomicU64,
+}
+
+impl Window {
+    pub(super) fn new(most: u32) -> Self {
+        Self {
+            most,
+            generation: AtomicU64::new(0),
+            micros: AtomicU64::new(0),
+        }
+    }
+
+    /// A reply came after so long.
+    pub(super) fn note(&self, generation: u64, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let is_new = self.generation.swap(generation, Ordering::Relaxed) != generation;
+        if is_new || self.micros.load(Ordering::Relaxed) == 0 {
+            self.micros.store(micros, Ordering::Relaxed);
+        } else {
+            self.micros.fetch_min(micros, Ordering::Relaxed);
+        }
+    }
+
+    /// The shortest round trip; zero if none is known.
+    pub(super) fn round_trip(&self) -> Duration {
+        Duration::from_micros(self.micros.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn allows(&self, under_way: u32) -> bool {
+        let steps = self.round_trip().as_micros() / STEP.as_micros();
+        let wanted = FEWEST.saturating_add(u32::try_from(steps).unwrap_or(u32::MAX));
+        under_way < wanted.min(self.most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Window;
+
+    fn bound(window: &Window) -> u32 {
+        (0..1_000)
+            .find(|under_way| !window.allows(*under_way))
+            .unwrap()
+    }
+
+    #[test]
+    fn grows_with_the_distance_and_not_with_the_load() {
+        let window = Window::new(64);
+        assert_eq!(bound(&window), 2, "nothing is known yet");
+        window.note(0, Duration::from_millis(30));
+        assert_eq!(bound(&window), 32);
+        window.note(0, Duration::from_millis(200));
+        assert_eq!(bound(&window), 32, "a server that is busy");
+        window.note(0, Duration::from_micros(300));
+        assert_eq!(bound(&window), 2);
+        window.note(1, Duration::from_millis(10));
+        assert_eq!(bound(&window), 12, "another server perhaps");
+        window.note(2, Duration::from_secs(1));
+        assert_eq!(bound(&window), 64, "the setting");
+        assert_eq!(bound(&Window::new(1)), 1);
+    }
+}

@@ -1,0 +1,55 @@
+//! What is sent in a call of its own, beside the batches.
+
+use std::sync::Arc;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Pipeline, RedisError, Script, ServerErrorKind, ToRedisArgs, Value};
+
+use crate::error::server_error;
+
+pub(crate) enum Request {
+    Command(Cmd),
+    Pipeline(Pipeline),
+    /// By its hash; loaded and sent again if the server does not know it, which is safe because it
+    /// did not run.
+    Script(Arc<Script>, Cmd),
+    /// Only loads it.
+    Load(Arc<Script>),
+}
+
+impl Request {
+    pub(crate) fn script(script: &Arc<Script>, keys: &[String], arguments: &[&[u8]]) -> Self {
+        Self::Script(script.clone(), evalsha(script, keys, arguments))
+    }
+
+    pub(crate) async fn send(self, io: &mut MultiplexedConnection) -> Result<Value, RedisError> {
+        match self {
+            Self::Command(command) => command.query_async(io).await,
+            Self::Pipeline(pipeline) => pipeline.query_async(io).await,
+            Self::Script(script, command) => match command.query_async(io).await {
+                Err(error) if is_unknown_script(&error) => {
+                    script.load_async(io).await?;
+                    command.query_async(io).await
+                }
+                sent => sent,
+            },
+            Self::Load(script) => script.load_async(io).await.map(|_| Value::Okay),
+        }
+    }
+}
+
+/// The call of a script by its hash.
+pub(crate) fn evalsha(
+    script: &Script,
+    keys: &[impl ToRedisArgs],
+    arguments: &[impl ToRedisArgs],
+) -> Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(script.get_hash()).arg(keys.len());
+    command.arg(keys).arg(arguments);
+    command
+}
+
+pub(crate) fn is_unknown_script(error: &RedisError) -> bool {
+    matches!(server_error(error), Some((ServerErrorKind::NoScript, _)))
+}
