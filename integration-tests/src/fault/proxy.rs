@@ -1,5 +1,6 @@
-//! A network between a client and a server on loopback, as it is elsewhere: slow, held up, frozen, cut.
+//! A network between a client and a server on loopback, as it is elsewhere: slow, held up, frozen, cut, forgotten.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ struct Network {
     frozen: watch::Sender<bool>,
     /// Counted up to end every connection that is older.
     cut: watch::Sender<u64>,
+    /// Counted up to forget every connection that is older.
+    forgotten: AtomicU64,
+    /// How many connections there were.
+    connected: AtomicU64,
     /// Cloned for each request that is under way.
     under_way: Arc<()>,
 }
@@ -58,12 +63,15 @@ impl Proxy {
             faults: Mutex::default(),
             frozen: watch::Sender::new(false),
             cut: watch::Sender::new(0),
+            forgotten: AtomicU64::new(0),
+            connected: AtomicU64::new(0),
             under_way: Arc::default(),
         });
         let accepting = network.clone();
         let accept = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let network = accepting.clone();
+                network.connected.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
                     if let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await {
                         network.join(client, server).await;
@@ -120,6 +128,17 @@ impl Proxy {
         self.network.frozen.send_replace(false);
     }
 
+    /// From now on nothing passes on the connections that there are, and nobody is told: as behind a NAT that has dropped its
+    /// flows. New ones are as before.
+    pub fn forget(&self) {
+        self.network.forgotten.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections there were so far.
+    pub fn connected(&self) -> u64 {
+        self.network.connected.load(Ordering::Relaxed)
+    }
+
     /// Ends every connection, with what is under way on it.
     pub fn cut(&self) {
         self.network.cut.send_modify(|cut| *cut += 1);
@@ -147,6 +166,7 @@ impl Network {
     /// Forwards one direction until it ends. What was read is delivered, however long that takes.
     async fn forward(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, requests: bool) {
         let (packets, mut under_way) = mpsc::unbounded_channel();
+        let since = self.forgotten.load(Ordering::Relaxed);
         let read = async move {
             let mut buffer = vec![0; 64 * 1024];
             while let Ok(length @ 1..) = from.read(&mut buffer).await {
@@ -162,6 +182,9 @@ impl Network {
             while let Some((arrives, packet, _counted)) = under_way.recv().await {
                 sleep_until(arrives).await;
                 let mut frozen = self.frozen.subscribe();
+                if self.forgotten.load(Ordering::Relaxed) != since {
+                    continue;
+                }
                 if frozen.wait_for(|frozen| !frozen).await.is_err()
                     || to.write_all(&packet).await.is_err()
                 {

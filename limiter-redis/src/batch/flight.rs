@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use limiter_core::{Effect, Error};
+use limiter_core::Error;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::time::Instant;
 
 use super::Shared;
 use super::eval::{self, Eval};
-use super::member::{Member, Undone};
+use super::member::Member;
 use crate::call::OPERATION;
 use crate::error::{copy, server_error};
 use crate::pool::Lent;
@@ -66,7 +66,7 @@ impl Flight {
             std::iter::from_fn(|| state.lanes.pop_if(|_| true)).collect::<Vec<_>>()
         };
         for member in waiting {
-            fail(member, copy(error));
+            member.fail(copy(error));
         }
     }
 
@@ -163,7 +163,7 @@ fn tell_all(
                     match reply::error_of(&reply) {
                         None => shared.tell(member, reply),
                         Some(error) => {
-                            fail(member, shared.pool.failed(OPERATION, generation, error));
+                            member.fail(shared.pool.failed(OPERATION, generation, error));
                         }
                     }
                 }
@@ -193,7 +193,7 @@ fn tell_all(
             continue;
         }
         for member in eval.members {
-            fail(member, copy(&error));
+            member.fail(copy(&error));
         }
     }
     again
@@ -210,13 +210,6 @@ fn is_for_one(error: &RedisError) -> bool {
 fn fail_all(shared: &Shared, evals: Vec<Eval>, generation: u64, error: &RedisError) {
     let error = shared.pool.failed(OPERATION, generation, error.clone());
     for member in evals.into_iter().flat_map(|eval| eval.members) {
-        fail(member, copy(&error));
+        member.fail(copy(&error));
     }
-}
-
-fn fail(member: Member, error: Error) {
-    let Member { call, reply, .. } = member;
-    let call = (error.effect() == Effect::No).then_some(call);
-    // Who has left is told nothing.
-    let _ = reply.send(Err(Undone { error, call }));
 }

@@ -33,6 +33,14 @@ impl<T> Lanes<T> {
         self.lanes.get(&lane)?.front().map(|(_, first)| first)
     }
 
+    /// How many go before who enters a lane now.
+    pub(super) fn ahead_of(&self, lane: u64) -> usize {
+        let own = self.lanes.get(&lane).map_or(0, VecDeque::len);
+        let is_new = usize::from(own == 0);
+        self.waiting
+            .min(own * self.turns.len() + is_new * self.turns.len())
+    }
+
     /// Its number, by which it can be taken out.
     pub(super) fn push(&mut self, lane: u64, item: T) -> u64 {
         let number = self.next;
@@ -107,6 +115,8 @@ mod tests {
             lanes.push(lane, item);
         }
         assert_eq!((lanes.len(), lanes.head(2)), (6, Some(&"b1")));
+        let ahead = [1, 3, 4].map(|lane| lanes.ahead_of(lane));
+        assert_eq!(ahead, [6, 3, 3], "at most all, and each lane's turn");
         assert_eq!(drain(&mut lanes), ["a1", "b1", "c1", "a2", "b2", "a3"]);
         assert_eq!((lanes.len(), lanes.head(2)), (0, None));
     }

@@ -1,6 +1,6 @@
 //! A group that waits for its turn, and what it is told.
 
-use limiter_core::Error;
+use limiter_core::{Effect, Error};
 use redis::Value;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -14,9 +14,19 @@ pub(super) struct Member {
     pub(super) slot: u16,
     pub(super) is_asking: bool,
     pub(super) since: Instant,
+    pub(super) end: Instant,
     /// How many answers there had been then.
     pub(super) answers: u64,
     pub(super) reply: oneshot::Sender<Told>,
+}
+
+impl Member {
+    /// Its call comes back with an error that says that it did not run.
+    pub(super) fn fail(self, error: Error) {
+        let call = (error.effect() == Effect::No).then_some(self.call);
+        // Who has left is told nothing.
+        let _ = self.reply.send(Err(Undone { error, call }));
+    }
 }
 
 /// What the script replies to the group, or why it was not done.

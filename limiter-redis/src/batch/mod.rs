@@ -1,6 +1,7 @@
 //! Group commit: what waits while a batch is under way goes in the next one.
 //!
-//! - `member`: a group that waits. `lanes`: the order in which they go. `window`: how many batches are under way at once.
+//! - `member`: a group that waits. `lanes`: the order in which they go. `pace`: how fast they do. `window`: how many batches are
+//!   under way at once.
 //! - `eval`: a batch as calls of scripts. `flight`: a batch sent, and its replies told.
 //!
 //! Data flows one way: a caller puts its group into the lane of its policy and waits, at most until its deadline. A flight, which
@@ -11,6 +12,7 @@ mod eval;
 mod flight;
 mod lanes;
 mod member;
+mod pace;
 mod window;
 
 use std::fmt;
@@ -27,6 +29,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::lanes::Lanes;
 use self::member::{Member, Told};
+use self::pace::Pace;
 use self::window::Window;
 use crate::call::{Call, OPERATION};
 use crate::pool::Pool;
@@ -60,6 +63,7 @@ struct Shared {
 
 struct State {
     lanes: Lanes<Member>,
+    pace: Pace,
     under_way: u32,
 }
 
@@ -87,6 +91,7 @@ impl Batches {
                 window: Window::new(most),
                 state: Mutex::new(State {
                     lanes: Lanes::new(),
+                    pace: Pace::default(),
                     under_way: 0,
                 }),
                 hasher: RandomState::new(),
@@ -146,6 +151,7 @@ impl Batches {
             slot: place.slot,
             is_asking: place.is_asking,
             since: now,
+            end,
             answers,
             reply: sender,
         };
@@ -160,17 +166,19 @@ impl Batches {
         })
     }
 
-    /// Whether who enters now would wait longer than half of its time: what is first in its lane, and is not in the next batch
-    /// either, has waited for so long. A server that answers nobody meanwhile is frozen: that is no overload.
+    /// Whether who enters now would have no answer in time, by the pace of those before. A server that answered nobody since the
+    /// first of them came is frozen: that is no overload.
     fn is_overloaded(&self, state: &State, lane: u64, now: Instant, end: Instant) -> bool {
-        if state.lanes.len() >= WAITING {
+        let lanes = &state.lanes;
+        if lanes.len() >= WAITING {
             return true;
         }
+        let Some(wait) = state.pace.time_for(lanes.ahead_of(lane)) else {
+            return false;
+        };
         let left = end.saturating_duration_since(now);
-        state.lanes.len() > GROUPS
-            && state.lanes.head(lane).is_some_and(|first| {
-                now - first.since > left / 2 && self.shared.pool.answers() != first.answers
-            })
+        let is_moving = |first: &Member| self.shared.pool.answers() != first.answers;
+        wait + self.shared.window.reply_time() > left && lanes.head(lane).is_some_and(is_moving)
     }
 }
 
@@ -191,8 +199,10 @@ impl Shared {
         }
     }
 
-    /// The next batch.
+    /// The next batch. Who would have no answer in time any more is told so.
     fn take(&self, state: &mut State) -> Vec<Member> {
+        let now = Instant::now();
+        let reply_time = self.window.reply_time();
         let mut batch = Vec::with_capacity(state.lanes.len().min(GROUPS));
         let mut keys = 0;
         while batch.len() < GROUPS {
@@ -200,10 +210,26 @@ impl Shared {
             let Some(member) = state.lanes.pop_if(fits) else {
                 break;
             };
+            // Who did not have to wait is sent, however far the server is.
+            if now + reply_time > member.end && now - member.since > reply_time {
+                let error = self.not_sent(&member, member.end - member.since);
+                member.fail(error);
+                continue;
+            }
             keys += member.call.key_count();
             batch.push(member);
         }
+        state.pace.note(now, batch.len(), state.lanes.len() > 0);
         batch
+    }
+
+    /// What a member is told whose time is over before it was sent.
+    fn not_sent(&self, member: &Member, within: Duration) -> Error {
+        if self.pool.answers() == member.answers {
+            let what = "it could not be sent";
+            return self.pool.late(OPERATION, Effect::No, what, within);
+        }
+        self.pool.saturated(OPERATION)
     }
 
     fn tell(&self, member: Member, reply: Value) {
@@ -251,11 +277,7 @@ impl Waiting {
             .remove(self.lane, self.number);
         if let Some(member) = waited {
             self.is_told = true;
-            let error = if pool.answers() == member.answers {
-                pool.late(OPERATION, Effect::No, "it could not be sent", within)
-            } else {
-                pool.saturated(OPERATION)
-            };
+            let error = self.shared.not_sent(&member, within);
             return Err(undone(error, Some(member.call)));
         }
         if let Ok(told) = self.reply.try_recv() {

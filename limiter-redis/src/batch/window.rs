@@ -16,6 +16,8 @@ pub(super) struct Window {
     most: u32,
     generation: AtomicU64,
     micros: AtomicU64,
+    /// What a reply takes, evened out.
+    usual: AtomicU64,
 }
 
 impl Window {
@@ -24,6 +26,7 @@ impl Window {
             most,
             generation: AtomicU64::new(0),
             micros: AtomicU64::new(0),
+            usual: AtomicU64::new(0),
         }
     }
 
@@ -33,9 +36,19 @@ impl Window {
         let is_new = self.generation.swap(generation, Ordering::Relaxed) != generation;
         if is_new || self.micros.load(Ordering::Relaxed) == 0 {
             self.micros.store(micros, Ordering::Relaxed);
+            self.usual.store(micros, Ordering::Relaxed);
         } else {
             self.micros.fetch_min(micros, Ordering::Relaxed);
+            // Of two at once one may be lost: it is an average.
+            let usual = self.usual.load(Ordering::Relaxed);
+            self.usual
+                .store(usual - usual / 8 + micros / 8, Ordering::Relaxed);
         }
+    }
+
+    /// How long a reply is to be expected to take: the usual time and a quarter; zero if none is known.
+    pub(super) fn reply_time(&self) -> Duration {
+        Duration::from_micros(self.usual.load(Ordering::Relaxed)) * 5 / 4
     }
 
     /// The shortest round trip; zero if none is known.
@@ -70,6 +83,7 @@ mod tests {
         assert_eq!(bound(&window), 32);
         window.note(0, Duration::from_millis(200));
         assert_eq!(bound(&window), 32, "a server that is busy");
+        assert_eq!(window.reply_time(), Duration::from_nanos(64_062_500));
         window.note(0, Duration::from_micros(300));
         assert_eq!(bound(&window), 2);
         window.note(1, Duration::from_millis(10));

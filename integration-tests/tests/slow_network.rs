@@ -1,0 +1,311 @@
+//! Connections live: through distance, callers that leave, stalls, networks that forget, and idle spells.
+
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use integration_tests::{Proxy, RedisServer, eventually, policy};
+use limiter_core::limit::{Limiter, Period, Policy, Quota};
+use limiter_core::{Effect, Key};
+use limiter_redis::{RedisConfig, RedisStore};
+use tokio::time::sleep;
+
+const POOL: u64 = 4;
+
+/// A server behind a network that takes so long for a round trip.
+struct Distant {
+    server: RedisServer,
+    proxy: Proxy,
+}
+
+impl Distant {
+    async fn new(round_trip: Duration) -> Self {
+        let server = RedisServer::start_tcp();
+        let proxy = Proxy::start(server.port()).await;
+        proxy.delay(round_trip / 2);
+        Self { server, proxy }
+    }
+
+    fn config(&self, deadline: Duration) -> RedisConfig {
+        let port = self.proxy.port();
+        let url = format!("redis://limiter:limiter-secret@127.0.0.1:{port}");
+        let config = RedisConfig::new(&url).unwrap();
+        config.with_check_deadline(deadline)
+    }
+
+    async fn store(&self, deadline: Duration) -> RedisStore {
+        let store = RedisStore::new(&self.config(deadline)).unwrap();
+        store.warm_up().await.unwrap();
+        store
+    }
+
+    fn charged(&self, key: &Key) -> u64 {
+        let charged: Option<u64> = self.server.command(&["GET", key.as_str()]);
+        charged.unwrap_or(0)
+    }
+}
+
+fn plenty() -> Policy {
+    policy(Quota::fixed_window(1_000_000_000, Period::DAY))
+}
+
+fn key() -> Key {
+    Key::new(["ratelimit", "distant"])
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Connecting takes five round trips, more than the deadline. (Five of eight checks failed just after `warm_up`.)
+#[tokio::test]
+async fn what_was_warmed_up_is_ready() {
+    let distant = Distant::new(millis(100)).await;
+    let limiter = Limiter::new(distant.store(millis(350)).await);
+    assert_eq!(distant.proxy.connected(), POOL);
+    let checks: Vec<_> = (0..500)
+        .map(|_| {
+            let limiter = limiter.clone();
+            tokio::spawn(async move { limiter.try_check(&plenty(), &key()).await })
+        })
+        .collect();
+    for check in checks {
+        check.await.unwrap().unwrap();
+    }
+    assert_eq!(distant.charged(&key()), 500);
+    assert_eq!(distant.proxy.connected(), POOL);
+}
+
+/// A server, or a network, that ends what is idle: the connections are back before anybody asks. (Each check after a pause failed.)
+#[tokio::test]
+async fn an_idle_spell_ends_with_an_answer() {
+    let distant = Distant::new(millis(100)).await;
+    let limiter = Limiter::new(distant.store(millis(350)).await);
+    limiter.try_check(&plenty(), &key()).await.unwrap();
+    // What a connection takes at this distance.
+    let new_ones = 6 * millis(100) + millis(500);
+    for round in 0..2 {
+        let before = distant.proxy.connected();
+        if round == 0 {
+            distant.proxy.cut();
+        } else {
+            distant
+                .server
+                .command::<()>(&["CONFIG", "SET", "timeout", "1"]);
+        }
+        eventually("new connections", async || {
+            sleep(millis(10)).await;
+            (distant.proxy.connected() >= before + 2).then_some(())
+        })
+        .await;
+        sleep(new_ones).await;
+        limiter.try_check(&plenty(), &key()).await.unwrap();
+    }
+    assert_eq!(distant.charged(&key()), 3);
+}
+
+fn impatient_key() -> Key {
+    Key::new(["ratelimit", "impatient"])
+}
+
+/// Callers that give up, 300 a second. (Each cost a connection, and a connection five round trips: everybody had half.)
+#[tokio::test]
+async fn callers_that_leave_cost_no_connection() {
+    let distant = Distant::new(millis(10)).await;
+    let store = distant.store(Duration::from_secs(20)).await;
+    let limiter = Limiter::new(store.clone());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let impatient: Vec<_> = (0..3)
+        .map(|_| {
+            let (limiter, is_over) = (limiter.clone(), is_over.clone());
+            tokio::spawn(async move {
+                let (policy, mut left, mut heard) = (plenty(), 0_u64, 0_u64);
+                while !is_over.load(Ordering::Relaxed) {
+                    let key = impatient_key();
+                    let check = limiter.try_check(&policy, &key);
+                    match tokio::time::timeout(millis(5), check).await {
+                        Ok(answer) => heard += u64::from(answer.is_ok()),
+                        Err(_) => left += 1,
+                    }
+                    sleep(millis(5)).await;
+                }
+                (left, heard)
+            })
+        })
+        .collect();
+    for used in 1..=100 {
+        let decision = limiter.try_check(&plenty(), &key()).await.unwrap();
+        assert_eq!(decision.used, used);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let (mut left, mut heard) = (0, 0);
+    for impatient in impatient {
+        let ended = impatient.await.unwrap();
+        (left, heard) = (left + ended.0, heard + ended.1);
+    }
+    assert!(left > 50, "{left} left");
+    assert_eq!(distant.proxy.connected(), POOL);
+    eventually("what was sent for those who left is counted", async || {
+        (distant.charged(&impatient_key()) == store.unheard() + heard).then_some(())
+    })
+    .await;
+}
+
+/// A network that drops flows and tells nobody: what is under way until that is noticed fails, and all the rest is answered.
+#[tokio::test]
+async fn a_network_that_forgets_is_noticed() {
+    let deadline = millis(300);
+    let distant = Distant::new(millis(10)).await;
+    let limiter = Limiter::new(distant.store(deadline).await);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let failures = Arc::new(AtomicU64::new(0));
+    let callers: Vec<_> = (0..16)
+        .map(|_| {
+            let (limiter, is_over, failures) = (limiter.clone(), is_over.clone(), failures.clone());
+            tokio::spawn(async move {
+                let mut last = None;
+                while !is_over.load(Ordering::Relaxed) {
+                    if limiter.try_check(&plenty(), &key()).await.is_err() {
+                        failures.fetch_add(1, Ordering::Relaxed);
+                        last = Some(Instant::now());
+                    }
+                    sleep(millis(5)).await;
+                }
+                last
+            })
+        })
+        .collect();
+    sleep(millis(200)).await;
+    let forgotten = Instant::now();
+    distant.proxy.forget();
+    sleep(4 * deadline).await;
+    let noticed = failures.load(Ordering::Relaxed);
+    sleep(4 * deadline).await;
+    is_over.store(true, Ordering::Relaxed);
+    let mut last = None;
+    for caller in callers {
+        last = last.max(caller.await.unwrap());
+    }
+    let failures = failures.load(Ordering::Relaxed);
+    let last = last.map(|last| last - forgotten);
+    assert!(noticed > 0, "nothing was under way");
+    assert_eq!(
+        failures, noticed,
+        "the last {last:?} after it was forgotten"
+    );
+    // One that showed it, and a new pool.
+    let made = distant.proxy.connected() - POOL;
+    assert!((1..=POOL + 2).contains(&made), "{made} new connections");
+}
+
+/// A server that stalls for longer than a deadline: nobody connects anew. (160 connections came back at once.)
+#[tokio::test]
+async fn a_stall_is_no_herd() {
+    const INSTANCES: u64 = 20;
+    let deadline = millis(300);
+    let distant = Distant::new(millis(2)).await;
+    let mut limiters = Vec::new();
+    for _ in 0..INSTANCES {
+        limiters.push(Limiter::new(distant.store(deadline).await));
+    }
+    let made = distant.proxy.connected();
+    assert_eq!(made, INSTANCES * POOL);
+    for stall in [450, 1_500] {
+        let stalled = distant.server.stall();
+        let checks: Vec<_> = limiters
+            .iter()
+            .flat_map(|limiter| std::iter::repeat_n(limiter.clone(), 8))
+            .map(|limiter| tokio::spawn(async move { limiter.try_check(&plenty(), &key()).await }))
+            .collect();
+        sleep(millis(stall)).await;
+        drop(stalled);
+        for check in checks {
+            assert!(check.await.unwrap().is_err());
+        }
+        for limiter in &limiters {
+            eventually("an answer", async || {
+                limiter.try_check(&plenty(), &key()).await.ok()
+            })
+            .await;
+        }
+        let again = distant.proxy.connected() - made;
+        // A short one is over before anybody tries; in a long one each instance tries one connection.
+        let most = if stall < 600 { 0 } else { 2 * INSTANCES };
+        assert!(again <= most, "{again} connections after {stall} ms");
+    }
+}
+
+/// Hosted plans count commands. (Nearly every check sent a ROLE first.)
+#[tokio::test]
+async fn an_idle_instance_sends_nothing_and_a_check_is_one_command() {
+    let distant = Distant::new(millis(0)).await;
+    let limiter = Limiter::new(distant.store(Duration::from_secs(20)).await);
+    limiter.try_check(&plenty(), &key()).await.unwrap();
+    let commands = || {
+        let stats: String = distant.server.command(&["INFO", "commandstats"]);
+        let calls = stats.lines().filter_map(|line| {
+            let (name, calls) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            // What this test asks itself, and what connects to ask it.
+            let ours = ["info", "hello", "auth", "client|setinfo", "select"];
+            let calls = calls.split(',').next()?.parse::<u64>().ok()?;
+            (!ours.contains(&name)).then_some(calls)
+        });
+        calls.sum::<u64>()
+    };
+    let before = commands();
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(commands() - before, 0, "while idle");
+    for used in 2..=6 {
+        sleep(millis(1_100)).await;
+        assert_eq!(
+            limiter.try_check(&plenty(), &key()).await.unwrap().used,
+            used
+        );
+    }
+    let roles: String = distant.server.command(&["INFO", "commandstats"]);
+    let roles = roles.lines().find(|line| line.starts_with("cmdstat_role:"));
+    assert!(roles.unwrap().contains("calls=4,"), "{roles:?}");
+}
+
+/// A store outlives the runtime that it was first used in.
+#[test]
+fn a_second_runtime_goes_on() {
+    let server = RedisServer::start();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let first = runtime();
+    let store = first.block_on(async { RedisStore::new(&server.config()).unwrap() });
+    let limiter = Limiter::new(store);
+    first.block_on(async {
+        limiter.try_check(&plenty(), &key()).await.unwrap();
+        // Ends in the middle of what it does.
+        let cut_off = limiter.clone();
+        tokio::spawn(async move { cut_off.try_check(&plenty(), &key()).await });
+        tokio::task::yield_now().await;
+    });
+    drop(first);
+    for _ in 0..3 {
+        let next = runtime();
+        let start = Instant::now();
+        let checked = next.block_on(limiter.try_check(&plenty(), &key()));
+        if let Err(error) = checked {
+            // The connections ended with their runtime; what was sent on one of them is not known.
+            assert!(
+                error.kind().is_outage() && error.effect() != Effect::Yes,
+                "{error}"
+            );
+            next.block_on(limiter.try_check(&plenty(), &key())).unwrap();
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}

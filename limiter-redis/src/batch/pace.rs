@@ -1,0 +1,64 @@
+//! How fast what waits gets its turn.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Over so many batches it is measured, so that a pause of a few is not taken for the pace; and no fewer than so many say anything.
+const MOST: usize = 16;
+const FEWEST: usize = 4;
+
+/// When the last batches left, and with how many; since there were last none who waited.
+#[derive(Debug, Default)]
+pub(super) struct Pace(VecDeque<(Instant, usize)>);
+
+impl Pace {
+    /// So many left; whether others still wait.
+    pub(super) fn note(&mut self, now: Instant, left: usize, is_more: bool) {
+        if !is_more {
+            self.0.clear();
+            return;
+        }
+        if self.0.len() == MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, left));
+    }
+
+    /// How long it takes until so many have left; `None` if nobody had to wait lately.
+    pub(super) fn time_for(&self, ahead: usize) -> Option<Duration> {
+        if self.0.len() < FEWEST {
+            return None;
+        }
+        let ((first, _), (last, _)) = (self.0.front()?, self.0.back()?);
+        let left: usize = self.0.iter().skip(1).map(|(_, left)| left).sum();
+        let each = last.duration_since(*first).as_secs_f64() / f64::from(u32::try_from(left).ok()?);
+        let ahead = f64::from(u32::try_from(ahead).ok()?);
+        Duration::try_from_secs_f64(each * ahead).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_batches_tell() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut pace = Pace::default();
+        for batch in 0..4 {
+            assert_eq!(pace.time_for(1), None);
+            pace.note(at(10 * batch), 100, true);
+        }
+        // 300 in 30 ms.
+        assert_eq!(pace.time_for(1_000), Some(Duration::from_millis(100)));
+        for batch in 4..40 {
+            pace.note(at(20 * batch), 100, true);
+        }
+        assert_eq!(pace.time_for(1_000), Some(Duration::from_millis(200)));
+        pace.note(at(900), 10, false);
+        assert_eq!(pace.time_for(1_000), None, "nobody waits");
+    }
+}
