@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use integration_tests::{RedisServer, eventually, policy, redis_limiter};
 use limiter_core::cache::{CacheKey, CacheStore};
-use limiter_core::limit::{Limiter, Outcome, Period, Quota};
+use limiter_core::limit::{LimitStore, Limiter, Outcome, Period, Quota};
 use limiter_core::{Effect, ErrorKind, Key};
 use limiter_redis::{RedisCache, RedisStore};
 

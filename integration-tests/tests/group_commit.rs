@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use integration_tests::{Proxy, RedisCluster, RedisServer, policy};
-use limiter_core::limit::{Limiter, Period, Policy, Quota};
+use limiter_core::limit::{LimitStore, Limiter, Period, Policy, Quota};
 use limiter_core::{Effect, ErrorKind, Key};
 use limiter_redis::{ClusterStore, RedisConfig, RedisStore};
 
@@ -192,7 +192,7 @@ async fn policies_take_turns() {
     let limiter = Limiter::new(store);
     let window = Quota::fixed_window(1_000_000, Period::DAY).unwrap();
     let (flood, few) = (
-        Policy::new("flood", window.clone()).unwrap(),
+        Policy::new("flood", window).unwrap(),
         Policy::new("few", window).unwrap(),
     );
     let done = Arc::new(AtomicU64::new(0));

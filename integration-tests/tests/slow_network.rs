@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use integration_tests::{Proxy, RedisServer, eventually, policy};
-use limiter_core::limit::{Limiter, Period, Policy, Quota};
+use limiter_core::limit::{LimitStore, Limiter, Period, Policy, Quota};
 use limiter_core::{Effect, Key};
 use limiter_redis::{RedisConfig, RedisStore};
 use tokio::time::sleep;

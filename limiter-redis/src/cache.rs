@@ -10,12 +10,13 @@ use limiter_core::{Effect, Error, ErrorKind, Health, Key};
 use redis::{FromRedisValue, RedisError, Script, Value};
 use tokio::time::Instant;
 
-use crate::config::RedisConfig;
+use crate::config::{RedisConfig, config_error};
 use crate::connection::{Probe, ProbeKeys};
-use crate::limit::ping;
+use crate::limit::{is_of_a_node, ping};
 use crate::pool::Pool;
 use crate::request::Request;
 use crate::script;
+use crate::warm_up::{ask, warn_if_it_is_far};
 
 /// How many keys one step of a clear removes.
 const CLEAR_BATCH: usize = 500;
@@ -64,11 +65,24 @@ impl RedisCache {
     /// others; 2 s at most. The cache works without it.
     ///
     /// # Errors
-    /// What keeps Redis from being used; the cache goes on trying at every call.
+    /// What keeps Redis from being used; the cache goes on trying at every call. `Config` for a node of a cluster.
     pub async fn warm_up(&self) -> Result<(), Error> {
         const OPERATION: &str = "cache.warm_up";
+        let of_a_node = || {
+            let host = self.pool.host();
+            config_error(format!(
+                "Redis at {host} is a node of a cluster; caches need a single server: set CACHE_REDIS_URL"
+            ))
+        };
         let end = Instant::now() + self.warm_up;
-        self.pool.fill(OPERATION, end).await?;
+        match self.pool.fill(OPERATION, end).await {
+            Err(error) if is_of_a_node(&error) => return Err(of_a_node()),
+            filled => filled?,
+        }
+        warn_if_it_is_far(&self.pool, "a cache call", "CACHE_REDIS_DEADLINE_MILLIS");
+        if ask(&self.pool).await.is_node {
+            return Err(of_a_node());
+        }
         let left = end.saturating_duration_since(Instant::now());
         let load = Request::Load(self.set.clone());
         self.pool.call_within(left, OPERATION, load).await.map(drop)

@@ -1,6 +1,7 @@
 //! Settings of the Redis backend.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use limiter_core::limit::Issuer;
@@ -8,7 +9,7 @@ use limiter_core::{Error, ErrorKind};
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::cluster::{Address, ClusterUrl, CrossSlot};
-use crate::connect::Trust;
+use crate::connect::{CredentialsProvider, Reach, Resolver, Trust, tls_name};
 
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(1);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(3_600);
@@ -32,11 +33,13 @@ pub struct RedisConfig {
     pub(crate) seeds: Vec<Address>,
     pub(crate) cross_slot: CrossSlot,
     pub(crate) trust: Trust,
+    pub(crate) reach: Reach,
     pub(crate) prefix: String,
     pub(crate) pool_size: u32,
     pub(crate) batches: u32,
     pub(crate) check_deadline: Duration,
     pub(crate) cache_deadline: Duration,
+    pub(crate) connect_timeout: Duration,
     pub(crate) warm_up: Duration,
     pub(crate) slow: Duration,
     pub(crate) state_ttl: Duration,
@@ -49,7 +52,7 @@ impl RedisConfig {
     /// or `rediss+cluster://`, with some of its nodes and, if wanted, `?cross_slot=compensate`.
     ///
     /// Defaults: no key prefix, 4 connections a pool, at most 64 batches under way, a deadline of 100 ms for a check and 500 ms for
-    /// a cache call, 2 s to warm up, calls above 100 ms logged as slow, limit states kept at least
+    /// a cache call, 2 s to connect and to warm up, calls above 100 ms logged as slow, limit states kept at least
     /// 1,800 s.
     ///
     /// # Errors
@@ -98,11 +101,13 @@ impl RedisConfig {
             seeds: Vec::new(),
             cross_slot: CrossSlot::default(),
             trust: Trust::default(),
+            reach: Reach::default(),
             prefix: String::new(),
             pool_size: 4,
             batches: 64,
             check_deadline: Duration::from_millis(100),
             cache_deadline: Duration::from_millis(500),
+            connect_timeout: Duration::from_secs(2),
             warm_up: Duration::from_secs(2),
             slow: Duration::from_millis(100),
             state_ttl: Duration::from_secs(1_800),
@@ -164,6 +169,56 @@ impl RedisConfig {
             cache_deadline: deadline.clamp(SHORTEST_DEADLINE, LONGEST_DEADLINE),
             ..self
         }
+    }
+
+    /// How long a connection may take to be made, in the background too: 1 ms to an hour, and never less than a call may.
+    #[must_use]
+    pub fn with_connect_timeout(self, timeout: Duration) -> Self {
+        Self {
+            connect_timeout: timeout.clamp(SHORTEST_DEADLINE, LONGEST_DEADLINE),
+            ..self
+        }
+    }
+
+    /// Asked for user and password whenever a connection is made, in place of the URL's: so they can change without a restart.
+    #[must_use]
+    pub fn with_credentials(self, credentials: impl CredentialsProvider + 'static) -> Self {
+        let reach = Reach {
+            credentials: Some(Arc::new(credentials)),
+            ..self.reach
+        };
+        Self { reach, ..self }
+    }
+
+    /// Asked whenever a connection is made where a host and port are reached, if not there: behind a NAT, or from outside of a
+    /// network of containers, whose nodes announce addresses of their own. Certificates are checked for the name that was
+    /// asked about.
+    #[must_use]
+    pub fn with_resolver(self, resolver: impl Resolver + 'static) -> Self {
+        let reach = Reach {
+            resolver: Some(Arc::new(resolver)),
+            ..self.reach
+        };
+        Self { reach, ..self }
+    }
+
+    /// The name that certificates are checked for, in place of the host's: for a cluster that announces addresses while its
+    /// certificates hold a name.
+    ///
+    /// # Errors
+    /// `Config` if the URL is not `rediss://`, or it is no name that a certificate can have.
+    pub fn with_tls_server_name(self, name: &str) -> Result<Self, Error> {
+        if !self.uses_tls() {
+            return Err(config_error(
+                "a TLS server name is set but the Redis URL is not rediss://; use rediss:// or drop the name"
+                    .to_owned(),
+            ));
+        }
+        let reach = Reach {
+            tls_name: Some(tls_name(name)?),
+            ..self.reach
+        };
+        Ok(Self { reach, ..self })
     }
 
     /// Calls that take longer are logged with their operation (B7).
@@ -298,6 +353,11 @@ impl RedisConfig {
             return Err(config_error(format!("the URL names a cluster; {advice}")));
         }
         Ok(())
+    }
+
+    /// Whether a cluster's nodes are used under the names that they tell: those that certificates have.
+    pub(crate) fn prefers_names(&self) -> bool {
+        self.uses_tls() && self.reach.tls_name.is_none()
     }
 
     /// Whether the connection is encrypted.

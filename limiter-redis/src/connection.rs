@@ -63,6 +63,8 @@ pub(crate) struct Origin {
     has_lost: AtomicBool,
     /// How many answers there were.
     answers: AtomicU64,
+    /// The shortest round trip, in microseconds.
+    round_trip: AtomicU64,
     making: Semaphore,
 }
 
@@ -101,6 +103,7 @@ impl Origin {
             live: watch::Sender::new(0),
             has_lost: AtomicBool::new(false),
             answers: AtomicU64::new(0),
+            round_trip: AtomicU64::new(u64::MAX),
             making: Semaphore::new(AT_ONCE),
         })
     }
@@ -129,6 +132,14 @@ impl Origin {
             self.has_lost.store(true, Ordering::Relaxed);
             self.live.send_replace(0);
             tracing::info!(host = %self.host, "the connections to Redis are replaced");
+        }
+    }
+
+    /// The shortest one that was seen; zero before the first.
+    pub(crate) fn round_trip(&self) -> Duration {
+        match self.round_trip.load(Ordering::Relaxed) {
+            u64::MAX => Duration::ZERO,
+            micros => Duration::from_micros(micros),
         }
     }
 
@@ -173,7 +184,10 @@ impl Origin {
             let _ending = ending;
             driver.await;
         });
-        check_role(&mut io).await?;
+        let start = Instant::now();
+        check_role(&self.connector.greet(&io).await?)?;
+        let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.round_trip.fetch_min(micros, Ordering::Relaxed);
         if self.probed.load(Ordering::Relaxed) != generation + 1 {
             self.try_rights(&mut io).await?;
             self.probed.store(generation + 1, Ordering::Relaxed);
@@ -316,16 +330,15 @@ impl ManageConnection for Manager {
     }
 }
 
-/// Refuses a replica: it answers reads and fails every charge.
-async fn check_role(io: &mut MultiplexedConnection) -> Result<(), RedisError> {
-    let reply: Value = match redis::cmd("ROLE").query_async(io).await {
-        Ok(reply) => reply,
+/// Refuses a replica, by its reply to ROLE: it answers reads and fails every charge.
+fn check_role(reply: &Value) -> Result<(), RedisError> {
+    let role = match reply {
+        Value::Array(parts) => parts.first(),
         // A hosted Redis may not offer ROLE. Then the first write tells.
-        Err(error) if !breaks(&error) && !is_full(&error) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let role = match &reply {
-        Value::Array(parts) => parts.first().cloned(),
+        Value::ServerError(error) => {
+            let error = RedisError::from(error.clone());
+            return if breaks(&error) { Err(error) } else { Ok(()) };
+        }
         _ => None,
     };
     match role {
@@ -335,12 +348,6 @@ async fn check_role(io: &mut MultiplexedConnection) -> Result<(), RedisError> {
         }
         _ => Ok(()),
     }
-}
-
-/// A server with too many clients says so to the first command, whatever that is, and hangs up.
-fn is_full(error: &RedisError) -> bool {
-    let detail = error.detail();
-    detail.is_some_and(|text| text.contains("max number of clients"))
 }
 
 /// A time up to `most`, another one each time.

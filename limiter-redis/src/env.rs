@@ -1,11 +1,13 @@
 //! Settings from the environment.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use limiter_core::Error;
 use url::Url;
 
 use crate::config::{RedisConfig, config_error};
+use crate::connect::{CredentialsProvider, PasswordFile, Resolver};
 
 /// URLs, in order of precedence, with the variable that holds the token of each.
 const SOURCES: [(&str, Option<&str>); 5] = [
@@ -32,8 +34,9 @@ impl RedisEnv {
     /// The first of `REDIS_URL`, `KV_URL`, `UPSTASH_REDIS_URL` (token: `UPSTASH_REDIS_TOKEN`),
     /// `UPSTASH_REDIS_REST_URL` (`UPSTASH_REDIS_REST_TOKEN`) and `KV_REST_API_URL`
     /// (`KV_REST_API_TOKEN`). An `https://host` endpoint means `rediss://default:TOKEN@host:6379`.
-    /// Also `CACHE_REDIS_URL`, `KEY_PREFIX`, `RATE_LIMIT_TTL_SECONDS`, `REDIS_DEADLINE_MILLIS`, `REDIS_NAME` and
-    /// `REDIS_TLS_CA_FILE`.
+    /// Also `CACHE_REDIS_URL`, `KEY_PREFIX`, `RATE_LIMIT_TTL_SECONDS`, `REDIS_DEADLINE_MILLIS`,
+    /// `CACHE_REDIS_DEADLINE_MILLIS`, `REDIS_CONNECT_TIMEOUT_MILLIS`, `REDIS_POOL_SIZE`, `REDIS_BATCHES`, `REDIS_NAME`,
+    /// `REDIS_PASSWORD_FILE`, `REDIS_ADDRESS_MAP`, `REDIS_TLS_CA_FILE` and `REDIS_TLS_SERVER_NAME`.
     ///
     /// # Errors
     /// `Config` if a variable cannot be used; the message names it, and never shows a URL or a token.
@@ -144,6 +147,29 @@ fn configure(
             .with_check_deadline(deadline)
             .with_cache_deadline(deadline);
     }
+    if let Some(millis) = whole(get, "CACHE_REDIS_DEADLINE_MILLIS", "milliseconds", 60_000)? {
+        config = config.with_cache_deadline(Duration::from_millis(millis));
+    }
+    if let Some(millis) = whole(get, "REDIS_CONNECT_TIMEOUT_MILLIS", "milliseconds", 60_000)? {
+        config = config.with_connect_timeout(Duration::from_millis(millis));
+    }
+    if let Some(connections) = small(get, "REDIS_POOL_SIZE", "connections", 1_000)? {
+        config = config.with_pool_size(connections);
+    }
+    if let Some(batches) = small(get, "REDIS_BATCHES", "batches", 10_000)? {
+        config = config.with_batches(batches);
+    }
+    if let Some(path) = get("REDIS_PASSWORD_FILE") {
+        let file = PasswordFile(path.into());
+        file.credentials()?;
+        config = config.with_credentials(file);
+    }
+    if let Some(map) = get("REDIS_ADDRESS_MAP") {
+        config = config.with_resolver(AddressMap::parse(&map)?);
+    }
+    if let Some(name) = get("REDIS_TLS_SERVER_NAME").filter(|_| config.uses_tls()) {
+        config = config.with_tls_server_name(&name)?;
+    }
     if let Some(name) = get("REDIS_NAME") {
         config = config.with_issuer(&name);
     }
@@ -156,6 +182,47 @@ fn configure(
         config = config.with_tls_ca(pem)?;
     }
     Ok(config)
+}
+
+/// As [`whole`], for a count.
+fn small(
+    get: &impl Fn(&str) -> Option<String>,
+    name: &str,
+    unit: &str,
+    most: u32,
+) -> Result<Option<u32>, Error> {
+    let number = whole(get, name, unit, most.into())?;
+    Ok(number.and_then(|number| u32::try_from(number).ok()))
+}
+
+/// `REDIS_ADDRESS_MAP`: where what is announced is reached.
+struct AddressMap(HashMap<(String, u16), (String, u16)>);
+
+impl AddressMap {
+    fn parse(text: &str) -> Result<Self, Error> {
+        let address = |text: &str| {
+            let (host, port) = text.trim().rsplit_once(':')?;
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
+            (!host.is_empty()).then(|| (host.to_owned(), port))
+        };
+        let pair = |text: &str| {
+            let (announced, reached) = text.split_once('=')?;
+            Some((address(announced)?, address(reached)?))
+        };
+        let pairs: Option<HashMap<_, _>> = text.split(',').map(pair).collect();
+        pairs.map(Self).ok_or_else(|| {
+            config_error(format!(
+                "REDIS_ADDRESS_MAP is {text:?}; write ANNOUNCED_HOST:PORT=HOST:PORT, with commas between several"
+            ))
+        })
+    }
+}
+
+impl Resolver for AddressMap {
+    fn resolve(&self, host: &str, port: u16) -> Option<(String, u16)> {
+        self.0.get(&(host.to_owned(), port)).cloned()
+    }
 }
 
 /// A variable that is a whole number of `unit`, from 1.
@@ -180,7 +247,6 @@ fn whole(
 mod tests {
     use super::*;
     use limiter_core::ErrorKind;
-    use std::collections::HashMap;
 
     fn read(variables: &[(&str, &str)]) -> Result<Option<RedisEnv>, Error> {
         let map: HashMap<_, _> = variables.iter().copied().collect();

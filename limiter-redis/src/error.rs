@@ -27,6 +27,14 @@ pub(crate) fn copy(error: &Error) -> Error {
     }
 }
 
+/// The same error with something to do about it.
+pub(crate) fn advise(error: Error, advice: &str) -> Error {
+    let message = format!("{}; {advice}", error.message());
+    Error::new(error.kind(), error.operation(), message)
+        .with_effect(error.effect())
+        .with_source(error)
+}
+
 /// The first error of a pipeline or transaction, which is what counts: a transaction that holds one
 /// has done nothing.
 fn inner(error: &RedisError) -> Option<RedisError> {
@@ -81,7 +89,7 @@ fn tls_advice(error: &RedisError) -> &'static str {
         ),
         (
             &["not valid for name", "NotValidForName"],
-            "; use a host in the URL that the certificate names",
+            "; use a host in the URL that the certificate names, or say that name with REDIS_TLS_SERVER_NAME",
         ),
         (
             &["certificate expired", ": Expired"],
@@ -113,6 +121,16 @@ fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
                 ErrorKind::Unsupported,
                 Effect::No,
                 "; the server is older than Redis 7",
+            )
+        }
+        _ if error
+            .detail()
+            .is_some_and(|text| text.contains("max number of clients")) =>
+        {
+            (
+                ErrorKind::Server,
+                Effect::No,
+                "; raise its maxclients, or give each instance fewer connections with REDIS_POOL_SIZE",
             )
         }
         // What a script may not do has no code of its own from Redis 7.0 on.

@@ -5,7 +5,7 @@
 //! - [`ClusterStore`]: the same over a Redis Cluster, with a slot map of its own and a pool a node.
 //! - [`RedisCache`]: a [`CacheStore`](limiter_core::cache::CacheStore) over a pool of its own.
 //! - [`RedisConfig`]: URL, key prefix, pool size, deadlines, TLS. [`RedisEnv`]: the same from the
-//!   environment.
+//!   environment. [`CredentialsProvider`], [`Resolver`]: as whom and where to, asked at each connection.
 //! - [`describe`], [`describe_leases`]: what a counter's value in Redis says, for people; the program `limiter-state KEY...` prints it.
 //!
 //! All connect when they are first used and must be made in a tokio runtime. Errors say whether
@@ -52,10 +52,12 @@ mod pulse;
 mod reply;
 mod request;
 mod script;
+mod warm_up;
 
 pub use cache::RedisCache;
 pub use cluster::{ClusterStore, CrossSlot, slot_of};
 pub use config::RedisConfig;
+pub use connect::{Credentials, CredentialsProvider, PasswordFile, Resolver};
 pub use describe::{describe, describe_leases};
 pub use env::RedisEnv;
 pub use limit::RedisStore;

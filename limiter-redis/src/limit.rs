@@ -1,5 +1,6 @@
 //! Limits in Redis.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,29 +8,40 @@ use std::time::Duration;
 use async_trait::async_trait;
 use limiter_core::limit::{Capabilities, Group, Issuer, LimitStore, Observed};
 use limiter_core::{Error, Health};
-use redis::{Script, Value};
+use parking_lot::RwLock;
+use redis::{RedisError, ServerErrorKind};
 
+use crate::ClusterStore;
 use crate::batch::{Batches, Place};
 use crate::call::{Call, floor};
 use crate::config::RedisConfig;
 use crate::connection::{Probe, ProbeKeys};
+use crate::error::server_error;
 use crate::pool::Pool;
 use crate::reply;
-use crate::request::Request;
-use crate::script::{self, Scripts, is_unreadable};
+use crate::script::{self, Scripts};
+use crate::warm_up::warm_up;
 
 /// Counters in one Redis server, shared by every instance that uses it. Clones share the pool.
 ///
 /// A group is a part of one script call, so it is atomic, and its time is Redis's own. What waits while a call is under way goes
 /// in the next one; each group has its own answer or error. A group that may have been sent is never sent again.
+///
+/// If the server turns out to be a node of a Redis Cluster, the store goes on as [`ClusterStore`] does, with one line in the log.
 #[derive(Clone, Debug)]
 pub struct RedisStore {
-    batches: Batches,
+    config: Arc<RedisConfig>,
+    place: Arc<RwLock<Shared>>,
     scripts: Arc<Scripts>,
     issuer: Issuer,
-    prefix: Arc<str>,
-    warm_up: Duration,
     unheard: Arc<AtomicU64>,
+}
+
+/// What it is shared through.
+#[derive(Clone, Debug)]
+enum Shared {
+    Server(Batches),
+    Cluster(ClusterStore),
 }
 
 impl RedisStore {
@@ -60,18 +72,18 @@ impl RedisStore {
             arguments: Vec::new(),
         };
         let (scripts, unheard) = (Arc::new(scripts), Arc::default());
+        let batches = Batches::new(
+            Pool::new(config, config.check_deadline, probe)?,
+            Arc::clone(&scripts),
+            floor(config.state_ttl),
+            config.batches,
+            Arc::clone(&unheard),
+        );
         Ok(Self {
-            batches: Batches::new(
-                Pool::new(config, config.check_deadline, probe)?,
-                Arc::clone(&scripts),
-                floor(config.state_ttl),
-                config.batches,
-                Arc::clone(&unheard),
-            ),
+            config: Arc::new(config.clone()),
+            place: Arc::new(RwLock::new(Shared::Server(batches))),
             scripts,
             issuer: config.issuer(),
-            prefix: config.prefix.as_str().into(),
-            warm_up: config.warm_up,
             unheard,
         })
     }
@@ -79,20 +91,55 @@ impl RedisStore {
     /// Makes the pool's connections and loads the scripts, so that the first check is not slower than the others; 2 s at
     /// most. The store works without it.
     ///
-    /// Also looks at the eviction policy, within the deadline of a check: an evicting Redis drops
-    /// counters.
+    /// Also looks at the server: an error is logged if it evicts keys, which drops counters, and a warning if the deadline
+    /// is shorter than three round trips to it.
     ///
     /// # Errors
     /// What keeps Redis from being used; the store goes on trying at every check.
     pub async fn warm_up(&self) -> Result<(), Error> {
-        warm_up(self.batches.pool(), &self.scripts, self.warm_up).await
+        let batches = match self.shared() {
+            Shared::Server(batches) => batches,
+            Shared::Cluster(cluster) => return cluster.warm_up().await,
+        };
+        let is_node = match warm_up(batches.pool(), &self.scripts, self.config.warm_up).await {
+            Ok(server) => server.is_node,
+            Err(error) if is_of_a_node(&error) => true,
+            Err(error) => return Err(error),
+        };
+        if is_node {
+            return self.join_cluster()?.warm_up().await;
+        }
+        Ok(())
     }
 
-    /// How many charges were made of which nobody was told: the caller had left when the answer came, or its deadline was
-    /// over (I-R2). Charges of which no answer came at all are not among them.
-    pub fn unheard(&self) -> u64 {
-        self.unheard.load(Ordering::Relaxed)
+    /// Whether the server has turned out to be a node of a Redis Cluster.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.shared(), Shared::Cluster(_))
     }
+
+    fn shared(&self) -> Shared {
+        self.place.read().clone()
+    }
+
+    /// Goes on with the cluster that the server is a node of.
+    fn join_cluster(&self) -> Result<ClusterStore, Error> {
+        let mut place = self.place.write();
+        if let Shared::Cluster(cluster) = &*place {
+            return Ok(cluster.clone());
+        }
+        let cluster = ClusterStore::beside(&self.config, self.unheard.clone())?;
+        tracing::info!(host = %self.config.host(), "Redis is a node of a cluster: its masters are used, as with redis+cluster://");
+        *place = Shared::Cluster(cluster.clone());
+        Ok(cluster)
+    }
+}
+
+/// Whether only a node of a cluster answers so, and has done nothing.
+pub(crate) fn is_of_a_node(error: &Error) -> bool {
+    use ServerErrorKind::{Ask, CrossSlot, Moved};
+    let source = error.source().and_then(|source| source.downcast_ref());
+    let kind = source.and_then(|error: &RedisError| server_error(error));
+    matches!(kind, Some((Ask | CrossSlot | Moved, _)))
 }
 
 #[async_trait]
@@ -115,19 +162,34 @@ impl LimitStore for RedisStore {
     }
 
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
-        let end = begin(group, self.issuer, self.batches.pool().deadline())?;
-        let call = Call::new(group, &self.prefix)?;
+        let batches = match self.shared() {
+            Shared::Server(batches) => batches,
+            Shared::Cluster(cluster) => return cluster.apply(group, observed).await,
+        };
+        let end = begin(group, self.issuer, batches.pool().deadline())?;
+        let call = Call::new(group, &self.config.prefix)?;
         let policy = group.steps()[0].policy.name();
-        let told = self
-            .batches
-            .apply(policy, call, Place::default(), end)
-            .await;
-        let reply = told.map_err(|undone| undone.error)?;
-        reply::read(&reply, group, self.issuer, observed)
+        match batches.apply(policy, call, Place::default(), end).await {
+            Ok(reply) => reply::read(&reply, group, self.issuer, observed),
+            Err(undone) if is_of_a_node(&undone.error) => {
+                let cluster = self.join_cluster()?;
+                cluster.apply_until(group, observed, end).await
+            }
+            Err(undone) => Err(undone.error),
+        }
+    }
+
+    /// How many charges were made of which nobody was told: the caller had left when the answer came, or its deadline was
+    /// over (I-R2). Charges of which no answer came at all are not among them.
+    fn unheard(&self) -> u64 {
+        self.unheard.load(Ordering::Relaxed)
     }
 
     async fn health(&self) -> Health {
-        ping(self.batches.pool(), "limits are shared through").await
+        match self.shared() {
+            Shared::Server(batches) => ping(batches.pool(), "limits are shared through").await,
+            Shared::Cluster(cluster) => cluster.health().await,
+        }
     }
 }
 
@@ -143,42 +205,6 @@ pub(crate) fn begin(
     Ok(group.deadline().map_or(end, |asked| asked.min(end)))
 }
 
-/// Connects and loads the scripts; then looks at the eviction policy.
-pub(crate) async fn warm_up(pool: &Pool, scripts: &Scripts, within: Duration) -> Result<(), Error> {
-    const WARM_UP: &str = "limit.warm_up";
-    let end = tokio::time::Instant::now() + within;
-    pool.fill(WARM_UP, end).await?;
-    let load = |script: &Arc<Script>| {
-        let left = end.saturating_duration_since(tokio::time::Instant::now());
-        pool.call_within(left, WARM_UP, Request::Load(script.clone()))
-    };
-    load(scripts.plain()).await?;
-    if let Some(giving) = scripts.giving() {
-        match load(giving).await {
-            Err(error) if is_unreadable(&error) => scripts.refuse_giving(),
-            loaded => drop(loaded?),
-        }
-    }
-    warn_if_it_evicts(pool).await;
-    Ok(())
-}
-
-/// Logs an error if the server evicts keys. A server that does not tell is not asked again.
-pub(crate) async fn warn_if_it_evicts(pool: &Pool) {
-    let mut info = redis::cmd("INFO");
-    info.arg("memory");
-    let memory = pool.call("limit.warm_up", Request::Command(info)).await;
-    if let Ok(Some(policy)) = memory.map(|reply| eviction_policy(&reply))
-        && policy != "noeviction"
-    {
-        tracing::error!(
-            policy,
-            host = pool.host(),
-            "this Redis evicts keys when it is full, counters too: set maxmemory-policy noeviction, and give caches a Redis of their own with CACHE_REDIS_URL"
-        );
-    }
-}
-
 /// Whether the server answers, for the limits' pool and the caches'.
 pub(crate) async fn ping(pool: &Pool, what: &str) -> Health {
     match pool.ping().await {
@@ -188,21 +214,4 @@ pub(crate) async fn ping(pool: &Pool, what: &str) -> Health {
         }
         Err(error) => Health::new("redis", false, None, error.message().to_owned()),
     }
-}
-
-/// The eviction policy that INFO tells, if memory is limited at all.
-fn eviction_policy(info: &Value) -> Option<String> {
-    let text = match info {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?,
-        Value::VerbatimString { text, .. } => text,
-        _ => return None,
-    };
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-    };
-    let limited = field("maxmemory").is_some_and(|bytes| bytes.trim() != "0");
-    limited
-        .then(|| field("maxmemory_policy").map(|policy| policy.trim().to_owned()))
-        .flatten()
 }

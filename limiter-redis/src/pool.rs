@@ -73,7 +73,7 @@ impl Pool {
         probe: Probe,
     ) -> Result<Self, Error> {
         // The library's own limit, a second to connect, is not a slow network's.
-        let limit = deadline.max(config.warm_up);
+        let limit = deadline.max(config.connect_timeout);
         let connector = Connector::new(config)?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -98,6 +98,11 @@ impl Pool {
     /// How long a call may take, connecting included.
     pub(crate) fn deadline(&self) -> Duration {
         self.shared.deadline
+    }
+
+    /// The shortest round trip of those that connections began with; zero before the first.
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.shared.origin.round_trip()
     }
 
     /// How many answers there were so far: while there are none, the server is at fault and not this process.

@@ -39,7 +39,7 @@ assert_eq!((next.decisions[0].used, next.decisions[1].used), (1, 3));
 )]
 ///
 /// Session and turn names that users choose make a counter each: charge a limit of the user's in the
-/// same step ([`AgentTurn::call_with`]), and put the user into the session's name.
+/// same step ([`AgentTurn::call_with`]), and say whose the session is ([`AgentLimits::turn_of`]).
 #[derive(Clone, Debug)]
 pub struct AgentLimits {
     limiter: Limiter,
@@ -97,6 +97,18 @@ impl AgentLimits {
         Self {
             one_slot: true,
             ..self
+        }
+    }
+
+    /// A turn of a user's session. The user's name is the hash tag of the keys, `rate:{{user}}:{session}:{tool}` with braces, so
+    /// that all of them share a slot of a Redis Cluster, also with other limits of the user's in the same step, if their keys
+    /// have that tag too ([`KeyBuilder::hash_tag`]). Asks nothing.
+    pub fn turn_of(&self, user: &str, session: &str, turn: &str) -> AgentTurn<'_> {
+        let rate = Key::builder().segment("rate");
+        AgentTurn {
+            limits: self,
+            session: rate.hash_tag(user).segment(session),
+            turn: turn.to_owned(),
         }
     }
 

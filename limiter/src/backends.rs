@@ -96,7 +96,7 @@ impl Builder {
     /// One Redis for limits and one, often the same, for caches. Connects to both, for at most 2 s, so
     /// that the first calls are as fast as the others.
     ///
-    /// A cluster takes limits only; caches that would be in it are kept in this process (feature
+    /// A single server's URL will do for a cluster if it is one of its nodes. A cluster takes limits only; caches that would be in it are kept in this process (feature
     /// `memory`), with a warning.
     ///
     /// # Errors
@@ -127,8 +127,12 @@ impl Builder {
                 return cache_beside_a_cluster();
             }
             let store = limiter_redis::RedisCache::new(cache)?;
-            if let Err(error) = store.warm_up().await {
-                tracing::warn!(%error, "the caches' Redis is away; caches miss until it is back");
+            match store.warm_up().await {
+                Err(error) if error.kind() == ErrorKind::Config => return cache_beside_a_cluster(),
+                Err(error) => {
+                    tracing::warn!(%error, "the caches' Redis is away; caches miss until it is back");
+                }
+                Ok(()) => {}
             }
             Ok(Arc::new(store) as Arc<dyn CacheStore>)
         };

@@ -10,7 +10,7 @@
 //! | `limiter_give_backs_waiting` | gauge | none |
 //! | `limiter_give_backs_delivered`, `_expired`, `_refused`, `_dropped` | counter | none |
 //!
-//! The last two are reported by [`report_give_backs`]. `outcome` is that of [`Attempt`](crate::outcome::Attempt). What looks, resets or gives back is not counted.
+//! The last three are reported by [`report`]. `outcome` is that of [`Attempt`](crate::outcome::Attempt). What looks, resets or gives back is not counted.
 //! A record is what a store remembers so that a retry is harmless: a small key, for some days at most. A release that is repeated
 //! writes its record again, and counts again.
 
@@ -129,9 +129,13 @@ fn labels(step: &Step<'_>) -> (String, String) {
     )
 }
 
-/// Reports what became of give-backs that were not delivered at once: call it when the recorder is asked, or every few
-/// seconds. `limiter_give_backs_dropped` above zero means that charges were not given back: alert on it.
-pub fn report_give_backs(limiter: &Limiter) {
+/// Reports what the limiter itself counts: call it when the recorder is asked, or every few seconds.
+///
+/// - What became of give-backs that were not delivered at once. `limiter_give_backs_dropped` above zero means that charges were
+///   not given back: alert on it.
+/// - `limiter_charges_unheard`: charges that were made and that nobody was told of; see [`Limiter::unheard`].
+pub fn report(limiter: &Limiter) {
+    ::metrics::counter!("limiter_charges_unheard").absolute(limiter.unheard());
     let stats = limiter.give_back_stats();
     ::metrics::gauge!("limiter_give_backs_waiting").set(stats.waiting as f64);
     for (name, count) in [

@@ -46,11 +46,12 @@ pub(crate) async fn use_tool(
         check_name(what, name)?;
     }
 
-    // A session is its user's own: whoever guesses its name gets another one. User ids hold no '/'.
-    let session = format!("{}/{session}", user.id);
-    let of_user = Key::new(["ratelimit", "agent", &user.id]);
+    // In one slot of a cluster with the session's keys, so that all is one step.
+    let of_user = Key::builder().segment("ratelimit").segment("agent");
+    let of_user = of_user.hash_tag(&user.id).build();
     let user_limit = Charge::new(&app.policies.agent_user, &of_user).with_cost(call.cost);
-    let turn = app.agents.turn(&session, &turn);
+    // A session is its user's own: whoever guesses its name gets another one.
+    let turn = app.agents.turn_of(&user.id, &session, &turn);
     let decision = turn.call_with(&tool, call.cost, &[user_limit]).await;
     let asked = Asked::default().operation(&tool).cost(call.cost);
     if let Some(refusal) = app.responder.refusal(&decision, asked) {

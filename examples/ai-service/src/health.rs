@@ -68,7 +68,7 @@ pub(crate) fn install_metrics() -> Result<PrometheusHandle, String> {
 }
 
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    limiter::metrics::report_give_backs(&app.limiter);
+    limiter::metrics::report(&app.limiter);
     app.metrics.run_upkeep();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],

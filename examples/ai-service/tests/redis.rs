@@ -131,9 +131,9 @@ async fn the_keys_are_the_required_ones() {
         (letters.to_owned(), Some("16")),
         ("ratelimit:user:alice:companyResearch".to_owned(), Some("1")),
         (format!("ratelimit:admin:{admin}:usage"), Some("1")),
-        ("ratelimit:agent:alice".to_owned(), Some("2")),
-        ("rate:alice/s1:search".to_owned(), Some("2")),
-        ("rate:alice/s1:7:search".to_owned(), Some("2")),
+        ("ratelimit:agent:{alice}".to_owned(), Some("2")),
+        ("rate:{alice}:s1:search".to_owned(), Some("2")),
+        ("rate:{alice}:s1:7:search".to_owned(), Some("2")),
         ("cache:companyResearch:%index".to_owned(), None),
     ]
     .into();

@@ -226,7 +226,12 @@ impl Shared {
     /// What a member is told whose time is over before it was sent.
     fn not_sent(&self, member: &Member, within: Duration) -> Error {
         if self.pool.answers() == member.answers {
-            let what = "it could not be sent";
+            let is_connected = self.pool.round_trip() > Duration::ZERO;
+            let what = if is_connected {
+                "it could not be sent"
+            } else {
+                "no connection"
+            };
             return self.pool.late(OPERATION, Effect::No, what, within);
         }
         self.pool.saturated(OPERATION)

@@ -1,5 +1,6 @@
 //! The slot map: which master has which slot. A snapshot; a newer one replaces it.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use redis::Value;
@@ -51,17 +52,21 @@ pub(crate) struct SlotMap {
     masters: Vec<Address>,
     /// For each slot the index of its master.
     owners: Box<[u16]>,
+    /// Masters that are used under their names, by the addresses that redirects have.
+    named: HashMap<Address, Address>,
 }
 
 impl SlotMap {
-    /// Reads the reply of `asked` to CLUSTER SLOTS; `None` if it is none, or names no master.
-    pub(crate) fn parse(reply: &Value, asked: &Address) -> Option<Self> {
+    /// Reads the reply of `asked` to CLUSTER SLOTS; `None` if it is none, or names no master. With `prefers_names` a node that is
+    /// announced by its address and has told its name is used under that: certificates name hosts.
+    pub(crate) fn parse(reply: &Value, asked: &Address, prefers_names: bool) -> Option<Self> {
         let Value::Array(ranges) = reply else {
             return None;
         };
         let mut map = Self {
             masters: Vec::new(),
             owners: vec![NOBODY; usize::from(SLOTS)].into(),
+            named: HashMap::new(),
         };
         for range in ranges {
             let Value::Array(parts) = range else {
@@ -76,15 +81,28 @@ impl SlotMap {
             else {
                 return None;
             };
-            let [host, Value::Int(port), ..] = master.as_slice() else {
+            let [host, Value::Int(port), about @ ..] = master.as_slice() else {
                 return None;
             };
-            let address = Address::announced(text(host)?, *port, asked)?;
+            let mut address = Address::announced(text(host)?, *port, asked)?;
+            if prefers_names && let Some(name) = name_of(about) {
+                let named = Address {
+                    host: name.to_owned(),
+                    port: address.port,
+                };
+                map.named.insert(address, named.clone());
+                address = named;
+            }
             let (first, last) = (usize::try_from(*first).ok()?, usize::try_from(*last).ok()?);
             let index = map.index(address)?;
             map.owners.get_mut(first..=last)?.fill(index);
         }
         (!map.masters.is_empty()).then_some(map)
+    }
+
+    /// The address under which a node is used that a redirect names.
+    pub(crate) fn known(&self, address: Address) -> Address {
+        self.named.get(&address).cloned().unwrap_or(address)
     }
 
     /// Who has the slot, if anybody.
@@ -132,6 +150,20 @@ impl fmt::Debug for SlotMap {
     }
 }
 
+/// The host name that Redis 7 tells behind a node's id, as a list or a map of properties.
+fn name_of(about: &[Value]) -> Option<&str> {
+    let is_name = |name: &Value| text(name) == Some("hostname");
+    let name = match about.get(1)? {
+        Value::Array(properties) => {
+            let at = properties.iter().position(is_name)?;
+            properties.get(at + 1)?
+        }
+        Value::Map(properties) => &properties.iter().find(|(name, _)| is_name(name))?.1,
+        _ => return None,
+    };
+    text(name).filter(|name| !name.is_empty())
+}
+
 fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
@@ -165,7 +197,37 @@ mod tests {
     }
 
     fn parse(ranges: Vec<Value>) -> Option<SlotMap> {
-        SlotMap::parse(&Value::Array(ranges), &asked())
+        SlotMap::parse(&Value::Array(ranges), &asked(), false)
+    }
+
+    /// A cluster that announces addresses, while certificates name hosts.
+    #[test]
+    fn a_name_that_a_node_has_told_stands_for_its_address() {
+        let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let node = |about: Value| {
+            let node = vec![bulk("10.0.0.1"), Value::Int(7), bulk("id"), about];
+            let range = vec![Value::Int(0), Value::Int(16_383), Value::Array(node)];
+            Value::Array(vec![Value::Array(range)])
+        };
+        let list = Value::Array(vec![bulk("ip"), bulk("x"), bulk("hostname"), bulk("one")]);
+        let properties = Value::Map(vec![(bulk("hostname"), bulk("one"))]);
+        let address = Address::parse("10.0.0.1:7", &asked()).unwrap();
+        for about in [list, properties] {
+            let reply = node(about);
+            let map = SlotMap::parse(&reply, &asked(), true).unwrap();
+            assert_eq!(map.owner(1).unwrap().to_string(), "one:7");
+            assert_eq!(map.known(address.clone()).to_string(), "one:7");
+            let map = SlotMap::parse(&reply, &asked(), false).unwrap();
+            assert_eq!(map.owner(1), Some(&address));
+            assert_eq!(map.known(address.clone()), address);
+        }
+        for nameless in [
+            Value::Array(vec![]),
+            Value::Array(vec![bulk("hostname"), bulk("")]),
+        ] {
+            let map = SlotMap::parse(&node(nameless), &asked(), true).unwrap();
+            assert_eq!(map.owner(1), Some(&address));
+        }
     }
 
     #[test]
@@ -198,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_is_no_map_is_refused() {
-        assert!(SlotMap::parse(&Value::Okay, &asked()).is_none());
+        assert!(SlotMap::parse(&Value::Okay, &asked(), false).is_none());
         assert!(parse(Vec::new()).is_none());
         assert!(parse(vec![Value::Int(1)]).is_none());
         assert!(parse(vec![range(0, 16_384, host("a"), 1)]).is_none());

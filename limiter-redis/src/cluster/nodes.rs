@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
-use limiter_core::{Error, ErrorKind};
+use limiter_core::{Effect, Error, ErrorKind};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -15,6 +15,7 @@ use crate::batch::Batches;
 use crate::call::floor;
 use crate::config::{RedisConfig, config_error};
 use crate::connection::{Probe, ProbeKeys};
+use crate::error::advise;
 use crate::pool::Pool;
 use crate::script::{self, Scripts};
 
@@ -32,7 +33,7 @@ pub(super) struct Nodes {
     pub(super) view: watch::Sender<View>,
     pub(super) nodes: RwLock<HashMap<Address, Batches>>,
     pub(super) scripts: Arc<Scripts>,
-    /// See [`ClusterStore::unheard`](super::ClusterStore::unheard).
+    /// How many charges nobody was told of.
     pub(super) unheard: Arc<AtomicU64>,
     pub(super) turn: AtomicUsize,
 }
@@ -53,7 +54,11 @@ pub(super) type Failure = (ErrorKind, String);
 
 impl Nodes {
     /// Connects when it is first used.
-    pub(super) fn new(config: &RedisConfig, scripts: Scripts) -> Result<Arc<Self>, Error> {
+    pub(super) fn new(
+        config: &RedisConfig,
+        scripts: Scripts,
+        unheard: Arc<AtomicU64>,
+    ) -> Result<Arc<Self>, Error> {
         let mut seeds = config.seeds.clone();
         if seeds.is_empty() {
             seeds.extend(config.address());
@@ -74,7 +79,7 @@ impl Nodes {
             view: watch::Sender::new(View::default()),
             nodes: RwLock::default(),
             scripts: Arc::new(scripts),
-            unheard: Arc::default(),
+            unheard,
             turn: AtomicUsize::new(0),
         }))
     }
@@ -110,6 +115,26 @@ impl Nodes {
             operation,
             format!("Redis Cluster at {host}: {reason}"),
         ))
+    }
+
+    /// The address under which a node is used that a redirect names.
+    pub(super) fn known(&self, address: Address) -> Address {
+        match &self.view.borrow().map {
+            Some(map) => map.known(address),
+            None => address,
+        }
+    }
+
+    /// What can be done about a node that was not reached, if only the cluster names it.
+    pub(super) fn advise(&self, error: Error, node: &Address) -> Error {
+        let is_away = matches!(error.kind(), ErrorKind::Connection | ErrorKind::Timeout);
+        if !is_away || error.effect() != Effect::No || self.seeds.contains(node) {
+            return error;
+        }
+        advise(
+            error,
+            "the cluster announces this address: if it is not reached from here, say where with REDIS_ADDRESS_MAP",
+        )
     }
 
     /// Waits for a refresh that ends after now. `None` if there is none in time.

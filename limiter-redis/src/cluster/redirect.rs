@@ -43,10 +43,10 @@ enum Refusal {
 
 impl Refusal {
     /// `None` if the call may have run, or cannot be helped by sending it again.
-    fn of(error: &Error, asked: &Address) -> Option<Self> {
+    fn of(error: &Error, asked: &Address, nodes: &Nodes) -> Option<Self> {
         let error = error.source()?.downcast_ref::<RedisError>()?;
         let (kind, error) = server_error(error)?;
-        let named = || Address::parse(error.redirect_node()?.0, asked);
+        let named = || Some(nodes.known(Address::parse(error.redirect_node()?.0, asked)?));
         match kind {
             ServerErrorKind::Moved => named().map(Self::Moved),
             ServerErrorKind::Ask => named().map(Self::Ask),
@@ -111,7 +111,7 @@ pub(super) async fn call(
                 error
             }
         };
-        let refusal = Refusal::of(&error, &address);
+        let refusal = Refusal::of(&error, &address, nodes);
         let wait;
         (target, wait) = match refusal {
             Some(Refusal::Moved(named)) => {
@@ -141,7 +141,7 @@ pub(super) async fn call(
                         if error.kind().is_outage() {
                             nodes.refresh_soon(None);
                         }
-                        return Err(error);
+                        return Err(nodes.advise(error, &address));
                     }
                 }
             }

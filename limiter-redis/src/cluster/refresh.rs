@@ -89,7 +89,7 @@ impl Nodes {
             .pool()
             .call_within(self.config.warm_up, SLOTS_OPERATION, ask)
             .await?;
-        SlotMap::parse(&reply, node).ok_or_else(|| {
+        SlotMap::parse(&reply, node, self.config.prefers_names()).ok_or_else(|| {
             let message =
                 format!("Redis at {node} tells no slots: is it a cluster that was set up?");
             Error::new(ErrorKind::Server, SLOTS_OPERATION, message)

@@ -1,7 +1,7 @@
 //! Limits in a Redis Cluster: each group at the master that has its slot.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,9 +17,10 @@ use super::slot::{slot_of, slot_of_bytes};
 use super::{CrossSlot, health, parts, redirect};
 use crate::call::{Call, Keys, OPERATION};
 use crate::config::RedisConfig;
-use crate::limit::{begin, warm_up};
+use crate::limit::begin;
 use crate::reply;
 use crate::script::Scripts;
+use crate::warm_up::{WARM_UP, warm_up};
 
 /// Counters in a Redis Cluster, shared by every instance that uses it. Clones share the connections.
 ///
@@ -81,9 +82,18 @@ impl ClusterStore {
         Self::with_scripts(config, Scripts::with_virtual_clock())
     }
 
+    /// In place of the store of a single server, whose count of unheard charges it goes on with.
+    pub(crate) fn beside(config: &RedisConfig, unheard: Arc<AtomicU64>) -> Result<Self, Error> {
+        Self::of(Nodes::new(config, Scripts::new(), unheard)?, config)
+    }
+
     fn with_scripts(config: &RedisConfig, scripts: Scripts) -> Result<Self, Error> {
+        Self::of(Nodes::new(config, scripts, Arc::default())?, config)
+    }
+
+    fn of(nodes: Arc<Nodes>, config: &RedisConfig) -> Result<Self, Error> {
         let store = Self {
-            nodes: Nodes::new(config, scripts)?,
+            nodes,
             issuer: config.issuer(),
             give_backs: None,
         };
@@ -110,22 +120,16 @@ impl ClusterStore {
     /// # Errors
     /// What keeps a master from being used; the store goes on trying at every check.
     pub async fn warm_up(&self) -> Result<(), Error> {
-        const WARM_UP: &str = "limit.warm_up";
         let config = &self.nodes.config;
         let end = Instant::now() + config.warm_up;
         let map = self.nodes.map(WARM_UP, end).await?;
         let masters = map.masters().iter().map(async |master| {
             let node = self.nodes.node(master)?;
             let left = end.saturating_duration_since(Instant::now());
-            warm_up(node.pool(), &self.nodes.scripts, left).await
+            let server = warm_up(node.pool(), &self.nodes.scripts, left).await;
+            server.map(drop)
         });
         join_all(masters).await.into_iter().collect()
-    }
-
-    /// How many charges were made of which nobody was told: the caller had left when the answer came, or its deadline was
-    /// over (I-R2). Charges of which no answer came at all are not among them.
-    pub fn unheard(&self) -> u64 {
-        self.nodes.unheard.load(Ordering::Relaxed)
     }
 
     /// One call: the group's keys stand in `slot`.
@@ -151,6 +155,27 @@ impl ClusterStore {
     /// The slot of a step's counter, behind the prefix.
     pub(super) fn slot(&self, step: &Step<'_>) -> u16 {
         slot_of(&format!("{}{}", self.nodes.config.prefix, step.counter))
+    }
+
+    /// Applies a group that may be begun here.
+    pub(crate) async fn apply_until(
+        &self,
+        group: &Group<'_>,
+        observed: &mut [Observed],
+        end: Instant,
+    ) -> Result<(), Error> {
+        let call = self.call(group)?;
+        match one_slot(call.keys()) {
+            Some(slot) => self.apply_in(slot, call, group, observed, end).await,
+            None => match self.nodes.config.cross_slot {
+                CrossSlot::Compensate => parts::apply(self, group, observed, end).await,
+                CrossSlot::Refuse => Err(Error::new(
+                    ErrorKind::Unsupported,
+                    OPERATION,
+                    "the group's keys stand in several slots of the cluster; give the keys one hash tag, or set CrossSlot::Compensate",
+                )),
+            },
+        }
     }
 
     fn deadline(&self) -> Duration {
@@ -179,18 +204,12 @@ impl LimitStore for ClusterStore {
 
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
         let end = begin(group, self.issuer, self.deadline())?;
-        let call = self.call(group)?;
-        match one_slot(call.keys()) {
-            Some(slot) => self.apply_in(slot, call, group, observed, end).await,
-            None => match self.nodes.config.cross_slot {
-                CrossSlot::Compensate => parts::apply(self, group, observed, end).await,
-                CrossSlot::Refuse => Err(Error::new(
-                    ErrorKind::Unsupported,
-                    OPERATION,
-                    "the group's keys stand in several slots of the cluster; give the keys one hash tag, or set CrossSlot::Compensate",
-                )),
-            },
-        }
+        self.apply_until(group, observed, end).await
+    }
+
+    /// As of [`RedisStore`](crate::RedisStore), over all nodes.
+    fn unheard(&self) -> u64 {
+        self.nodes.unheard.load(Ordering::Relaxed)
     }
 
     async fn health(&self) -> Health {

@@ -3,6 +3,7 @@
 //! The Redis library would read the system's certificates from disk for each connection, also where one file names the
 //! authority, and leaves the socket's own timeouts unset.
 
+mod reach;
 mod tls;
 
 use std::io;
@@ -13,15 +14,20 @@ use std::time::Duration;
 use futures_util::future::select_ok;
 use limiter_core::Error;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, RedisConnectionInfo, RedisError};
+use redis::{
+    AsyncConnectionConfig, ConnectionAddr, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
+};
 use rustls::pki_types::ServerName;
+use secrecy::ExposeSecret;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::config::{RedisConfig, config_error};
 
+pub use reach::{Credentials, CredentialsProvider, PasswordFile, Resolver};
+pub(crate) use reach::{Reach, tls_name};
 pub(crate) use tls::Trust;
 
 /// A network that drops a flow tells nobody: an idle connection is asked after so long, then so often, and is given up
@@ -32,6 +38,9 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
+/// The longest answer to the first command that is read.
+const LONGEST_LINE: usize = 1_024;
+
 /// Moves a connection's bytes, for as long as it lives.
 pub(crate) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -39,6 +48,7 @@ pub(crate) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) struct Connector {
     place: Place,
     redis: RedisConnectionInfo,
+    reach: Reach,
 }
 
 enum Place {
@@ -59,9 +69,10 @@ impl Connector {
                             .to_owned(),
                     )
                 })?;
-                let name = ServerName::try_from(host.clone()).map_err(|_| {
-                    config_error(format!("{host:?} is no name that a certificate can have"))
-                })?;
+                let name = match &config.reach.tls_name {
+                    Some(name) => name.clone(),
+                    None => tls_name(host)?,
+                };
                 Place::Tls(host.clone(), *port, TlsConnector::from(client), name)
             }
             ConnectionAddr::Tcp(host, port) => Place::Tcp(host.clone(), *port),
@@ -70,34 +81,105 @@ impl Connector {
         };
         Ok(Self {
             place,
-            // The server's first answer, that it is full perhaps, would be lost with the library's name.
-            redis: config
-                .connection
-                .redis_settings()
-                .clone()
-                .set_skip_set_lib_name(),
+            redis: config.connection.redis_settings().clone(),
+            reach: config.reach.clone(),
         })
     }
 
     /// A connection that has said who it is, and what drives it.
     pub(crate) async fn connect(&self) -> Result<(MultiplexedConnection, Driver), RedisError> {
         match &self.place {
-            Place::Tcp(host, port) => self.over(tcp(host, *port).await?).await,
+            Place::Tcp(host, port) => self.over(self.tcp(host, *port).await?).await,
             Place::Tls(host, port, tls, name) => {
-                let stream = tcp(host, *port).await?;
+                let stream = self.tcp(host, *port).await?;
                 self.over(tls.connect(name.clone(), stream).await?).await
             }
             Place::Unix(path) => self.over(UnixStream::connect(path).await?).await,
         }
     }
 
-    async fn over<S>(&self, stream: S) -> Result<(MultiplexedConnection, Driver), RedisError>
+    async fn tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let resolver = self.reach.resolver.as_ref();
+        match resolver.and_then(|resolver| resolver.resolve(host, port)) {
+            Some((host, port)) => tcp(&host, port).await,
+            None => tcp(host, port).await,
+        }
+    }
+
+    /// The rest of the greeting, in one round trip: the reply to ROLE, or the error if the server does not offer it.
+    pub(crate) async fn greet(&self, io: &MultiplexedConnection) -> Result<Value, RedisError> {
+        let mut commands = Vec::new();
+        if !matches!(self.redis.protocol(), ProtocolVersion::RESP2) {
+            let mut hello = redis::cmd("HELLO");
+            hello.arg(3);
+            commands.push(hello);
+        }
+        if self.redis.db() != 0 {
+            let mut select = redis::cmd("SELECT");
+            select.arg(self.redis.db());
+            commands.push(select);
+        }
+        let mut pipeline = redis::pipe();
+        commands.push(redis::cmd("ROLE"));
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        let mut io = io.clone();
+        let mut replies = io
+            .send_packed_commands(&pipeline, 0, pipeline.len())
+            .await?;
+        let role = replies.pop().unwrap_or(Value::Nil);
+        for reply in replies {
+            reply.extract_error()?;
+        }
+        Ok(role)
+    }
+
+    /// Says who we are, or that we are here. The library reads nothing before it has sent something, and would miss why a server
+    /// hangs up at once.
+    async fn introduce(
+        &self,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    ) -> Result<(), RedisError> {
+        let password = self.redis.password();
+        let credentials = match &self.reach.credentials {
+            None => password.map(Credentials::of_password),
+            Some(provider) => Some(provider.credentials().map_err(|error| {
+                let kind = redis::ErrorKind::AuthenticationFailed;
+                RedisError::from((kind, "no credentials", error.message().to_owned()))
+            })?),
+        };
+        let command = match &credentials {
+            None => redis::cmd("PING"),
+            Some(credentials) => {
+                let user = credentials.user.as_deref().or(self.redis.username());
+                let mut auth = redis::cmd("AUTH");
+                auth.arg(user).arg(credentials.password.expose_secret());
+                auth
+            }
+        };
+        let sent = stream.write_all(&command.get_packed_command()).await;
+        let mut line = Vec::new();
+        // Its answer is one line, and nothing follows.
+        while !line.ends_with(b"\r\n") && line.len() < LONGEST_LINE {
+            match stream.read_u8().await {
+                Ok(byte) => line.push(byte),
+                // What was sent last says more than that nothing more can be.
+                Err(error) => return Err(sent.err().unwrap_or(error).into()),
+            }
+        }
+        redis::parse_redis_value(&line)?.extract_error().map(drop)
+    }
+
+    async fn over<S>(&self, mut stream: S) -> Result<(MultiplexedConnection, Driver), RedisError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.introduce(&mut stream).await?;
+        let redis = RedisConnectionInfo::default().set_skip_set_lib_name();
         // How long a reply is waited for is not the connection's to say.
         let settings = AsyncConnectionConfig::new().set_response_timeout(None);
-        let made = MultiplexedConnection::new_with_config(&self.redis, stream, settings);
+        let made = MultiplexedConnection::new_with_config(&redis, stream, settings);
         let (connection, driver) = made.await?;
         Ok((connection, Box::pin(driver)))
     }

@@ -69,6 +69,12 @@ impl Limiter {
         self.give_backs.stats()
     }
 
+    /// How many charges were made so far of which nobody was told (I-R2): the caller had left when the answer came, or its
+    /// deadline was over. Charges of which no answer came at all are not among them.
+    pub fn unheard(&self) -> u64 {
+        self.store.unheard()
+    }
+
     /// The store.
     pub fn store(&self) -> &Arc<dyn LimitStore> {
         &self.store

@@ -66,6 +66,12 @@ pub trait LimitStore: Send + Sync + fmt::Debug {
     /// See the contract above. A denial is not an error.
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error>;
 
+    /// How many charges were made so far of which nobody was told, as far as the store knows: the caller had left when the
+    /// answer came, or its deadline was over. 0 for a store without I/O. A wrapper passes it on.
+    fn unheard(&self) -> u64 {
+        0
+    }
+
     /// How the store is. Never fails and answers within the store's deadline.
     async fn health(&self) -> Health;
 }
@@ -92,6 +98,10 @@ impl<S: LimitStore + ?Sized> LimitStore for Arc<S> {
 
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
         (**self).apply(group, observed).await
+    }
+
+    fn unheard(&self) -> u64 {
+        (**self).unheard()
     }
 
     async fn health(&self) -> Health {

@@ -98,6 +98,10 @@ impl<S: LimitStore> LimitStore for Observe<S> {
         result
     }
 
+    fn unheard(&self) -> u64 {
+        self.inner.unheard()
+    }
+
     async fn health(&self) -> Health {
         self.inner.health().await
     }

@@ -126,6 +126,10 @@ impl<S: LimitStore> LimitStore for OutageRules<S> {
         self.answer(group, observed, result)
     }
 
+    fn unheard(&self) -> u64 {
+        self.inner.unheard()
+    }
+
     async fn health(&self) -> Health {
         self.inner.health().await
     }
