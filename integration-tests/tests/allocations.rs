@@ -1,11 +1,16 @@
-//! A check in memory allocates nothing: its cost is a hash, a lock and some arithmetic.
-#![allow(clippy::panic, reason = "a test: its failures are panics")]
+//! A check in memory allocates nothing: its cost is a hash, a lock and some arithmetic. One in Redis allocates little, if it is not
+//! alone.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test: its failures are panics"
+)]
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
-use integration_tests::policy;
+use integration_tests::{RedisServer, policy, redis_limiter};
 use limiter_core::Key;
 use limiter_core::limit::wrap::Stack;
 use limiter_core::limit::{Calendar, Decision, Limiter, Period, Policy, Quota};
@@ -60,4 +65,47 @@ fn a_warm_check_allocates_nothing() {
             }
         }
     }
+}
+
+/// Among many, in a runtime of one thread, where every task's allocations are counted.
+#[test]
+fn a_check_in_a_batch_allocates_little() {
+    const CALLERS: usize = 128;
+    const ROUNDS: usize = 20;
+    let server = RedisServer::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (limiter, policy) = (
+        redis_limiter(&server.config()),
+        policy(Quota::fixed_window(1_000_000, Period::DAY)),
+    );
+    let keys: Vec<Key> = (0..CALLERS)
+        .map(|key| policy.key([key.to_string()]))
+        .collect();
+    let ask = |rounds: usize, is_asked: bool| {
+        runtime.block_on(async {
+            for _ in 0..rounds {
+                let asked = keys.iter().map(|key| {
+                    let (limiter, policy) = (&limiter, &policy);
+                    async move {
+                        match is_asked {
+                            true => assert!(limiter.try_check(policy, key).await.is_ok()),
+                            false => tokio::task::yield_now().await,
+                        }
+                    }
+                });
+                futures_util::future::join_all(asked).await;
+            }
+        });
+    };
+    ask(5, true);
+    let callers_own = measure(|| ask(ROUNDS, false)).count_total;
+    let counted = measure(|| ask(ROUNDS, true)).count_total - callers_own;
+    let checks = (CALLERS * ROUNDS) as u64;
+    assert!(
+        counted <= 8 * checks,
+        "{counted} allocations for {checks} checks"
+    );
 }

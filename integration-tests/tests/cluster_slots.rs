@@ -134,21 +134,6 @@ async fn a_group_over_several_slots_is_refused_by_default() {
     ] {
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
-    // A single server's store says what it met.
-    let node = config(&cluster.nodes[0].url());
-    let single = Limiter::new(RedisStore::new(&node).unwrap());
-    let error = eventually("a key of another node", async || {
-        let key = key(&fresh());
-        single.try_check(&policy, &key).await.err()
-    });
-    let error = error.await;
-    assert!(error.message().contains("redis+cluster://"), "{error}");
-}
-
-fn fresh() -> String {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed).to_string()
 }
 
 /// The rights of a cluster show when connecting, as all others do.

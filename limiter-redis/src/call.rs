@@ -95,6 +95,11 @@ impl Call {
         Keys(&self.bytes[self.group..])
     }
 
+    /// About how many bytes it sends.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(crate) fn key_count(&self) -> usize {
         self.keys
     }

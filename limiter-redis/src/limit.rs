@@ -173,7 +173,8 @@ impl LimitStore for RedisStore {
             Ok(reply) => reply::read(&reply, group, self.issuer, observed),
             Err(undone) if is_of_a_node(&undone.error) => {
                 let cluster = self.join_cluster()?;
-                cluster.apply_until(group, observed, end).await
+                // Once in a store's life: no reason to make every check's future larger.
+                Box::pin(cluster.apply_until(group, observed, end)).await
             }
             Err(undone) => Err(undone.error),
         }

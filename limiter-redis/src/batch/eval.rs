@@ -6,6 +6,7 @@ use std::sync::Arc;
 use redis::{Cmd, Script};
 
 use super::member::Member;
+use crate::call::Call;
 use crate::script::Scripts;
 
 /// One call, and whose groups it has, in that order.
@@ -57,30 +58,42 @@ impl Eval {
 
     /// Keys that several groups name are sent once.
     pub(super) fn command(&self, floor: &[u8]) -> Cmd {
-        let keys = self.members.iter().map(|member| member.call.key_count());
-        let mut numbers: HashMap<&[u8], u16> = HashMap::with_capacity(keys.sum());
-        let mut names: Vec<&[u8]> = Vec::with_capacity(numbers.capacity());
-        let mut of_member: Vec<Vec<u16>> = Vec::with_capacity(self.members.len());
-        for member in &self.members {
-            let numbers = member.call.keys().map(|key| {
-                *numbers.entry(key).or_insert_with(|| {
-                    names.push(key);
-                    // A batch has at most 256 keys.
-                    u16::try_from(names.len()).unwrap_or(u16::MAX)
-                })
+        let members = || self.members.iter().map(|member| &member.call);
+        let most: usize = members().map(Call::key_count).sum();
+        let mut names: Vec<&[u8]> = Vec::with_capacity(most);
+        let mut numbers: Vec<u16> = Vec::with_capacity(most);
+        let mut known: HashMap<&[u8], u16> = HashMap::new();
+        for key in members().flat_map(Call::keys) {
+            // A call alone has each key once.
+            let place = match self.members.len() {
+                1 => None,
+                _ => known.get(key).copied(),
+            };
+            let number = place.unwrap_or_else(|| {
+                names.push(key);
+                // A batch has at most 256 keys.
+                u16::try_from(names.len()).unwrap_or(u16::MAX)
             });
-            of_member.push(numbers.collect());
+            if place.is_none() && self.members.len() > 1 {
+                known.insert(key, number);
+            }
+            numbers.push(number);
         }
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(self.script.get_hash()).arg(names.len());
+        let bytes = members().map(Call::size).sum::<usize>() + floor.len() + 64;
+        let mut command = Cmd::with_capacity(4 + names.len() + self.members.len(), bytes);
+        command.arg("EVALSHA").arg(self.script.get_hash());
+        command.arg(names.len());
         for name in &names {
             command.arg(name);
         }
         command.arg(floor);
         let mut group = Vec::new();
-        for (member, numbers) in self.members.iter().zip(&of_member) {
+        let mut numbers = numbers.as_slice();
+        for call in members() {
+            let (own, others) = numbers.split_at(call.key_count());
+            numbers = others;
             group.clear();
-            member.call.write_group(numbers, &mut group);
+            call.write_group(own, &mut group);
             command.arg(&group);
         }
         command

@@ -202,7 +202,8 @@ impl Limiter {
         }
         match self.store.try_apply_now(&group, observed) {
             Some(answer) => answer,
-            None => self.store.apply(&group, observed).await,
+            // The store itself: an Arc of it would put the future into a box once more.
+            None => self.store.as_ref().apply(&group, observed).await,
         }
     }
 }

@@ -1,0 +1,98 @@
+//! What was measured, for people and for programs.
+
+use serde_json::{Map, Value, json};
+
+/// One ratio, with the values of its rounds.
+struct Ratio {
+    name: &'static str,
+    wanted: &'static str,
+    rounds: Vec<f64>,
+}
+
+#[derive(Default)]
+pub(crate) struct Report {
+    ratios: Vec<Ratio>,
+    tables: Vec<(String, String)>,
+}
+
+/// The middle of the values, and the least and the most of them.
+pub(crate) fn median(values: &[f64]) -> (f64, f64, f64) {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().saturating_sub(1);
+    let at = |place: usize| sorted.get(place).copied().unwrap_or(f64::NAN);
+    (at(sorted.len() / 2), at(0), at(last))
+}
+
+impl Report {
+    /// The values of a ratio, one for each round; `wanted` says what it should be.
+    pub(crate) fn ratio(&mut self, name: &'static str, wanted: &'static str, rounds: Vec<f64>) {
+        self.ratios.push(Ratio {
+            name,
+            wanted,
+            rounds,
+        });
+    }
+
+    /// A table in Markdown, under a heading.
+    pub(crate) fn table(&mut self, heading: &str, columns: &[&str], rows: &[Vec<String>]) {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let columns: Vec<String> = columns.iter().map(|column| (*column).to_owned()).collect();
+        let mut text = line(&columns);
+        text.push_str(&line(&vec!["---".to_owned(); columns.len()]));
+        for row in rows {
+            text.push_str(&line(row));
+        }
+        self.tables.push((heading.to_owned(), text));
+    }
+
+    fn ratios(&self) -> String {
+        let mut text = String::from("| Ratio | Median | Rounds | Wanted |\n|---|---|---|---|\n");
+        for ratio in &self.ratios {
+            let (median, least, most) = median(&ratio.rounds);
+            text.push_str(&format!(
+                "| `{}` | {median:.3} | {least:.3} to {most:.3} ({}) | {} |\n",
+                ratio.name,
+                ratio.rounds.len(),
+                ratio.wanted
+            ));
+        }
+        text
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut text = self.ratios();
+        for (heading, table) in &self.tables {
+            text.push_str(&format!("\n{heading}\n\n{table}"));
+        }
+        text
+    }
+
+    pub(crate) fn json(&self) -> String {
+        let ratios = self.ratios.iter().map(|ratio| {
+            let (median, least, most) = median(&ratio.rounds);
+            let value =
+                json!({ "median": median, "least": least, "most": most, "rounds": ratio.rounds });
+            (ratio.name.to_owned(), value)
+        });
+        let ratios: Map<String, Value> = ratios.collect();
+        format!("{:#}\n", Value::Object(ratios))
+    }
+
+    pub(crate) fn document(&self) -> String {
+        format!(
+            "# Performance\n\n\
+            Written by `cargo run --release --manifest-path bench/Cargo.toml`, on a machine with {} cores that ran Redis, the\n\
+            callers and nothing else. Ratios are taken within a round, in which the contenders take turns; absolute times say little\n\
+            about another machine. A token bucket, 10,000 keys, everybody admitted, a deadline of 100 ms. The peer is\n\
+            tower-rate-tier 0.3.1 over its connection manager, with a smaller script; the floor is PING over one connection.\n\n\
+            ## Ratios\n\n{}{}",
+            std::thread::available_parallelism().map_or(0, usize::from),
+            self.ratios(),
+            self.tables
+                .iter()
+                .map(|(heading, table)| format!("\n## {heading}\n\n{table}"))
+                .collect::<String>()
+        )
+    }
+}
