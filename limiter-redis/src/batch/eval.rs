@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use limiter_core::Error;
 use redis::{Cmd, Script};
 
 use super::member::Member;
 use crate::call::Call;
-use crate::script::Scripts;
+use crate::script::{Scripts, is_unreadable};
 
 /// One call, and whose groups it has, in that order.
 pub(super) struct Eval {
@@ -15,6 +16,8 @@ pub(super) struct Eval {
     slot: u16,
     /// Sent behind ASKING, to a node that is getting the slot.
     pub(super) is_asking: bool,
+    /// Whether the server does not know the script.
+    pub(super) is_unknown: bool,
     pub(super) members: Vec<Member>,
 }
 
@@ -38,6 +41,7 @@ pub(super) fn evals(members: Vec<Member>, scripts: &Scripts) -> Vec<Eval> {
                 script: script.clone(),
                 slot: member.slot,
                 is_asking: member.is_asking,
+                is_unknown: false,
                 members: vec![member],
             }),
         }
@@ -52,8 +56,20 @@ impl Eval {
             script: self.script.clone(),
             slot: self.slot,
             is_asking: self.is_asking,
+            is_unknown: false,
             members: vec![member],
         })
+    }
+
+    /// Whether the plain script is to be tried in place of this one, which the server cannot read.
+    pub(super) fn use_plain(&mut self, error: &Error, scripts: &Scripts) -> bool {
+        let is_tried = Arc::ptr_eq(&self.script, scripts.plain());
+        if is_tried || !is_unreadable(error) {
+            return false;
+        }
+        scripts.refuse_giving();
+        self.script = scripts.plain().clone();
+        true
     }
 
     /// Keys that several groups name are sent once.

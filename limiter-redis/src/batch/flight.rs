@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use limiter_core::Error;
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, RedisError, ServerErrorKind, Value};
+use redis::{Pipeline, RedisError, Script, ServerErrorKind, Value};
 use tokio::time::Instant;
 
 use super::Shared;
@@ -15,7 +15,6 @@ use crate::error::{copy, server_error};
 use crate::pool::Lent;
 use crate::reply;
 use crate::request::is_unknown_script;
-use crate::script::is_unreadable;
 
 /// How often a call is sent that has not run: without the script, to a server that cannot read it, and for each group alone.
 const TRIES: u32 = 4;
@@ -90,7 +89,7 @@ impl Flight {
             if left.is_empty() {
                 return;
             }
-            load(&left, &mut io).await;
+            left = load(&shared, left, &mut io).await;
         }
     }
 
@@ -131,16 +130,31 @@ fn pipeline(evals: &[Eval], floor: &[u8]) -> Pipeline {
     pipeline
 }
 
-/// Loads the scripts that are to be sent again. That it fails, the next try tells.
-async fn load(evals: &[Eval], io: &mut MultiplexedConnection) {
-    let mut loaded: Vec<&str> = Vec::new();
-    for eval in evals {
-        let hash = eval.script.get_hash();
-        if !loaded.contains(&hash) {
-            loaded.push(hash);
-            let _ = eval.script.load_async(io).await;
+/// Loads the scripts that the server did not know. Those that have a script then, or need none, are returned.
+async fn load(shared: &Shared, evals: Vec<Eval>, io: &mut MultiplexedConnection) -> Vec<Eval> {
+    let mut loaded: Vec<Arc<Script>> = Vec::new();
+    let mut ready = Vec::with_capacity(evals.len());
+    for mut eval in evals {
+        let is_known = |script: &Arc<Script>| Arc::ptr_eq(script, &eval.script);
+        if !eval.is_unknown || loaded.iter().any(is_known) {
+            ready.push(eval);
+            continue;
+        }
+        let Err(error) = eval.script.load_async(io).await else {
+            loaded.push(eval.script.clone());
+            ready.push(eval);
+            continue;
+        };
+        let error = shared.pool.not_sent(OPERATION, error);
+        if eval.use_plain(&error, &shared.scripts) {
+            ready.push(eval);
+            continue;
+        }
+        for member in eval.members {
+            member.fail(copy(&error));
         }
     }
+    ready
 }
 
 /// Tells each member what its group came to. What did not run, and may in another try, is returned.
@@ -176,7 +190,8 @@ fn tell_all(
             )
                 .into(),
         };
-        if !is_last && is_unknown_script(&error) {
+        eval.is_unknown = is_unknown_script(&error);
+        if !is_last && eval.is_unknown {
             again.push(eval);
             continue;
         }
@@ -185,10 +200,7 @@ fn tell_all(
             continue;
         }
         let error = shared.pool.failed(OPERATION, generation, error);
-        let plain = shared.scripts.plain();
-        if !is_last && is_unreadable(&error) && !Arc::ptr_eq(&eval.script, plain) {
-            shared.scripts.refuse_giving();
-            eval.script = plain.clone();
+        if !is_last && eval.use_plain(&error, &shared.scripts) {
             again.push(eval);
             continue;
         }
