@@ -252,7 +252,10 @@ fn allocations(effort: Effort, report: &mut Report) {
                     let asked = (0..callers).map(|caller| async move {
                         match contender {
                             Some(contender) => contender.ask(round * callers + caller).await,
-                            None => tokio::task::yield_now().await == (),
+                            None => {
+                                tokio::task::yield_now().await;
+                                true
+                            }
                         }
                     });
                     let told = futures_util::future::join_all(asked).await;
