@@ -77,7 +77,7 @@ async fn cancelled(limiter: &Limiter, unheard: impl Fn() -> u64, used: impl Fn(&
                 let cost = caller + 1;
                 for round in 1..=ROUNDS {
                     // From never polled to nearly always answered.
-                    let patience = Duration::from_micros((round * 37 + caller * 101) % 3_000);
+                    let patience = Duration::from_micros((round * 37 + caller * 101) % 8_000);
                     let check = limiter.try_check_n(&policy, &key, cost);
                     let checked = tokio::time::timeout(patience, check).await;
                     done.fetch_add(1, Ordering::Relaxed);
@@ -106,7 +106,7 @@ async fn cancelled(limiter: &Limiter, unheard: impl Fn() -> u64, used: impl Fn(&
             .sum();
         let unheard = unheard();
         if charged == told + unheard {
-            assert!(told > 10_000 && unheard > 100, "{told} told, {unheard} not");
+            assert!(told > 1_000 && unheard > 100, "{told} told, {unheard} not");
             return;
         }
         let message = format!("{charged} charged, {told} told, {unheard} unheard");

@@ -316,3 +316,70 @@ fn a_second_runtime_goes_on() {
         );
     }
 }
+
+/// Each runtime has connections and batches of its own: one that nobody drives any more keeps nobody waiting.
+#[test]
+fn runtimes_do_not_wait_for_each_other() {
+    let server = RedisServer::start();
+    let current = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let busy = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let limiter = Limiter::new(RedisStore::new(&server.config()).unwrap());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let checking: Vec<_> = (0..32)
+        .map(|_| {
+            let (limiter, is_over) = (limiter.clone(), is_over.clone());
+            busy.spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    limiter.try_check(&plenty(), &key()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut undriven = Vec::new();
+    for _ in 0..20 {
+        let other = current();
+        let checked = other.block_on(limiter.try_check(&plenty(), &key()));
+        checked.unwrap();
+        undriven.push(other);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for checking in checking {
+        busy.block_on(checking).unwrap();
+    }
+}
+
+/// In the middle of everything: a runtime that ends leaves nothing locked, and the next one goes on.
+#[test]
+fn a_runtime_may_end_under_load() {
+    let server = RedisServer::start();
+    let limiter = Limiter::new(RedisStore::new(&server.config()).unwrap());
+    for _ in 0..20 {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime
+            .block_on(limiter.try_check(&plenty(), &key()))
+            .unwrap();
+        for _ in 0..64 {
+            let limiter = limiter.clone();
+            runtime.spawn(async move {
+                loop {
+                    let _ = limiter.try_check(&plenty(), &key()).await;
+                }
+            });
+        }
+        std::thread::sleep(millis(5));
+        drop(runtime);
+    }
+}

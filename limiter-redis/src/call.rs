@@ -30,6 +30,7 @@ pub(crate) struct Call {
     group: usize,
     keys: usize,
     gives_back: bool,
+    takes: bool,
 }
 
 /// A step's action as the script takes it: its number, and what it has.
@@ -57,6 +58,7 @@ impl Call {
             group: length,
             keys: 0,
             gives_back: gives_back(group),
+            takes: steps.iter().any(|step| step.action.takes()),
         };
         let mut writer = Writer { call, at: 0 };
         writer.index(steps.len());
@@ -107,6 +109,11 @@ impl Call {
     /// Whether all that it does gives back, or forgets: then a full Redis does it too.
     pub(crate) fn gives_back(&self) -> bool {
         self.gives_back
+    }
+
+    /// Whether it charges anything, or takes a lease.
+    pub(crate) fn takes(&self) -> bool {
+        self.takes
     }
 
     /// The group, with the numbers that its keys have in a call with others: `numbers` has that of its first key, and so on.

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bb8_redis::bb8::ManageConnection;
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Script, ServerErrorKind, Value};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::connect::Connector;
 use crate::error::{breaks, server_error};
@@ -18,6 +19,9 @@ use crate::error::{breaks, server_error};
 /// How long a failed attempt to connect answers for the next ones, so that a server that comes back
 /// is not met by a storm.
 const CONNECT_GAP: Duration = Duration::from_millis(50);
+
+/// The same while there are connections that work.
+const LONG_GAP: Duration = Duration::from_secs(1);
 
 /// How many connections a pool makes at once.
 const AT_ONCE: usize = 2;
@@ -46,7 +50,7 @@ pub(crate) enum ProbeKeys {
 
 /// Where a pool's connections come from, and what is known of all of them.
 pub(crate) struct Origin {
-    connector: Connector,
+    connector: Arc<Connector>,
     host: String,
     /// For a connection to be made and tried.
     limit: Duration,
@@ -59,6 +63,10 @@ pub(crate) struct Origin {
     generation: AtomicU64,
     /// How many connections of this generation the pool has.
     live: watch::Sender<usize>,
+    /// How often there were none before there was one.
+    beginnings: AtomicU64,
+    /// A connection that was made to see whether one can be had, for the pool's next one.
+    spare: Mutex<Option<Connection>>,
     /// Whether the pool ever lost one.
     has_lost: AtomicBool,
     /// How many answers there were.
@@ -69,9 +77,11 @@ pub(crate) struct Origin {
 }
 
 /// Whether a connection has ended: its task, with the runtime perhaps.
-struct Life {
+pub(crate) struct Life {
     generation: u64,
     has_ended: AtomicBool,
+    /// How many replies came on it.
+    replies: AtomicU64,
     is_counted: AtomicBool,
     origin: Arc<Origin>,
 }
@@ -87,7 +97,7 @@ pub(crate) struct Manager(pub(crate) Arc<Origin>);
 
 impl Origin {
     pub(crate) fn new(
-        connector: Connector,
+        connector: Arc<Connector>,
         host: String,
         limit: Duration,
         probe: Probe,
@@ -101,11 +111,19 @@ impl Origin {
             failed: watch::Sender::new(None),
             generation: AtomicU64::new(0),
             live: watch::Sender::new(0),
+            beginnings: AtomicU64::new(0),
+            spare: Mutex::new(None),
             has_lost: AtomicBool::new(false),
             answers: AtomicU64::new(0),
             round_trip: AtomicU64::new(u64::MAX),
             making: Semaphore::new(AT_ONCE),
         })
+    }
+
+    /// A connection in reserve would keep this alive, and be kept by it.
+    pub(crate) fn drop_spare(&self) {
+        let spare = self.spare.lock().take();
+        drop(spare);
     }
 
     pub(crate) fn failures(&self) -> watch::Receiver<Failure> {
@@ -122,17 +140,26 @@ impl Origin {
 
     /// Ends a generation. Lost only to a call that has found that out already.
     pub(crate) fn condemn(&self, old: u64) {
-        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
         let next = old.wrapping_add(1);
-        if self
-            .generation
-            .compare_exchange(old, next, set, fetch)
-            .is_ok()
-        {
+        // Together with the count, which is of one generation.
+        let is_ended = self.live.send_if_modified(|live| {
+            let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+            let generation = &self.generation;
+            let is_ended = generation.compare_exchange(old, next, set, fetch).is_ok();
+            if is_ended {
+                *live = 0;
+            }
+            is_ended
+        });
+        if is_ended {
             self.has_lost.store(true, Ordering::Relaxed);
-            self.live.send_replace(0);
             tracing::info!(host = %self.host, "the connections to Redis are replaced");
         }
+    }
+
+    /// Changes when there are connections again after there were none: perhaps of another server.
+    pub(crate) fn beginnings(&self) -> u64 {
+        self.beginnings.load(Ordering::Relaxed)
     }
 
     /// The shortest one that was seen; zero before the first.
@@ -147,10 +174,6 @@ impl Origin {
         self.answers.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn note_answer(&self) {
-        self.answers.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// A connection that works, with its role and rights tried. It is not the pool's.
     pub(crate) async fn open(self: &Arc<Self>) -> Result<Connection, RedisError> {
         let generation = self.generation();
@@ -158,16 +181,14 @@ impl Origin {
         timeout(self.limit, made).await.map_err(late)?
     }
 
-    /// A connection of the next generation, which begins with it if there is no newer one yet.
-    pub(crate) async fn open_next(
-        self: &Arc<Self>,
-        generation: u64,
-    ) -> Result<Connection, RedisError> {
+    /// Tries whether a connection of the next generation can be had, which begins with it if there is no newer one yet. The pool's
+    /// next connection is this one.
+    pub(crate) async fn try_next(self: &Arc<Self>, generation: u64) -> Result<(), RedisError> {
         let next = generation.wrapping_add(1);
         let connection = timeout(self.limit, self.made(next)).await.map_err(late)??;
         self.condemn(generation);
-        connection.life.count();
-        Ok(connection)
+        *self.spare.lock() = Some(connection);
+        Ok(())
     }
 
     async fn made(self: &Arc<Self>, generation: u64) -> Result<Connection, RedisError> {
@@ -175,6 +196,7 @@ impl Origin {
         let life = Arc::new(Life {
             generation,
             has_ended: AtomicBool::new(false),
+            replies: AtomicU64::new(0),
             is_counted: AtomicBool::new(false),
             origin: self.clone(),
         });
@@ -238,22 +260,45 @@ fn late(_: Elapsed) -> RedisError {
 }
 
 impl Life {
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn replies(&self) -> u64 {
+        self.replies.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_reply(&self) {
+        self.replies.fetch_add(1, Ordering::Relaxed);
+        self.origin.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts it among the pool's, until it ends.
     fn count(&self) {
-        self.origin.live.send_modify(|live| *live += 1);
-        self.is_counted.store(true, Ordering::SeqCst);
+        let origin = &self.origin;
+        origin.live.send_if_modified(|live| {
+            if self.generation != origin.generation() {
+                return false;
+            }
+            if *live == 0 {
+                origin.beginnings.fetch_add(1, Ordering::Relaxed);
+            }
+            *live += 1;
+            self.is_counted.store(true, Ordering::SeqCst);
+            true
+        });
         if self.has_ended.load(Ordering::SeqCst) {
             self.count_out();
         }
     }
 
     fn count_out(&self) {
-        if !self.is_counted.swap(false, Ordering::SeqCst) {
-            return;
-        }
         let origin = &self.origin;
-        origin.has_lost.store(true, Ordering::Relaxed);
         origin.live.send_if_modified(|live| {
+            if !self.is_counted.swap(false, Ordering::SeqCst) {
+                return false;
+            }
+            origin.has_lost.store(true, Ordering::Relaxed);
             let is_one = self.generation == origin.generation() && *live > 0;
             *live -= usize::from(is_one);
             is_one
@@ -272,8 +317,8 @@ impl Drop for Ending {
 }
 
 impl Connection {
-    pub(crate) fn generation(&self) -> u64 {
-        self.life.generation
+    pub(crate) fn life(&self) -> &Arc<Life> {
+        &self.life
     }
 
     pub(crate) fn is_usable(&self) -> bool {
@@ -288,15 +333,30 @@ impl ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Connection, RedisError> {
         let origin = &self.0;
-        // Somebody waits for the first one; the others have time.
-        let is_first = *origin.live.borrow() == 0;
-        // It is never closed.
-        let _making = origin.making.acquire().await;
-        if !is_first && origin.has_lost.load(Ordering::Relaxed) {
-            sleep(jitter(SPREAD)).await;
+        let mut has_waited = !origin.has_lost.load(Ordering::Relaxed);
+        let _making = loop {
+            // Somebody waits for the first one. The others have time, until that is lost too.
+            if !has_waited && *origin.live.borrow() > 0 {
+                let mut live = origin.live();
+                let _ = timeout(jitter(SPREAD), live.wait_for(|live| *live == 0)).await;
+                has_waited = true;
+            }
+            let making = origin.making.acquire().await;
+            if has_waited || *origin.live.borrow() == 0 {
+                break making;
+            }
+        };
+        let spare = origin.spare.lock().take();
+        if let Some(spare) = spare.filter(Connection::is_usable) {
+            spare.life.count();
+            return Ok(spare);
         }
         let last = origin.failed.borrow().clone();
-        if let Some((at, error)) = last.filter(|(at, _)| at.elapsed() < CONNECT_GAP) {
+        let gap = match *origin.live.borrow() {
+            0 => CONNECT_GAP,
+            _ => LONG_GAP,
+        };
+        if let Some((at, error)) = last.filter(|(at, _)| at.elapsed() < gap) {
             origin.failed.send_replace(Some((at, error.clone())));
             return Err(error);
         }

@@ -75,6 +75,19 @@ const MISSING_RIGHT: (ErrorKind, Effect, &str) = (
 /// How Redis 7 says so in a script, and Valkey 9.
 const IN_A_SCRIPT: [&str; 2] = ["user executing the script", "ACL failure in script"];
 
+/// Whether the server cannot read a script's first line, whose flags are Redis 7's.
+fn is_too_new(error: &RedisError) -> bool {
+    let said = ["compiling script", "shebang"];
+    let detail = error.detail();
+    detail.is_some_and(|text| said.iter().any(|said| text.contains(said)))
+}
+
+/// The same of a call's error: then nothing has run.
+pub(crate) fn is_unreadable(error: &Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    source.is_some_and(is_too_new)
+}
+
 /// What to do about a server's certificate, by rustls's words for what is wrong.
 fn tls_advice(error: &RedisError) -> &'static str {
     let text = error.to_string();
@@ -112,17 +125,11 @@ fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
             "; check the user and the password in the URL",
         ),
         RedisKind::Server(Server::NoPerm) => MISSING_RIGHT,
-        // The flags on a script's first line are Redis 7's.
-        _ if error
-            .detail()
-            .is_some_and(|text| text.contains("compiling script") || text.contains("shebang")) =>
-        {
-            (
-                ErrorKind::Unsupported,
-                Effect::No,
-                "; the server is older than Redis 7",
-            )
-        }
+        _ if is_too_new(error) => (
+            ErrorKind::Unsupported,
+            Effect::No,
+            "; the server is older than Redis 7",
+        ),
         _ if error
             .detail()
             .is_some_and(|text| text.contains("max number of clients")) =>

@@ -1,7 +1,6 @@
 //! Keeps a pool's connections while nobody uses them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bb8_redis::bb8;
@@ -15,8 +14,8 @@ const FEW: u32 = 2;
 
 /// How often that may happen without a call in between; and after how long once more. Servers that end idle connections would be
 /// asked for ever, and those that are paid by the command count what a connection costs.
-const TIMES: u32 = 20;
-const AGAIN: Duration = Duration::from_secs(4_320);
+const TIMES: u32 = 10;
+const AGAIN: Duration = Duration::from_secs(8_640);
 
 /// The instances that lost their connections together do not come back together.
 const SPREAD: Duration = Duration::from_millis(50);
@@ -24,28 +23,10 @@ const SPREAD: Duration = Duration::from_millis(50);
 /// How long a server that is away is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs until it is aborted. The first value is false once its runtime has ended it.
-pub(crate) fn start(
-    pool: bb8::Pool<Manager>,
-    origin: Arc<Origin>,
-    size: u32,
-) -> (Arc<AtomicBool>, AbortHandle) {
+/// Runs until it is aborted, or its runtime ends.
+pub(crate) fn start(pool: bb8::Pool<Manager>, origin: Arc<Origin>, size: u32) -> AbortHandle {
     let few = usize::try_from(size.min(FEW)).unwrap_or(1);
-    let is_alive = Arc::new(AtomicBool::new(true));
-    let ending = Ending(is_alive.clone());
-    let task = tokio::spawn(async move {
-        let _ending = ending;
-        keep(pool, origin, few).await;
-    });
-    (is_alive, task.abort_handle())
-}
-
-struct Ending(Arc<AtomicBool>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
+    tokio::spawn(keep(pool, origin, few)).abort_handle()
 }
 
 async fn keep(pool: bb8::Pool<Manager>, origin: Arc<Origin>, few: usize) {
@@ -60,14 +41,15 @@ async fn keep(pool: bb8::Pool<Manager>, origin: Arc<Origin>, few: usize) {
         if origin.answers() != answers {
             (left, answers) = (TIMES, origin.answers());
         }
-        match left.checked_sub(1) {
-            Some(less) => left = less,
-            None => pause(&origin).await,
+        if left == 0 {
+            pause(&origin).await;
         }
         sleep(SPREAD / 2 + jitter(SPREAD)).await;
         // Drops those that have ended, and has the pool make others.
         let _ = pool.get().await;
         let again = timeout(PAUSE, live.wait_for(|live| *live >= few)).await;
+        // Attempts that fail cost a server nothing.
+        left = left.saturating_sub(u32::from(again.is_ok()));
         is_enough = again.is_err() || again.is_ok_and(|again| again.is_ok());
     }
 }

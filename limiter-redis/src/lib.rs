@@ -51,6 +51,7 @@ mod pool;
 mod pulse;
 mod reply;
 mod request;
+mod runtime;
 mod script;
 mod warm_up;
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use limiter_core::limit::{Capabilities, Group, Issuer, LimitStore, Observed};
-use limiter_core::{Error, Health};
+use limiter_core::{Error, ErrorKind, Health};
 use parking_lot::RwLock;
 use redis::{RedisError, ServerErrorKind};
+use tokio::time::Instant;
 
 use crate::ClusterStore;
 use crate::batch::{Batches, Place};
@@ -20,7 +21,7 @@ use crate::error::server_error;
 use crate::pool::Pool;
 use crate::reply;
 use crate::script::{self, Scripts};
-use crate::warm_up::warm_up;
+use crate::warm_up::{WARM_UP, warm_up};
 
 /// Counters in one Redis server, shared by every instance that uses it. Clones share the pool.
 ///
@@ -101,15 +102,18 @@ impl RedisStore {
             Shared::Server(batches) => batches,
             Shared::Cluster(cluster) => return cluster.warm_up().await,
         };
-        let is_node = match warm_up(batches.pool(), &self.scripts, self.config.warm_up).await {
-            Ok(server) => server.is_node,
-            Err(error) if is_of_a_node(&error) => true,
+        let end = Instant::now() + self.config.warm_up;
+        let met = match warm_up(batches.pool(), &self.scripts, self.config.warm_up).await {
+            Ok(server) if server.is_node => None,
+            Ok(_) => return Ok(()),
+            Err(error) if is_of_a_node(&error) => Some(error),
             Err(error) => return Err(error),
         };
-        if is_node {
-            return self.join_cluster()?.warm_up().await;
-        }
-        Ok(())
+        let met = met.unwrap_or_else(|| {
+            let message = "Redis is a node of a cluster and does not tell its slots";
+            Error::new(ErrorKind::Server, WARM_UP, message)
+        });
+        self.join_cluster(met, end).await?.warm_up().await
     }
 
     /// Whether the server has turned out to be a node of a Redis Cluster.
@@ -121,13 +125,19 @@ impl RedisStore {
         self.place.read().clone()
     }
 
-    /// Goes on with the cluster that the server is a node of.
-    fn join_cluster(&self) -> Result<ClusterStore, Error> {
+    /// Goes on with the cluster that the server is a node of, if it tells its slots; what was met is the error if it does not.
+    async fn join_cluster(&self, met: Error, end: Instant) -> Result<ClusterStore, Error> {
+        if let Shared::Cluster(cluster) = self.shared() {
+            return Ok(cluster);
+        }
+        let cluster = ClusterStore::beside(&self.config, self.unheard.clone())?;
+        if !cluster.has_slots(end).await {
+            return Err(met);
+        }
         let mut place = self.place.write();
         if let Shared::Cluster(cluster) = &*place {
             return Ok(cluster.clone());
         }
-        let cluster = ClusterStore::beside(&self.config, self.unheard.clone())?;
         tracing::info!(host = %self.config.host(), "Redis is a node of a cluster: its masters are used, as with redis+cluster://");
         *place = Shared::Cluster(cluster.clone());
         Ok(cluster)
@@ -172,9 +182,9 @@ impl LimitStore for RedisStore {
         match batches.apply(policy, call, Place::default(), end).await {
             Ok(reply) => reply::read(&reply, group, self.issuer, observed),
             Err(undone) if is_of_a_node(&undone.error) => {
-                let cluster = self.join_cluster()?;
                 // Once in a store's life: no reason to make every check's future larger.
-                Box::pin(cluster.apply_until(group, observed, end)).await
+                let joined = Box::pin(self.join_cluster(undone.error, end)).await;
+                Box::pin(joined?.apply_until(group, observed, end)).await
             }
             Err(undone) => Err(undone.error),
         }
@@ -199,10 +209,10 @@ pub(crate) fn begin(
     group: &Group<'_>,
     issuer: Issuer,
     deadline: Duration,
-) -> Result<tokio::time::Instant, Error> {
+) -> Result<Instant, Error> {
     group.check_issuer(|asked| asked == issuer)?;
     group.check_deadline()?;
-    let end = tokio::time::Instant::now() + deadline;
+    let end = Instant::now() + deadline;
     Ok(group.deadline().map_or(end, |asked| asked.min(end)))
 }
 

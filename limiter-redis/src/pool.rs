@@ -4,12 +4,10 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bb8_redis::bb8;
 use limiter_core::{Effect, Error, ErrorKind};
-use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,48 +16,52 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::RedisConfig;
 use crate::connect::Connector;
-use crate::connection::{Manager, Origin, Probe};
+use crate::connection::{Life, Manager, Origin, Probe};
 use crate::error::{breaks, from_redis};
 use crate::keeper;
 use crate::pulse::Pulse;
 use crate::request::Request;
+use crate::runtime::PerRuntime;
 
 /// How many calls beside the batches may wait for their replies at once.
 const CALLS: usize = 4_096;
 
+/// So many bytes of a call count as one more.
+const UNIT: usize = 64 * 1_024;
+
 /// A pool of connections to one server. Clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
-    origin: Arc<Origin>,
-    home: Mutex<Option<Home>>,
-    /// Held by whoever tries whether a new connection has an answer where old ones have none.
-    replacing: tokio::sync::Mutex<()>,
-    calls: Arc<Semaphore>,
-    pulse: Pulse,
+    connector: Arc<Connector>,
+    probe: Probe,
+    homes: PerRuntime<Arc<Home>>,
     host: String,
     size: u32,
     deadline: Duration,
     slow: Duration,
-    longest_wait: Duration,
+    /// For a connection to be made.
+    limit: Duration,
 }
 
-/// The pool in the runtime that it lives in. It ends with that; another one is made then.
-#[derive(Debug)]
+/// What a runtime has.
 struct Home {
+    origin: Arc<Origin>,
     inner: bb8::Pool<Manager>,
-    is_alive: Arc<AtomicBool>,
     keeper: AbortHandle,
+    /// Held by whoever tries whether a new connection has an answer where old ones have none.
+    replacing: tokio::sync::Mutex<()>,
+    calls: Arc<Semaphore>,
+    pulse: Pulse,
 }
 
 /// A connection that may be sent on, as others may at the same time.
 pub(crate) struct Lent {
     pub(crate) io: MultiplexedConnection,
-    pub(crate) generation: u64,
+    pub(crate) life: Arc<Life>,
 }
 
 impl Pool {
@@ -74,19 +76,16 @@ impl Pool {
     ) -> Result<Self, Error> {
         // The library's own limit, a second to connect, is not a slow network's.
         let limit = deadline.max(config.connect_timeout);
-        let connector = Connector::new(config)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                origin: Origin::new(connector, config.host(), limit, probe),
-                home: Mutex::new(None),
-                replacing: tokio::sync::Mutex::new(()),
-                calls: Arc::new(Semaphore::new(CALLS)),
-                pulse: Pulse::default(),
+                connector: Arc::new(Connector::new(config)?),
+                probe,
+                homes: PerRuntime::new(),
                 host: config.host(),
                 size: config.pool_size,
                 deadline,
                 slow: config.slow,
-                longest_wait: limit + Duration::from_secs(1),
+                limit,
             }),
         })
     }
@@ -102,12 +101,22 @@ impl Pool {
 
     /// The shortest round trip of those that connections began with; zero before the first.
     pub(crate) fn round_trip(&self) -> Duration {
-        self.shared.origin.round_trip()
+        self.home().origin.round_trip()
     }
 
     /// How many answers there were so far: while there are none, the server is at fault and not this process.
     pub(crate) fn answers(&self) -> u64 {
-        self.shared.origin.answers()
+        self.home().origin.answers()
+    }
+
+    /// Changes when there are connections again after there were none.
+    pub(crate) fn beginnings(&self) -> u64 {
+        self.home().origin.beginnings()
+    }
+
+    /// Whether there is a connection.
+    pub(crate) fn is_connected(&self) -> bool {
+        *self.home().origin.live().borrow() > 0
     }
 
     /// Makes all connections, until `end`. The first error, if none can be made.
@@ -118,7 +127,7 @@ impl Pool {
             Err(_) => return Err(self.late(operation, Effect::No, "no connection", within)),
         }
         let size = usize::try_from(self.shared.size).unwrap_or(usize::MAX);
-        let mut live = self.shared.origin.live();
+        let mut live = self.home().origin.live();
         // The others are made in the background; that one is late is no reason to fail.
         let _ = timeout_at(end, live.wait_for(|live| *live >= size)).await;
         Ok(())
@@ -164,8 +173,7 @@ impl Pool {
         operation: &'static str,
         request: Request,
     ) -> Result<Value, Error> {
-        let answers = self.answers();
-        let permit = self.permit(end, deadline, operation, answers).await?;
+        let permit = self.permit(end, deadline, operation, &request).await?;
         let lent = match timeout_at(end, self.lend(operation)).await {
             Ok(lent) => lent?,
             Err(_) => return Err(self.late(operation, Effect::No, "no connection", deadline)),
@@ -174,11 +182,12 @@ impl Pool {
             return Err(self.late(operation, Effect::No, "no connection", deadline));
         }
         let pool = self.clone();
-        let (generation, mut io) = (lent.generation, lent.io);
+        let Lent { mut io, life } = lent;
+        let generation = life.generation();
         let exchange = tokio::spawn(async move {
             let _permit = permit;
             let reply = request.send(&mut io);
-            pool.exchange(generation, reply, || {}).await
+            pool.exchange(&life, reply, || {}).await
         });
         match timeout_at(end, exchange).await {
             Err(_) => Err(self.late(operation, Effect::Unknown, "no answer", deadline)),
@@ -200,14 +209,18 @@ impl Pool {
         end: Instant,
         deadline: Duration,
         operation: &'static str,
-        answers: u64,
+        request: &Request,
     ) -> Result<OwnedSemaphorePermit, Error> {
-        let calls = &self.shared.calls;
-        if let Ok(permit) = calls.clone().try_acquire_owned() {
+        let calls = self.home().calls.clone();
+        let answers = self.answers();
+        // What is sent stays in memory until there is a reply.
+        let size = request.size() / UNIT + 1;
+        let size = u32::try_from(size.min(CALLS)).unwrap_or(u32::MAX);
+        if let Ok(permit) = calls.clone().try_acquire_many_owned(size) {
             return Ok(permit);
         }
         // A server that answered nobody meanwhile is frozen: that is no overload.
-        match timeout_at(end, calls.clone().acquire_owned()).await {
+        match timeout_at(end, calls.acquire_many_owned(size)).await {
             Ok(Ok(permit)) => Ok(permit),
             _ if self.answers() != answers => Err(self.saturated(operation)),
             _ => Err(self.late(
@@ -222,9 +235,10 @@ impl Pool {
     /// A connection. While there is none at all, a failed attempt to make one is everybody's answer: nobody waits out the
     /// deadline for a server that refuses.
     pub(crate) async fn lend(&self, operation: &'static str) -> Result<Lent, Error> {
-        let mut failures = self.shared.origin.failures();
+        let home = self.home();
+        let mut failures = home.origin.failures();
         failures.mark_unchanged();
-        let inner = self.inner();
+        let inner = &home.inner;
         let failed = async {
             loop {
                 if failures.changed().await.is_err() {
@@ -241,7 +255,7 @@ impl Pool {
             connection = inner.get() => match connection {
                 Ok(connection) => Ok(Lent {
                     io: connection.io.clone(),
-                    generation: connection.generation(),
+                    life: connection.life().clone(),
                 }),
                 Err(bb8::RunError::User(error)) => Err(self.not_sent(operation, error)),
                 Err(bb8::RunError::TimedOut) => Err(Error::new(
@@ -254,11 +268,12 @@ impl Pool {
         }
     }
 
-    /// Waits for a reply for as long as it can come. After the deadline `stalled` is called; after another one it is tried
-    /// whether a new connection has an answer: then this one has been forgotten on the way, with all others of its generation.
+    /// Waits for a reply for as long as it can come. After the deadline `stalled` is called. When nothing at all came on the
+    /// connection for another one, it is tried whether a new connection has an answer: then this one has been forgotten on the
+    /// way, with all others of its generation.
     pub(crate) async fn exchange<T>(
         &self,
-        generation: u64,
+        life: &Life,
         reply: impl Future<Output = Result<T, RedisError>>,
         stalled: impl FnOnce(),
     ) -> Result<T, RedisError> {
@@ -270,7 +285,7 @@ impl Pool {
                 tokio::select! {
                     biased;
                     reply = &mut reply => reply,
-                    () = self.replaced(generation) => {
+                    () = self.replaced(life) => {
                         let what = "no answer, and a new connection has one: the network has forgotten this one";
                         return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, what).into());
                     }
@@ -282,27 +297,31 @@ impl Pool {
             .err()
             .is_none_or(|error| !error.is_io_error())
         {
-            self.shared.origin.note_answer();
+            life.note_reply();
         }
         first
     }
 
-    /// Ends when a new connection has an answer, or when others have found that out.
-    async fn replaced(&self, generation: u64) {
+    /// Ends when a new connection has an answer and this one has none, or when others have found that out.
+    async fn replaced(&self, life: &Life) {
+        let home = self.home();
+        let (origin, generation) = (&home.origin, life.generation());
         let mut pause = self.shared.deadline;
         loop {
+            let replies = life.replies();
             sleep(pause).await;
-            let _alone = self.shared.replacing.lock().await;
-            let origin = &self.shared.origin;
-            if origin.generation() != generation {
+            if life.replies() != replies {
+                // Slow, and not forgotten.
+                continue;
+            }
+            let _alone = home.replacing.lock().await;
+            if life.replies() != replies {
+                continue;
+            }
+            if origin.generation() != generation || origin.try_next(generation).await.is_ok() {
                 return;
             }
-            if let Ok(connection) = origin.open_next(generation).await {
-                // Without room for it there are others.
-                let _ = self.inner().add(connection);
-                return;
-            }
-            pause = (pause * 2).min(Duration::from_secs(1));
+            pause = (pause * 2).min(Duration::from_secs(1).max(self.shared.deadline));
         }
     }
 
@@ -314,7 +333,7 @@ impl Pool {
         error: RedisError,
     ) -> Error {
         if breaks(&error) && !error.is_io_error() {
-            self.shared.origin.condemn(generation);
+            self.home().origin.condemn(generation);
         }
         from_redis(operation, &self.shared.host, error)
     }
@@ -349,43 +368,50 @@ impl Pool {
 
     /// How long the server takes to answer, as of a second ago at most; see `pulse.rs`.
     pub(crate) async fn ping(&self) -> Result<Duration, Error> {
-        let shared = &self.shared;
-        let answer = shared.pulse.ask(&shared.origin, shared.deadline).await;
+        let home = self.home();
+        let answer = home.pulse.ask(&home.origin, self.shared.deadline).await;
         answer.map_err(|error| self.not_sent("redis.ping", error))
     }
 
-    /// The pool in a runtime that is alive.
-    fn inner(&self) -> bb8::Pool<Manager> {
-        let mut home = self.shared.home.lock();
-        let alive = home
-            .as_ref()
-            .filter(|home| home.is_alive.load(Ordering::Relaxed));
-        if let Some(home) = alive {
-            return home.inner.clone();
-        }
-        let inner = bb8::Pool::builder()
-            .max_size(self.shared.size)
-            .min_idle(self.shared.size)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            // Ours are the deadlines; this one, later, only bounds a wait that nobody is left to see.
-            .connection_timeout(self.shared.longest_wait)
-            .retry_connection(false)
-            .test_on_check_out(true)
-            .build_unchecked(Manager(self.shared.origin.clone()));
-        let (is_alive, keeper) =
-            keeper::start(inner.clone(), self.shared.origin.clone(), self.shared.size);
-        *home = Some(Home {
-            inner: inner.clone(),
-            is_alive,
-            keeper,
-        });
-        inner
+    /// What this runtime has.
+    fn home(&self) -> Arc<Home> {
+        self.shared.homes.here(|| {
+            let shared = &self.shared;
+            let (connector, host) = (shared.connector.clone(), shared.host.clone());
+            let origin = Origin::new(connector, host, shared.limit, shared.probe.clone());
+            let inner = bb8::Pool::builder()
+                .max_size(shared.size)
+                .min_idle(shared.size)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                // Ours are the deadlines; this one, later, only bounds a wait that nobody is left to see.
+                .connection_timeout(shared.limit + Duration::from_secs(1))
+                .retry_connection(false)
+                .test_on_check_out(true)
+                .build_unchecked(Manager(origin.clone()));
+            Arc::new(Home {
+                keeper: keeper::start(inner.clone(), origin.clone(), shared.size),
+                origin,
+                inner,
+                replacing: tokio::sync::Mutex::new(()),
+                calls: Arc::new(Semaphore::new(CALLS)),
+                pulse: Pulse::default(),
+            })
+        })
     }
 }
 
 impl Drop for Home {
     fn drop(&mut self) {
         self.keeper.abort();
+        self.origin.drop_spare();
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("host", &self.shared.host)
+            .finish_non_exhaustive()
     }
 }

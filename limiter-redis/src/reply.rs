@@ -39,14 +39,17 @@ pub(crate) fn read(
     }
 }
 
-/// Whether anything was charged, by what is replied to a group.
+/// Whether anything was charged anew, by what is replied to a group.
 pub(crate) fn has_charged(reply: &Value) -> bool {
     let Value::BulkString(reply) = reply else {
         return false;
     };
-    let steps = reply.get(1..).unwrap_or_default().chunks_exact(STEP);
-    let mut charged = steps.map(|step| &step[CHARGED..][..NUMBER]);
-    charged.any(|number| number.iter().any(|byte| *byte != 0))
+    let mut steps = reply.get(1..).unwrap_or_default().chunks_exact(STEP);
+    steps.any(|step| {
+        let is_new = step[1] == 0;
+        let charged = &step[CHARGED..][..NUMBER];
+        is_new && charged.iter().any(|byte| *byte != 0)
+    })
 }
 
 /// The error of Redis that ended a group alone, if one did.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisError, Script, ServerErrorKind, ToRedisArgs, Value};
+use redis::{Arg, Cmd, Pipeline, RedisError, Script, ServerErrorKind, ToRedisArgs, Value};
 
 use crate::error::server_error;
 
@@ -20,6 +20,24 @@ pub(crate) enum Request {
 impl Request {
     pub(crate) fn script(script: &Arc<Script>, keys: &[String], arguments: &[&[u8]]) -> Self {
         Self::Script(script.clone(), evalsha(script, keys, arguments))
+    }
+
+    /// About how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        let of = |command: &Cmd| -> usize {
+            let arguments = command.args_iter();
+            arguments
+                .map(|argument| match argument {
+                    Arg::Simple(bytes) => bytes.len(),
+                    _ => 0,
+                })
+                .sum()
+        };
+        match self {
+            Self::Command(command) | Self::Script(_, command) => of(command),
+            Self::Pipeline(pipeline) => pipeline.cmd_iter().map(of).sum(),
+            Self::Load(_) => 0,
+        }
     }
 
     pub(crate) async fn send(self, io: &mut MultiplexedConnection) -> Result<Value, RedisError> {

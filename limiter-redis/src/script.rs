@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use limiter_core::{Effect, Error, ErrorKind};
 use redis::Script;
 
 use crate::inline::inline;
@@ -121,11 +120,6 @@ impl Scripts {
     pub(crate) fn refuse_giving(&self) {
         self.refused.store(self.millis(), Ordering::Relaxed);
     }
-}
-
-/// Whether the server cannot read a script's first line.
-pub(crate) fn is_unreadable(error: &Error) -> bool {
-    error.kind() == ErrorKind::Unsupported && error.effect() == Effect::No
 }
 
 /// Uses every command of the limit scripts once.

@@ -7,9 +7,10 @@ use limiter_core::Error;
 use redis::{Script, Value};
 use tokio::time::Instant;
 
+use crate::error::is_unreadable;
 use crate::pool::Pool;
 use crate::request::Request;
-use crate::script::{Scripts, is_unreadable};
+use crate::script::Scripts;
 
 pub(crate) const WARM_UP: &str = "limit.warm_up";
 

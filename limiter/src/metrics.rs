@@ -9,6 +9,7 @@
 //! | `limiter_records_total` | counter | `kind`: `reservation`, `refund`, `lease`, `operation` |
 //! | `limiter_give_backs_waiting` | gauge | none |
 //! | `limiter_give_backs_delivered`, `_expired`, `_refused`, `_dropped` | counter | none |
+//! | `limiter_charges_unheard` | counter | none |
 //!
 //! The last three are reported by [`report`]. `outcome` is that of [`Attempt`](crate::outcome::Attempt). What looks, resets or gives back is not counted.
 //! A record is what a store remembers so that a retry is harmless: a small key, for some days at most. A release that is repeated

@@ -8,7 +8,8 @@ use redis::{Cmd, Script};
 
 use super::member::Member;
 use crate::call::Call;
-use crate::script::{Scripts, is_unreadable};
+use crate::error::is_unreadable;
+use crate::script::Scripts;
 
 /// One call, and whose groups it has, in that order.
 pub(super) struct Eval {

@@ -7,10 +7,11 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, Script, ServerErrorKind, Value};
 use tokio::time::Instant;
 
-use super::Shared;
 use super::eval::{self, Eval};
 use super::member::Member;
+use super::{Room, Shared};
 use crate::call::OPERATION;
+use crate::connection::Life;
 use crate::error::{copy, server_error};
 use crate::pool::Lent;
 use crate::reply;
@@ -22,14 +23,16 @@ const TRIES: u32 = 4;
 /// One of the batches that may be under way, one after the other.
 pub(super) struct Flight {
     shared: Arc<Shared>,
+    room: Arc<Room>,
     /// Whether it counts among those.
     is_counted: bool,
 }
 
 impl Flight {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, room: Arc<Room>) -> Self {
         Self {
             shared,
+            room,
             is_counted: true,
         }
     }
@@ -41,17 +44,19 @@ impl Flight {
                 Ok(lent) => lent,
                 Err(error) => return self.end(&error),
             };
-            let members = {
-                let mut state = self.shared.state.lock();
-                let members = self.shared.take(&mut state);
+            let (members, begins) = {
+                let mut state = self.room.state.lock();
+                let members = self.shared.take(&self.room, &mut state);
                 if members.is_empty() {
                     self.is_counted = false;
                     state.under_way -= 1;
                     return;
                 }
-                self.shared.begin(&mut state);
-                members
+                (members, self.room.begins(&mut state))
             };
+            if begins {
+                self.shared.spawn(&self.room);
+            }
             self.send(lent, members).await;
         }
     }
@@ -59,7 +64,7 @@ impl Flight {
     /// Nothing can be sent: that is the answer for all who wait.
     fn end(mut self, error: &Error) {
         let waiting = {
-            let mut state = self.shared.state.lock();
+            let mut state = self.room.state.lock();
             self.is_counted = false;
             state.under_way -= 1;
             std::iter::from_fn(|| state.lanes.pop_if(|_| true)).collect::<Vec<_>>()
@@ -70,8 +75,8 @@ impl Flight {
     }
 
     async fn send(&mut self, lent: Lent, members: Vec<Member>) {
-        let shared = self.shared.clone();
-        let Lent { mut io, generation } = lent;
+        let (shared, room) = (self.shared.clone(), self.room.clone());
+        let Lent { mut io, life } = lent;
         let mut left = eval::evals(members, &shared.scripts);
         for tried in 1..=TRIES {
             let pipeline = pipeline(&left, &shared.floor);
@@ -79,32 +84,39 @@ impl Flight {
             let answers = shared.pool.answers();
             let replies = io.send_packed_commands(&pipeline, 0, pipeline.len());
             let stalled = || self.stall(answers);
-            let replies = shared.pool.exchange(generation, replies, stalled).await;
+            let replies = shared.pool.exchange(&life, replies, stalled).await;
             let replies = match replies {
                 Ok(replies) => replies,
-                Err(error) => return fail_all(&shared, left, generation, &error),
+                Err(error) => return fail_all(&shared, left, life.generation(), &error),
             };
-            shared.window.note(generation, start.elapsed());
-            left = tell_all(&shared, left, replies, generation, tried == TRIES);
+            room.window.note(shared.pool.beginnings(), start.elapsed());
+            left = tell_all(&shared, left, replies, life.generation(), tried == TRIES);
+            left = load(&shared, left, &mut io, &life).await;
+            // It has not run: so nobody who has left needs to be asked about.
+            left.retain_mut(|eval| {
+                eval.members.retain(|member| !member.reply.is_closed());
+                !eval.members.is_empty()
+            });
             if left.is_empty() {
                 return;
             }
-            left = load(&shared, left, &mut io).await;
         }
     }
 
     /// While others have answers, this one holds up nobody. While nobody has, no more is sent.
     fn stall(&mut self, answers: u64) {
-        if self.is_counted && self.shared.pool.answers() != answers {
-            self.count_out();
+        if !self.is_counted || self.shared.pool.answers() == answers {
+            return;
         }
-    }
-
-    fn count_out(&mut self) {
         self.is_counted = false;
-        let mut state = self.shared.state.lock();
-        state.under_way -= 1;
-        self.shared.begin(&mut state);
+        let begins = {
+            let mut state = self.room.state.lock();
+            state.under_way -= 1;
+            self.room.begins(&mut state)
+        };
+        if begins {
+            self.shared.spawn(&self.room);
+        }
     }
 }
 
@@ -112,7 +124,7 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         if self.is_counted {
-            self.shared.state.lock().under_way -= 1;
+            self.room.state.lock().under_way -= 1;
         }
     }
 }
@@ -131,7 +143,12 @@ fn pipeline(evals: &[Eval], floor: &[u8]) -> Pipeline {
 }
 
 /// Loads the scripts that the server did not know. Those that have a script then, or need none, are returned.
-async fn load(shared: &Shared, evals: Vec<Eval>, io: &mut MultiplexedConnection) -> Vec<Eval> {
+async fn load(
+    shared: &Shared,
+    evals: Vec<Eval>,
+    io: &mut MultiplexedConnection,
+    life: &Life,
+) -> Vec<Eval> {
     let mut loaded: Vec<Arc<Script>> = Vec::new();
     let mut ready = Vec::with_capacity(evals.len());
     for mut eval in evals {
@@ -140,7 +157,8 @@ async fn load(shared: &Shared, evals: Vec<Eval>, io: &mut MultiplexedConnection)
             ready.push(eval);
             continue;
         }
-        let Err(error) = eval.script.load_async(io).await else {
+        let loading = eval.script.load_async(io);
+        let Err(error) = shared.pool.exchange(life, loading, || {}).await else {
             loaded.push(eval.script.clone());
             ready.push(eval);
             continue;
@@ -173,14 +191,22 @@ fn tell_all(
         }
         let error = match replies.next() {
             Some(Value::Array(told)) if told.len() == eval.members.len() => {
+                let is_alone = eval.members.len() == 1;
+                let mut full = Vec::new();
                 for (member, reply) in eval.members.into_iter().zip(told) {
                     match reply::error_of(&reply) {
                         None => shared.tell(member, reply),
+                        // It has done nothing; alone, it may only have to look.
+                        Some(error) if !is_last && !is_alone && error.code() == Some("OOM") => {
+                            full.push(member);
+                        }
                         Some(error) => {
                             member.fail(shared.pool.failed(OPERATION, generation, error));
                         }
                     }
                 }
+                eval.members = full;
+                again.extend(eval.split());
                 continue;
             }
             Some(Value::ServerError(error)) => RedisError::from(error),
@@ -212,11 +238,11 @@ fn tell_all(
 }
 
 /// Whether a call was refused, before it ran, for what may be the keys of one of its groups: the user may not use one of them, or
-/// they stand on two nodes while their slot moves.
+/// they stand on two nodes while their slot moves, or in two slots of a server that has some.
 fn is_for_one(error: &RedisError) -> bool {
-    use ServerErrorKind::{Ask, NoPerm, TryAgain};
+    use ServerErrorKind::{Ask, CrossSlot, NoPerm, TryAgain};
     let kind = server_error(error).map(|(kind, _)| kind);
-    matches!(kind, Some(Ask | NoPerm | TryAgain))
+    matches!(kind, Some(Ask | CrossSlot | NoPerm | TryAgain))
 }
 
 fn fail_all(shared: &Shared, evals: Vec<Eval>, generation: u64, error: &RedisError) {

@@ -34,6 +34,7 @@ use self::window::Window;
 use crate::call::{Call, OPERATION};
 use crate::pool::Pool;
 use crate::reply;
+use crate::runtime::PerRuntime;
 use crate::script::Scripts;
 
 pub(crate) use self::member::Undone;
@@ -55,10 +56,17 @@ struct Shared {
     pool: Pool,
     scripts: Arc<Scripts>,
     floor: [u8; 7],
-    window: Window,
-    state: Mutex<State>,
+    /// How many batches may be under way at most.
+    most: u32,
+    rooms: PerRuntime<Arc<Room>>,
     hasher: RandomState,
     unheard: Arc<AtomicU64>,
+}
+
+/// What waits in one runtime. Flights run there too: one that stops, or is not driven, keeps nobody else waiting.
+struct Room {
+    window: Window,
+    state: Mutex<State>,
 }
 
 struct State {
@@ -88,12 +96,8 @@ impl Batches {
                 pool,
                 scripts,
                 floor,
-                window: Window::new(most),
-                state: Mutex::new(State {
-                    lanes: Lanes::new(),
-                    pace: Pace::default(),
-                    under_way: 0,
-                }),
+                most,
+                rooms: PerRuntime::new(),
                 hasher: RandomState::new(),
                 unheard,
             }),
@@ -139,12 +143,14 @@ impl Batches {
         now: Instant,
         end: Instant,
     ) -> Result<Waiting, Undone> {
-        let pool = &self.shared.pool;
-        let answers = pool.answers();
+        let shared = &self.shared;
+        let room = shared.room();
+        let answers = shared.pool.answers();
+        let takes = call.takes();
         let (sender, reply) = oneshot::channel();
-        let mut state = self.shared.state.lock();
-        if self.is_overloaded(&state, lane, now, end) {
-            return Err(undone(pool.saturated(OPERATION), Some(call)));
+        let mut state = room.state.lock();
+        if let Some(error) = self.refusal(&room, &state, lane, now, end) {
+            return Err(undone(error, Some(call)));
         }
         let member = Member {
             call,
@@ -156,29 +162,48 @@ impl Batches {
             reply: sender,
         };
         let number = state.lanes.push(lane, member);
-        self.shared.begin(&mut state);
+        let begins = room.begins(&mut state);
+        drop(state);
+        if begins {
+            shared.spawn(&room);
+        }
         Ok(Waiting {
-            shared: self.shared.clone(),
+            shared: shared.clone(),
+            room,
             lane,
             number,
             reply,
+            takes,
             is_told: false,
         })
     }
 
-    /// Whether who enters now would have no answer in time, by the pace of those before. A server that answered nobody since the
-    /// first of them came is frozen: that is no overload.
-    fn is_overloaded(&self, state: &State, lane: u64, now: Instant, end: Instant) -> bool {
-        let lanes = &state.lanes;
-        if lanes.len() >= WAITING {
-            return true;
-        }
-        let Some(wait) = state.pace.time_for(lanes.ahead_of(lane)) else {
-            return false;
-        };
+    /// Why who enters now is refused: it would have no answer in time, by the pace of those before, or there is no room. A server
+    /// that answered nobody since the first of them came is frozen: that is no overload.
+    fn refusal(
+        &self,
+        room: &Room,
+        state: &State,
+        lane: u64,
+        now: Instant,
+        end: Instant,
+    ) -> Option<Error> {
+        let (lanes, pool) = (&state.lanes, &self.shared.pool);
         let left = end.saturating_duration_since(now);
-        let is_moving = |first: &Member| self.shared.pool.answers() != first.answers;
-        wait + self.shared.window.reply_time() > left && lanes.head(lane).is_some_and(is_moving)
+        let is_moving = || {
+            let first = lanes.head(lane);
+            first.is_none_or(|first| pool.answers() != first.answers)
+        };
+        if lanes.len() >= WAITING {
+            let what = "no answer to those before";
+            return Some(match is_moving() {
+                true => pool.saturated(OPERATION),
+                false => pool.late(OPERATION, Effect::No, what, left),
+            });
+        }
+        let wait = state.pace.time_for(lanes.ahead_of(lane))?;
+        let is_late = wait + room.window.reply_time() > left && lanes.head(lane).is_some();
+        (is_late && is_moving()).then(|| pool.saturated(OPERATION))
     }
 }
 
@@ -190,19 +215,28 @@ pub(crate) struct Place {
 }
 
 impl Shared {
-    /// Sends another batch, if one may be under way.
-    fn begin(self: &Arc<Self>, state: &mut State) {
-        if state.lanes.len() > 0 && self.window.allows(state.under_way) {
-            state.under_way += 1;
-            let flight = flight::Flight::new(self.clone());
-            tokio::spawn(flight.run());
-        }
+    fn room(&self) -> Arc<Room> {
+        self.rooms.here(|| {
+            Arc::new(Room {
+                window: Window::new(self.most),
+                state: Mutex::new(State {
+                    lanes: Lanes::new(),
+                    pace: Pace::default(),
+                    under_way: 0,
+                }),
+            })
+        })
+    }
+
+    /// Never while the state is locked: a runtime that ends drops the flight at once, which locks it.
+    fn spawn(self: &Arc<Self>, room: &Arc<Room>) {
+        tokio::spawn(flight::Flight::new(self.clone(), room.clone()).run());
     }
 
     /// The next batch. Who would have no answer in time any more is told so.
-    fn take(&self, state: &mut State) -> Vec<Member> {
+    fn take(&self, room: &Room, state: &mut State) -> Vec<Member> {
         let now = Instant::now();
-        let reply_time = self.window.reply_time();
+        let reply_time = room.window.reply_time();
         let mut batch = Vec::with_capacity(state.lanes.len().min(GROUPS));
         let mut keys = 0;
         while batch.len() < GROUPS {
@@ -219,14 +253,15 @@ impl Shared {
             keys += member.call.key_count();
             batch.push(member);
         }
-        state.pace.note(now, batch.len(), state.lanes.len() > 0);
+        let is_more = state.lanes.len() > 0;
+        state.pace.note(now, batch.len(), is_more, state.under_way);
         batch
     }
 
     /// What a member is told whose time is over before it was sent.
     fn not_sent(&self, member: &Member, within: Duration) -> Error {
-        if self.pool.answers() == member.answers {
-            let is_connected = self.pool.round_trip() > Duration::ZERO;
+        let is_connected = self.pool.is_connected();
+        if !is_connected || self.pool.answers() == member.answers {
             let what = if is_connected {
                 "it could not be sent"
             } else {
@@ -238,14 +273,15 @@ impl Shared {
     }
 
     fn tell(&self, member: Member, reply: Value) {
+        let takes = member.call.takes();
         if let Err(told) = member.reply.send(Ok(reply)) {
-            self.note_unheard(&told);
+            self.note_unheard(&told, takes);
         }
     }
 
     /// Counts a charge that nobody was told of.
-    fn note_unheard(&self, told: &Told) {
-        if told.as_ref().is_ok_and(reply::has_charged) {
+    fn note_unheard(&self, told: &Told, takes: bool) {
+        if takes && told.as_ref().is_ok_and(reply::has_charged) {
             self.unheard.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -264,22 +300,35 @@ fn undone(error: Error, call: Option<Call>) -> Undone {
 /// A caller that waits. Dropped, its group is taken out, or its reply is counted as unheard.
 struct Waiting {
     shared: Arc<Shared>,
+    room: Arc<Room>,
     lane: u64,
     number: u64,
     reply: oneshot::Receiver<Told>,
+    /// Whether its group takes anything.
+    takes: bool,
     is_told: bool,
 }
 
+impl Room {
+    /// Whether another batch may be under way, and is from now on.
+    fn begins(&self, state: &mut State) -> bool {
+        let begins = state.lanes.len() > 0 && self.window.allows(state.under_way);
+        state.under_way += u32::from(begins);
+        begins
+    }
+}
+
 impl Waiting {
+    /// Its group, if it still waits.
+    fn take_out(&self) -> Option<Member> {
+        let mut state = self.room.state.lock();
+        state.lanes.remove(self.lane, self.number)
+    }
+
     /// What the caller is told when its time is over.
     fn leave(&mut self, within: Duration) -> Told {
         let pool = &self.shared.pool;
-        let waited = self
-            .shared
-            .state
-            .lock()
-            .lanes
-            .remove(self.lane, self.number);
+        let waited = self.take_out();
         if let Some(member) = waited {
             self.is_told = true;
             let error = self.shared.not_sent(&member, within);
@@ -299,19 +348,14 @@ impl Drop for Waiting {
         if self.is_told {
             return;
         }
-        let waited = self
-            .shared
-            .state
-            .lock()
-            .lanes
-            .remove(self.lane, self.number);
+        let waited = self.take_out();
         if waited.is_some() {
             return;
         }
         // From now on it cannot be told; it may have been a moment ago.
         self.reply.close();
         if let Ok(told) = self.reply.try_recv() {
-            self.shared.note_unheard(&told);
+            self.shared.note_unheard(&told, self.takes);
         }
     }
 }

@@ -5,30 +5,34 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Over so many batches it is measured, so that a pause of a few is not taken for the pace; and no fewer than so many say anything.
+/// Over so many batches it is measured at least, so that a pause of a few is not taken for the pace, and over twice as many as are
+/// under way, whose replies may come all at once; no fewer than so many say anything.
 const MOST: usize = 16;
 const FEWEST: usize = 4;
 
-/// When the last batches left, and with how many; since there were last none who waited.
+/// When the last batches left, and with how many, since there were last none who waited; and how many of them say something: one
+/// more than are under way.
 #[derive(Debug, Default)]
-pub(super) struct Pace(VecDeque<(Instant, usize)>);
+pub(super) struct Pace(VecDeque<(Instant, usize)>, usize);
 
 impl Pace {
-    /// So many left; whether others still wait.
-    pub(super) fn note(&mut self, now: Instant, left: usize, is_more: bool) {
+    /// So many left; whether others still wait, and how many batches are under way.
+    pub(super) fn note(&mut self, now: Instant, left: usize, is_more: bool, under_way: u32) {
         if !is_more {
             self.0.clear();
             return;
         }
-        if self.0.len() == MOST {
+        let under_way = usize::try_from(under_way).unwrap_or(MOST);
+        while self.0.len() >= MOST.max(2 * under_way) {
             self.0.pop_front();
         }
         self.0.push_back((now, left));
+        self.1 = under_way + 1;
     }
 
     /// How long it takes until so many have left; `None` if nobody had to wait lately.
     pub(super) fn time_for(&self, ahead: usize) -> Option<Duration> {
-        if self.0.len() < FEWEST {
+        if self.0.len() < FEWEST.max(self.1) {
             return None;
         }
         let ((first, _), (last, _)) = (self.0.front()?, self.0.back()?);
@@ -50,15 +54,15 @@ mod tests {
         let mut pace = Pace::default();
         for batch in 0..4 {
             assert_eq!(pace.time_for(1), None);
-            pace.note(at(10 * batch), 100, true);
+            pace.note(at(10 * batch), 100, true, 2);
         }
         // 300 in 30 ms.
         assert_eq!(pace.time_for(1_000), Some(Duration::from_millis(100)));
         for batch in 4..40 {
-            pace.note(at(20 * batch), 100, true);
+            pace.note(at(20 * batch), 100, true, 2);
         }
         assert_eq!(pace.time_for(1_000), Some(Duration::from_millis(200)));
-        pace.note(at(900), 10, false);
+        pace.note(at(900), 10, false, 2);
         assert_eq!(pace.time_for(1_000), None, "nobody waits");
     }
 }

@@ -9,12 +9,12 @@ const FEWEST: u32 = 2;
 /// One more for each of these in a round trip: so a batch leaves at least that often, however far the server is.
 const STEP: Duration = Duration::from_millis(1);
 
-/// The bound, by the shortest round trip that was seen. It only shrinks while a generation of connections lives: by the time
+/// The bound, by the shortest round trip that was seen. It only shrinks while there are connections: by the time
 /// that a busy server takes, more batches would make the next ones take longer, and so on.
 #[derive(Debug)]
 pub(super) struct Window {
     most: u32,
-    generation: AtomicU64,
+    beginning: AtomicU64,
     micros: AtomicU64,
     /// What a reply takes, evened out.
     usual: AtomicU64,
@@ -24,16 +24,16 @@ impl Window {
     pub(super) fn new(most: u32) -> Self {
         Self {
             most,
-            generation: AtomicU64::new(0),
+            beginning: AtomicU64::new(0),
             micros: AtomicU64::new(0),
             usual: AtomicU64::new(0),
         }
     }
 
-    /// A reply came after so long.
-    pub(super) fn note(&self, generation: u64, took: Duration) {
+    /// A reply came after so long, on connections of which there were none before that beginning.
+    pub(super) fn note(&self, beginning: u64, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-        let is_new = self.generation.swap(generation, Ordering::Relaxed) != generation;
+        let is_new = self.beginning.swap(beginning, Ordering::Relaxed) != beginning;
         if is_new || self.micros.load(Ordering::Relaxed) == 0 {
             self.micros.store(micros, Ordering::Relaxed);
             self.usual.store(micros, Ordering::Relaxed);

@@ -157,6 +157,11 @@ impl ClusterStore {
         slot_of(&format!("{}{}", self.nodes.config.prefix, step.counter))
     }
 
+    /// Whether a node tells the slots, until `end`.
+    pub(crate) async fn has_slots(&self, end: Instant) -> bool {
+        self.nodes.map(OPERATION, end).await.is_ok()
+    }
+
     /// Applies a group that may be begun here.
     pub(crate) async fn apply_until(
         &self,

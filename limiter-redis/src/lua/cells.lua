@@ -1,8 +1,8 @@
 -- What a call works on: the state of each key as read, or as earlier groups of the call left it. What is kept in a cell is
 -- written at the end.
 local cells = {}
--- How many values of the group at hand were no state of any kind.
-local unreadable = 0
+-- How many values of the group at hand were no state of any kind; and how often anything was kept.
+local unreadable, kept = 0, 0
 
 -- What a key holds that is of another type than values of that kind: the value as read, its kind, whether it is of another
 -- version, and what else its kind has read.
@@ -84,6 +84,7 @@ end
 local function keep_in(cell, kind, state)
   if not cell.foreign then
     cell.changed, cell.changes = true, cell.changes + 1
+    kept = kept + 1
     cell.kind, cell.state, cell.is_other_version = kind, state, false
   end
 end

@@ -84,8 +84,13 @@ local function run()
   local has_ended = nil
   for index, group in ipairs(groups) do
     if not replies[index] then
+      local before = kept
       local reply, ended = attempt(apply, group)
-      group.ended, has_ended = ended, has_ended or ended
+      if ended and kept > before then
+        group.ended, has_ended = ended, true
+      elseif ended then
+        reply = { FAILED, ended }
+      end
       unreadable = math.min(unreadable + group.unreadable, 255)
       replies[index] = type(reply) == 'string' and string.char(unreadable) .. reply or reply
       unreadable = 0
