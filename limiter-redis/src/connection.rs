@@ -181,14 +181,19 @@ impl Origin {
         timeout(self.limit, made).await.map_err(late)?
     }
 
-    /// Tries whether a connection of the next generation can be had, which begins with it if there is no newer one yet. The pool's
-    /// next connection is this one.
-    pub(crate) async fn try_next(self: &Arc<Self>, generation: u64) -> Result<(), RedisError> {
-        let next = generation.wrapping_add(1);
-        let connection = timeout(self.limit, self.made(next)).await.map_err(late)??;
+    /// Tries whether a connection of the next generation can be had.
+    pub(crate) async fn try_next(
+        self: &Arc<Self>,
+        generation: u64,
+    ) -> Result<Connection, RedisError> {
+        let made = self.made(generation.wrapping_add(1));
+        timeout(self.limit, made).await.map_err(late)?
+    }
+
+    /// The next generation begins with that connection, if there is no newer one yet.
+    pub(crate) fn replace(&self, generation: u64, next: Connection) {
         self.condemn(generation);
-        *self.spare.lock() = Some(connection);
-        Ok(())
+        *self.spare.lock() = Some(next);
     }
 
     async fn made(self: &Arc<Self>, generation: u64) -> Result<Connection, RedisError> {
@@ -364,6 +369,11 @@ impl ManageConnection for Manager {
         match &result {
             Ok(connection) => {
                 connection.life.count();
+                // What failed before says nothing any more.
+                origin.failed.send_if_modified(|failure| {
+                    *failure = None;
+                    false
+                });
                 tracing::info!(host = %origin.host, "connected to Redis");
             }
             Err(error) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use limiter_core::limit::{Capabilities, Group, Issuer, LimitStore, Observed};
 use limiter_core::{Error, ErrorKind, Health};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redis::{RedisError, ServerErrorKind};
 use tokio::time::Instant;
 
@@ -33,6 +33,8 @@ use crate::warm_up::{WARM_UP, warm_up};
 pub struct RedisStore {
     config: Arc<RedisConfig>,
     place: Arc<RwLock<Shared>>,
+    /// The cluster that the server may be a node of, until it has told its slots.
+    joining: Arc<Mutex<Option<ClusterStore>>>,
     scripts: Arc<Scripts>,
     issuer: Issuer,
     unheard: Arc<AtomicU64>,
@@ -83,6 +85,7 @@ impl RedisStore {
         Ok(Self {
             config: Arc::new(config.clone()),
             place: Arc::new(RwLock::new(Shared::Server(batches))),
+            joining: Arc::default(),
             scripts,
             issuer: config.issuer(),
             unheard,
@@ -130,7 +133,17 @@ impl RedisStore {
         if let Shared::Cluster(cluster) = self.shared() {
             return Ok(cluster);
         }
-        let cluster = ClusterStore::beside(&self.config, self.unheard.clone())?;
+        // The same one for all, and the next time too: what it finds out late is not lost.
+        let cluster = {
+            let mut joining = self.joining.lock();
+            match &*joining {
+                Some(cluster) => cluster.clone(),
+                None => {
+                    let cluster = ClusterStore::beside(&self.config, self.unheard.clone())?;
+                    joining.insert(cluster).clone()
+                }
+            }
+        };
         if !cluster.has_slots(end).await {
             return Err(met);
         }
@@ -140,6 +153,7 @@ impl RedisStore {
         }
         tracing::info!(host = %self.config.host(), "Redis is a node of a cluster: its masters are used, as with redis+cluster://");
         *place = Shared::Cluster(cluster.clone());
+        *self.joining.lock() = None;
         Ok(cluster)
     }
 }

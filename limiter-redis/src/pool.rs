@@ -318,7 +318,15 @@ impl Pool {
             if life.replies() != replies {
                 continue;
             }
-            if origin.generation() != generation || origin.try_next(generation).await.is_ok() {
+            if origin.generation() != generation {
+                return;
+            }
+            let next = origin.try_next(generation).await;
+            if life.replies() != replies {
+                continue;
+            }
+            if let Ok(next) = next {
+                origin.replace(generation, next);
                 return;
             }
             pause = (pause * 2).min(Duration::from_secs(1).max(self.shared.deadline));

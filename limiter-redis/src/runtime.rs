@@ -25,7 +25,7 @@ impl<T: Clone> PerRuntime<T> {
     /// The one of this runtime, made if there is none yet. Needs a runtime, as everything that waits does.
     pub(crate) fn here(&self, make: impl FnOnce() -> T) -> T {
         let runtime = Handle::current().id();
-        let known = |made: &&Made<T>| made.runtime == runtime;
+        let known = |made: &&Made<T>| made.runtime == runtime && made.is_alive();
         if let Some(made) = self.0.read().iter().find(known) {
             return made.it.clone();
         }

@@ -81,7 +81,7 @@ impl Flight {
         for tried in 1..=TRIES {
             let pipeline = pipeline(&left, &shared.floor);
             let start = Instant::now();
-            let answers = shared.pool.answers();
+            let (answers, beginning) = (shared.pool.answers(), shared.pool.beginnings());
             let replies = io.send_packed_commands(&pipeline, 0, pipeline.len());
             let stalled = || self.stall(answers);
             let replies = shared.pool.exchange(&life, replies, stalled).await;
@@ -89,7 +89,9 @@ impl Flight {
                 Ok(replies) => replies,
                 Err(error) => return fail_all(&shared, left, life.generation(), &error),
             };
-            room.window.note(shared.pool.beginnings(), start.elapsed());
+            if beginning == shared.pool.beginnings() {
+                room.window.note(beginning, start.elapsed());
+            }
             left = tell_all(&shared, left, replies, life.generation(), tried == TRIES);
             left = load(&shared, left, &mut io, &life).await;
             // It has not run: so nobody who has left needs to be asked about.

@@ -90,13 +90,14 @@ end
 -- The lease under an id ends at a moment.
 local function put(state, id, expires)
   local text = string.format('%.0f', expires)
-  state.is_moved = true
+  -- First what a full Redis may refuse: others go on with the state.
   if expires > state.last then
-    state.last = expires
     call('ZADD', state.key, '-' .. text, HEAD, text, id)
+    state.last = expires
   else
     call('ZADD', state.key, text, id)
   end
+  state.is_moved = true
 end
 
 -- Forgets the leases that have run out.
