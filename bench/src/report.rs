@@ -34,6 +34,15 @@ impl Report {
         });
     }
 
+    /// The worst of all values that are reported under that name.
+    pub(crate) fn worst(&mut self, name: &'static str, wanted: &'static str, values: &[f64]) {
+        let worst = values.iter().copied().fold(0.0, f64::max);
+        match self.ratios.iter_mut().find(|ratio| ratio.name == name) {
+            Some(ratio) => ratio.rounds = vec![ratio.rounds[0].max(worst)],
+            None => self.ratio(name, wanted, vec![worst]),
+        }
+    }
+
     /// A table in Markdown, under a heading.
     pub(crate) fn table(&mut self, heading: &str, columns: &[&str], rows: &[Vec<String>]) {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
