@@ -11,10 +11,10 @@ use redis::{FromRedisValue, RedisError, Script, Value};
 use tokio::time::Instant;
 
 use crate::config::{RedisConfig, config_error};
-use crate::connection::{Probe, ProbeKeys};
 use crate::limit::{is_of_a_node, ping};
 use crate::pool::Pool;
-use crate::request::Request;
+use crate::pool::connection::{Probe, ProbeKeys};
+use crate::pool::request::Request;
 use crate::script;
 use crate::warm_up::{ask, warn_if_it_is_far};
 

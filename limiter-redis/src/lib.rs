@@ -36,21 +36,14 @@
 
 mod batch;
 mod cache;
-mod call;
 mod cluster;
 mod config;
 mod connect;
-mod connection;
 mod describe;
 mod env;
 mod error;
-mod inline;
-mod keeper;
 mod limit;
 mod pool;
-mod pulse;
-mod reply;
-mod request;
 mod runtime;
 mod script;
 mod warm_up;
@@ -62,8 +55,8 @@ pub use connect::{Credentials, CredentialsProvider, PasswordFile, Resolver};
 pub use describe::{describe, describe_leases};
 pub use env::RedisEnv;
 pub use limit::RedisStore;
-#[cfg(feature = "fuzzing")]
-pub use reply::read_bytes;
 #[cfg(feature = "virtual-clock")]
 #[doc(hidden)]
 pub use script::limit_script;
+#[cfg(feature = "fuzzing")]
+pub use script::reply::read_bytes;

@@ -14,12 +14,12 @@ use tokio::time::Instant;
 
 use crate::ClusterStore;
 use crate::batch::{Batches, Place};
-use crate::call::{Call, floor};
 use crate::config::RedisConfig;
-use crate::connection::{Probe, ProbeKeys};
 use crate::error::server_error;
 use crate::pool::Pool;
-use crate::reply;
+use crate::pool::connection::{Probe, ProbeKeys};
+use crate::script::call::{Call, floor};
+use crate::script::reply;
 use crate::script::{self, Scripts};
 use crate::warm_up::{WARM_UP, warm_up};
 

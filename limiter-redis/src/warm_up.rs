@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::error::is_unreadable;
 use crate::pool::Pool;
-use crate::request::Request;
+use crate::pool::request::Request;
 use crate::script::Scripts;
 
 pub(crate) const WARM_UP: &str = "limit.warm_up";

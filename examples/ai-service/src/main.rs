@@ -2,6 +2,9 @@
 //!
 //! A request runs through: [`users`] (whose key is it), the limits of [`app`], then [`operations`],
 //! [`admin`], [`webhook`] or [`agent`]. `GET /` says what to try.
+//!
+//! One room on purpose: a file for each route and each concern of a small program, named after its path or its word. A second
+//! room would have to be guessed before the file is found.
 
 mod admin;
 mod agent;

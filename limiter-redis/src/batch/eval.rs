@@ -7,9 +7,9 @@ use limiter_core::Error;
 use redis::{Cmd, Script};
 
 use super::member::Member;
-use crate::call::Call;
 use crate::error::is_unreadable;
 use crate::script::Scripts;
+use crate::script::call::Call;
 
 /// One call, and whose groups it has, in that order.
 pub(super) struct Eval {

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use super::eval::{self, Eval};
 use super::member::Member;
 use super::{Room, Shared};
-use crate::call::OPERATION;
-use crate::connection::Life;
 use crate::error::{copy, server_error};
 use crate::pool::Lent;
-use crate::reply;
-use crate::request::is_unknown_script;
+use crate::pool::connection::Life;
+use crate::pool::request::is_unknown_script;
+use crate::script::call::OPERATION;
+use crate::script::reply;
 
 /// How often a call is sent that has not run: without the script, to a server that cannot read it, and for each group alone.
 const TRIES: u32 = 4;

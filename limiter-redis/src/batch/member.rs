@@ -5,7 +5,7 @@ use redis::Value;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::call::Call;
+use crate::script::call::Call;
 
 /// Who waits.
 pub(super) struct Member {

@@ -31,11 +31,11 @@ use self::lanes::Lanes;
 use self::member::{Member, Told};
 use self::pace::Pace;
 use self::window::Window;
-use crate::call::{Call, OPERATION};
 use crate::pool::Pool;
-use crate::reply;
 use crate::runtime::PerRuntime;
 use crate::script::Scripts;
+use crate::script::call::{Call, OPERATION};
+use crate::script::reply;
 
 pub(crate) use self::member::Undone;
 

@@ -12,11 +12,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::map::{Address, SlotMap};
 use crate::batch::Batches;
-use crate::call::floor;
 use crate::config::{RedisConfig, config_error};
-use crate::connection::{Probe, ProbeKeys};
 use crate::error::advise;
 use crate::pool::Pool;
+use crate::pool::connection::{Probe, ProbeKeys};
+use crate::script::call::floor;
 use crate::script::{self, Scripts};
 
 /// At most one refresh in this time.

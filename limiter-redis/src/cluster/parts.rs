@@ -9,7 +9,7 @@ use limiter_core::{Effect, Error, ErrorKind};
 use tokio::time::{Instant, timeout_at};
 
 use super::store::ClusterStore;
-use crate::call::OPERATION;
+use crate::script::call::OPERATION;
 
 /// The steps of one slot.
 struct Part<'a> {

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 use super::map::Address;
 use super::nodes::Nodes;
 use crate::batch::{Place, Undone};
-use crate::call::{Call, OPERATION};
 use crate::error::server_error;
+use crate::script::call::{Call, OPERATION};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);

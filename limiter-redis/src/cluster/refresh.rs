@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::map::{Address, SlotMap};
 use super::nodes::{Failure, Nodes, REFRESH_GAP, View};
-use crate::request::Request;
+use crate::pool::request::Request;
 
 /// How many nodes are asked for the map at once; the first answer counts.
 const ASKED_AT_ONCE: usize = 3;

@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use super::nodes::Nodes;
 use super::slot::{slot_of, slot_of_bytes};
 use super::{CrossSlot, health, parts, redirect};
-use crate::call::{Call, Keys, OPERATION};
 use crate::config::RedisConfig;
 use crate::limit::begin;
-use crate::reply;
 use crate::script::Scripts;
+use crate::script::call::{Call, Keys, OPERATION};
+use crate::script::reply;
 use crate::warm_up::{WARM_UP, warm_up};
 
 /// Counters in a Redis Cluster, shared by every instance that uses it. Clones share the connections.

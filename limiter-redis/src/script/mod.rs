@@ -1,4 +1,11 @@
 //! The Lua library: files joined into scripts when the crate is built.
+//!
+//! - `inline`: constants written in place. `call`: a group as a script takes it. `reply`: what it replies.
+
+mod inline;
+
+pub(crate) mod call;
+pub(crate) mod reply;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,46 +13,46 @@ use std::time::{Duration, Instant};
 
 use redis::Script;
 
-use crate::inline::inline;
+use self::inline::inline;
 
 /// The limit script; what tests put in place of the time and the expiry of Redis.
 macro_rules! library {
     ($clock:expr) => {
         concat!(
-            include_str!("lua/constants.lua"),
-            include_str!("lua/command.lua"),
+            include_str!("../lua/constants.lua"),
+            include_str!("../lua/command.lua"),
             $clock,
-            include_str!("lua/number.lua"),
-            include_str!("lua/state.lua"),
-            include_str!("lua/cells.lua"),
-            include_str!("lua/arguments.lua"),
-            include_str!("lua/step.lua"),
-            include_str!("lua/apply.lua"),
+            include_str!("../lua/number.lua"),
+            include_str!("../lua/state.lua"),
+            include_str!("../lua/cells.lua"),
+            include_str!("../lua/arguments.lua"),
+            include_str!("../lua/step.lua"),
+            include_str!("../lua/apply.lua"),
             // One function for all, since each costs a call time for every local of the script that it uses.
             "function define(number)\n",
             // The two windows are one: the calendar's is the fixed one with other ends.
             "if number == FIXED_WINDOW or number == CALENDAR_WINDOW then\n",
-            include_str!("lua/algorithm/fixed_window.lua"),
+            include_str!("../lua/algorithm/fixed_window.lua"),
             "if number == CALENDAR_WINDOW then\n",
-            include_str!("lua/algorithm/calendar_window.lua"),
+            include_str!("../lua/algorithm/calendar_window.lua"),
             "end\nreturn fixed_window\nelseif number == SLIDING_WINDOW then\n",
-            include_str!("lua/algorithm/sliding_window.lua"),
+            include_str!("../lua/algorithm/sliding_window.lua"),
             "elseif number == TOKEN_BUCKET then\n",
-            include_str!("lua/algorithm/token_bucket.lua"),
+            include_str!("../lua/algorithm/token_bucket.lua"),
             "elseif number == SLIDING_LOG then\n",
-            include_str!("lua/algorithm/sliding_log.lua"),
+            include_str!("../lua/algorithm/sliding_log.lua"),
             "elseif number == CONCURRENCY then\n",
-            include_str!("lua/algorithm/concurrency.lua"),
+            include_str!("../lua/algorithm/concurrency.lua"),
             "elseif number == RECORDS then\n",
-            include_str!("lua/record/charge.lua"),
+            include_str!("../lua/record/charge.lua"),
             "elseif number == RESERVATIONS then\n",
-            include_str!("lua/record/reservation.lua"),
+            include_str!("../lua/record/reservation.lua"),
             "elseif number == LEASES then\n",
-            include_str!("lua/record/lease.lua"),
+            include_str!("../lua/record/lease.lua"),
             "elseif number == OPERATIONS then\n",
-            include_str!("lua/record/operation.lua"),
+            include_str!("../lua/record/operation.lua"),
             "end\nend\n",
-            include_str!("lua/main.lua"),
+            include_str!("../lua/main.lua"),
         )
     };
 }
@@ -89,7 +96,7 @@ impl Scripts {
     pub(crate) fn with_virtual_clock() -> Self {
         Self {
             plain: Arc::new(Script::new(&inline(library!(include_str!(
-                "lua/clock_virtual.lua"
+                "../lua/clock_virtual.lua"
             ))))),
             giving: None,
             refused: AtomicU64::new(0),
@@ -125,8 +132,8 @@ impl Scripts {
 /// Uses every command of the limit scripts once.
 pub(crate) fn probe() -> Script {
     Script::new(concat!(
-        include_str!("lua/command.lua"),
-        include_str!("lua/probe.lua"),
+        include_str!("../lua/command.lua"),
+        include_str!("../lua/probe.lua"),
     ))
 }
 
@@ -134,35 +141,35 @@ pub(crate) fn probe() -> Script {
 macro_rules! cache_script {
     ($main:literal) => {
         Script::new(concat!(
-            include_str!("lua/command.lua"),
-            include_str!("lua/cache/index.lua"),
+            include_str!("../lua/command.lua"),
+            include_str!("../lua/cache/index.lua"),
             include_str!($main),
         ))
     };
 }
 
 pub(crate) fn cache_set() -> Script {
-    cache_script!("lua/cache/set.lua")
+    cache_script!("../lua/cache/set.lua")
 }
 
 pub(crate) fn cache_increment() -> Script {
-    cache_script!("lua/cache/increment.lua")
+    cache_script!("../lua/cache/increment.lua")
 }
 
 pub(crate) fn cache_unindex() -> Script {
-    cache_script!("lua/cache/unindex.lua")
+    cache_script!("../lua/cache/unindex.lua")
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
-    use crate::inline::declared;
+    use super::inline::declared;
 
     /// Each stands in the script by its value, wherever its name does.
     #[test]
     fn no_constant_is_declared_twice() {
-        let script = concat!(library!(""), include_str!("lua/clock_virtual.lua"));
+        let script = concat!(library!(""), include_str!("../lua/clock_virtual.lua"));
         let mut names = HashSet::new();
         for (name, _) in script.lines().filter_map(declared).flatten() {
             assert!(names.insert(name), "{name}");

@@ -7,7 +7,7 @@ use limiter_core::limit::{Group, Issuer, Mark, Observed, Replay, Source, Step, V
 use limiter_core::{Effect, Error, ErrorKind};
 use redis::{RedisError, Value};
 
-use crate::call::OPERATION;
+use crate::script::call::OPERATION;
 
 /// How many bytes the reply has for a step.
 const STEP: usize = 51;

@@ -7,7 +7,7 @@ use bb8_redis::bb8;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::connection::{Manager, Origin, jitter};
+use crate::pool::connection::{Manager, Origin, jitter};
 
 /// A pool with fewer connections gets new ones, whether or not anybody asks for one.
 const FEW: u32 = 2;

@@ -1,6 +1,14 @@
 //! A bb8 pool whose connections are shared: whoever sends something takes a connection, sends on its handle and gives it back at
-//! once. The reply is awaited by a task of its own, so that a caller that leaves costs nobody anything. See `connection.rs` for
-//! how connections are made.
+//! once. The reply is awaited by a task of its own, so that a caller that leaves costs nobody anything.
+//!
+//! - `connection`: how connections are made and tried. `keeper`: keeps them while nobody uses them. `pulse`: the ping of health.
+//! - `request`: what is sent in a call of its own, beside the batches.
+
+mod keeper;
+mod pulse;
+
+pub(crate) mod connection;
+pub(crate) mod request;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,13 +22,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use self::connection::{Life, Manager, Origin, Probe};
+use self::pulse::Pulse;
+use self::request::Request;
 use crate::config::RedisConfig;
 use crate::connect::Connector;
-use crate::connection::{Life, Manager, Origin, Probe};
 use crate::error::{breaks, from_redis};
-use crate::keeper;
-use crate::pulse::Pulse;
-use crate::request::Request;
 use crate::runtime::PerRuntime;
 
 /// How many calls beside the batches may wait for their replies at once.

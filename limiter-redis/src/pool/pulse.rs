@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::connection::{Connection, Origin};
+use crate::pool::connection::{Connection, Origin};
 
 /// How long an answer is everybody's.
 const AGE: Duration = Duration::from_secs(1);
