@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use limiter_redis::RedisConfig;
+use tempfile::TempDir;
 
-use crate::server::RedisServer;
+use crate::server::{RedisServer, certify, free_node_port, tls_arguments};
 
 const SLOTS: u16 = 16_384;
 
@@ -14,15 +15,45 @@ pub struct RedisCluster {
     /// The masters, in the order of their slots.
     pub nodes: Vec<RedisServer>,
     ids: Vec<String>,
+    tls: Option<Tls>,
+}
+
+/// The certificate of all nodes, and where each speaks TLS.
+#[derive(Debug)]
+struct Tls {
+    directory: TempDir,
+    ports: Vec<u16>,
 }
 
 impl RedisCluster {
     /// Starts the masters and waits until each of them says that the cluster is whole.
     pub fn start() -> Self {
-        let nodes = (0..3).map(|_| RedisServer::start_node()).collect();
+        let nodes = (0..3).map(|_| RedisServer::start_node(&[])).collect();
+        Self::whole(nodes, None)
+    }
+
+    /// The same, and they speak TLS, among each other too, with a certificate for `localhost` while they announce addresses. The
+    /// tests' own commands go over plain connections.
+    pub fn start_tls() -> Self {
+        let directory = TempDir::new().unwrap();
+        certify(directory.path());
+        let mut ports = Vec::new();
+        let nodes = (0..3).map(|_| {
+            let port = free_node_port().expect("a free port");
+            ports.push(port);
+            let mut arguments = tls_arguments(directory.path(), port);
+            arguments.extend(["--tls-cluster", "yes"].map(str::to_owned));
+            RedisServer::start_node(&arguments)
+        });
+        let nodes = nodes.collect();
+        Self::whole(nodes, Some(Tls { directory, ports }))
+    }
+
+    fn whole(nodes: Vec<RedisServer>, tls: Option<Tls>) -> Self {
         let mut cluster = Self {
             nodes,
             ids: Vec::new(),
+            tls,
         };
         for (index, node) in cluster.nodes.iter().enumerate() {
             cluster.ids.push(node.command(&["CLUSTER", "MYID"]));
@@ -34,8 +65,9 @@ impl RedisCluster {
             line.extend(slots.iter().map(String::as_str));
             node.command::<()>(&line);
         }
-        for node in &cluster.nodes[1..] {
-            let port = node.port().to_string();
+        for (index, node) in cluster.nodes.iter().enumerate().skip(1) {
+            let tls = cluster.tls.as_ref().map(|tls| tls.ports[index]);
+            let port = tls.unwrap_or(node.port()).to_string();
             cluster.nodes[0].command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port]);
         }
         wait("the cluster is not whole", || {
@@ -49,7 +81,7 @@ impl RedisCluster {
 
     /// Starts one more master, which has no slot, and makes it known to the others.
     pub fn add_node(&mut self) -> usize {
-        let node = RedisServer::start_node();
+        let node = RedisServer::start_node(&[]);
         let id: String = node.command(&["CLUSTER", "MYID"]);
         let port = node.port().to_string();
         self.nodes[0].command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port]);
@@ -103,6 +135,23 @@ impl RedisCluster {
         let ports = self.nodes.iter().map(RedisServer::port);
         let hosts: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
         format!("redis+cluster://{user}:{password}@{}", hosts.join(","))
+    }
+
+    /// Settings over TLS that trust the certificate of [`start_tls`](Self::start_tls).
+    pub fn tls_config(&self) -> RedisConfig {
+        let tls = self.tls.as_ref().expect("a cluster that speaks TLS");
+        let hosts: Vec<String> = tls
+            .ports
+            .iter()
+            .map(|port| format!("localhost:{port}"))
+            .collect();
+        let url = format!(
+            "rediss+cluster://limiter:limiter-secret@{}",
+            hosts.join(",")
+        );
+        let pem = std::fs::read(tls.directory.path().join("cert.pem")).unwrap();
+        let config = RedisConfig::new(&url).unwrap().with_tls_ca(pem).unwrap();
+        config.with_check_deadline(Duration::from_secs(10))
     }
 
     /// Settings with a deadline that a busy test machine keeps.

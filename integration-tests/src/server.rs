@@ -53,9 +53,9 @@ impl RedisServer {
         Self::start_at(|| Some(Address::Tls(free_port())), &[])
     }
 
-    /// A node of a cluster that is still to be set up, on a free loopback port.
-    pub(crate) fn start_node() -> Self {
-        let arguments = [
+    /// A node of a cluster that is still to be set up, on a free loopback port, with further arguments.
+    pub(crate) fn start_node(more: &[String]) -> Self {
+        let mut arguments = vec![
             "--cluster-enabled",
             "yes",
             "--cluster-node-timeout",
@@ -66,6 +66,7 @@ impl RedisServer {
             "--cluster-allow-replica-migration",
             "no",
         ];
+        arguments.extend(more.iter().map(String::as_str));
         Self::start_at(|| free_node_port().map(Address::Node), &arguments)
     }
 
@@ -105,6 +106,19 @@ impl RedisServer {
             }
             Address::Tls(port) => format!("rediss://{user}:{password}@localhost:{port}"),
         }
+    }
+
+    /// The least-privilege user's URL at another loopback port: a proxy's in front of this server.
+    pub fn url_at(&self, port: u16) -> String {
+        format!("redis://limiter:limiter-secret@127.0.0.1:{port}")
+    }
+
+    /// The ids of the least-privilege user's connections that have said who they are, as the server knows them.
+    pub fn connections(&self) -> Vec<String> {
+        let list: String = self.command(&["CLIENT", "LIST"]);
+        let mine = list.lines().filter(|line| line.contains(" user=limiter "));
+        mine.filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .collect()
     }
 
     /// Settings with a deadline that a busy test machine keeps.
@@ -300,25 +314,38 @@ fn arguments(address: &Address, directory: &Path, extra: &[&str]) -> Vec<String>
         ],
         Address::Tcp(port) | Address::Node(port) => vec!["--port".into(), port.to_string()],
         Address::Tls(port) => {
-            let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-            fs::write(path("cert.pem"), certified.cert.pem()).unwrap();
-            fs::write(path("key.pem"), certified.signing_key.serialize_pem()).unwrap();
-            [
-                ("--port", "0".to_owned()),
-                ("--tls-port", port.to_string()),
-                ("--tls-cert-file", path("cert.pem")),
-                ("--tls-key-file", path("key.pem")),
-                ("--tls-ca-cert-file", path("cert.pem")),
-                ("--tls-auth-clients", "no".to_owned()),
-            ]
-            .into_iter()
-            .flat_map(|(name, value)| [name.to_owned(), value])
-            .collect()
+            certify(directory);
+            let mut own = vec!["--port".to_owned(), "0".to_owned()];
+            own.extend(tls_arguments(directory, *port));
+            own
         }
     };
     arguments.extend(own);
     arguments.extend(extra.iter().map(|argument| (*argument).to_owned()));
     arguments
+}
+
+/// A certificate for `localhost` and its key, for servers and those who trust them.
+pub(crate) fn certify(directory: &Path) {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = certified.signing_key.serialize_pem();
+    fs::write(directory.join("cert.pem"), certified.cert.pem()).unwrap();
+    fs::write(directory.join("key.pem"), key).unwrap();
+}
+
+/// Speaks TLS at a port, with the certificate in a directory.
+pub(crate) fn tls_arguments(directory: &Path, port: u16) -> Vec<String> {
+    let path = |name: &str| directory.join(name).display().to_string();
+    [
+        ("--tls-port", port.to_string()),
+        ("--tls-cert-file", path("cert.pem")),
+        ("--tls-key-file", path("key.pem")),
+        ("--tls-ca-cert-file", path("cert.pem")),
+        ("--tls-auth-clients", "no".to_owned()),
+    ]
+    .into_iter()
+    .flat_map(|(name, value)| [name.to_owned(), value])
+    .collect()
 }
 
 /// The guide's user, with what it adds for a cluster, one with the virtual clock's commands besides, and
@@ -347,7 +374,7 @@ fn free_port() -> u16 {
 }
 
 /// A port whose 10,000th successor, the cluster's bus, is free too.
-fn free_node_port() -> Option<u16> {
+pub(crate) fn free_node_port() -> Option<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let bus = port.checked_add(10_000)?;

@@ -277,6 +277,46 @@ async fn the_name_of_the_certificate_can_be_said() {
     );
 }
 
+/// A cluster that announces addresses, while its certificates name hosts: by the names that the nodes tell, or by the one that is
+/// said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_is_known_by_the_names_of_its_certificates() {
+    let cluster = RedisCluster::start_tls();
+    let config = cluster.tls_config();
+    let announce = async |name: &str| {
+        for node in &cluster.nodes {
+            node.command::<()>(&["CONFIG", "SET", "cluster-announce-hostname", name]);
+        }
+        let told = if name.is_empty() { 0 } else { 3 };
+        eventually("everybody knows", async || {
+            let knows = cluster.nodes.iter().all(|node| {
+                let nodes: String = node.command(&["CLUSTER", "NODES"]);
+                nodes.matches(",localhost").count() == told
+            });
+            knows.then_some(())
+        })
+        .await;
+    };
+    let all = async |config: &RedisConfig| {
+        let limiter = Limiter::new(limiter_redis::ClusterStore::new(config).unwrap());
+        for user in 0..20 {
+            limiter
+                .try_check(&hourly(), &key(&user.to_string()))
+                .await?;
+        }
+        let health = limiter.health().await;
+        assert!(health.message.contains("3 of 3 masters"), "{health:?}");
+        Ok::<(), limiter_core::Error>(())
+    };
+    announce("localhost").await;
+    all(&config).await.unwrap();
+    announce("").await;
+    let error = all(&config).await.unwrap_err();
+    assert!(error.message().contains("REDIS_TLS_SERVER_NAME"), "{error}");
+    let named = config.with_tls_server_name("localhost").unwrap();
+    all(&named).await.unwrap();
+}
+
 /// In RESP3 scores are doubles, and pairs are pairs.
 #[tokio::test]
 async fn both_protocols_do() {

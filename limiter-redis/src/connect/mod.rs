@@ -26,8 +26,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::config::{RedisConfig, config_error};
 
+pub(crate) use reach::{AddressMap, Reach, tls_name};
 pub use reach::{Credentials, CredentialsProvider, PasswordFile, Resolver};
-pub(crate) use reach::{Reach, tls_name};
 pub(crate) use tls::Trust;
 
 /// A network that drops a flow tells nobody: an idle connection is asked after so long, then so often, and is given up

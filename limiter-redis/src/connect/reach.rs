@@ -1,5 +1,6 @@
 //! What is asked whenever a connection is made: where to, and as whom.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -77,6 +78,32 @@ impl<F: Fn(&str, u16) -> Option<(String, u16)> + Send + Sync> Resolver for F {
     }
 }
 
+/// Where announced addresses are reached, as `REDIS_ADDRESS_MAP` says.
+pub(crate) struct AddressMap(HashMap<(String, u16), (String, u16)>);
+
+impl AddressMap {
+    /// Reads `ANNOUNCED_HOST:PORT=HOST:PORT`, with commas between several.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let address = |text: &str| {
+            let (host, port) = text.trim().rsplit_once(':')?;
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
+            (!host.is_empty()).then(|| (host.to_owned(), port))
+        };
+        let pair = |text: &str| {
+            let (announced, reached) = text.split_once('=')?;
+            Some((address(announced)?, address(reached)?))
+        };
+        text.split(',').map(pair).collect::<Option<_>>().map(Self)
+    }
+}
+
+impl Resolver for AddressMap {
+    fn resolve(&self, host: &str, port: u16) -> Option<(String, u16)> {
+        self.0.get(&(host.to_owned(), port)).cloned()
+    }
+}
+
 /// Everything that is asked.
 #[derive(Clone, Default)]
 pub(crate) struct Reach {
@@ -91,4 +118,33 @@ pub(crate) struct Reach {
 pub(crate) fn tls_name(name: &str) -> Result<ServerName<'static>, Error> {
     ServerName::try_from(name.to_owned())
         .map_err(|_| config_error(format!("{name:?} is no name that a certificate can have")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AddressMap, Resolver};
+
+    #[test]
+    fn addresses_are_mapped_as_they_are_written() {
+        let map =
+            AddressMap::parse("10.0.0.1:6379=localhost:7001, [fd00::2]:6379=[::1]:7002").unwrap();
+        let reached = |host, port| map.resolve(host, port);
+        assert_eq!(
+            reached("10.0.0.1", 6379),
+            Some(("localhost".to_owned(), 7001))
+        );
+        assert_eq!(reached("fd00::2", 6379), Some(("::1".to_owned(), 7002)));
+        assert_eq!(reached("10.0.0.1", 6380), None);
+        for bad in [
+            "",
+            "a:1",
+            "a:1=b",
+            "a:0=b:1",
+            ":1=b:1",
+            "a:1=b:65536",
+            "a:1=b:1,",
+        ] {
+            assert!(AddressMap::parse(bad).is_none(), "{bad}");
+        }
+    }
 }
