@@ -14,7 +14,7 @@ use tower_rate_tier::{Quota as Tier, RedisStorage};
 /// The default of these crates and of the peer.
 pub(crate) const DEADLINE: Duration = Duration::from_millis(100);
 
-const KEYS: usize = 10_000;
+pub(crate) const KEYS: usize = 10_000;
 
 /// All are clones of one instance.
 #[derive(Clone)]

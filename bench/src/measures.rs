@@ -7,7 +7,7 @@ use std::time::Duration;
 use integration_tests::{Proxy, RedisServer};
 use limiter_redis::RedisConfig;
 use tokio::runtime::Runtime;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use crate::Effort;
 use crate::contender::{Contender, DEADLINE, server};
@@ -111,48 +111,79 @@ fn worst(runs: &[Run]) -> f64 {
 
 /// The same at a distance, through a proxy that delays each packet.
 fn distance(effort: Effort, report: &mut Report) {
+    const MANY: u64 = 1_024;
+    const FAR: u64 = 30;
+    const LOADS: [(u64, u64); 6] = [
+        (256, 0),
+        (256, 1),
+        (256, 10),
+        (256, FAR),
+        (MANY, 0),
+        (MANY, FAR),
+    ];
     let server = server();
-    let runtime = runtime();
-    let (mut rows, mut failed) = (vec![], vec![]);
-    let mut throughput: [Vec<f64>; 2] = [vec![], vec![]];
-    runtime.block_on(async {
-        for (callers, millis) in [
-            (256, 0),
-            (256, 1),
-            (256, 10),
-            (256, 30),
-            (1_024, 0),
-            (1_024, 30),
-        ] {
+    let mut runs: [Vec<Run>; LOADS.len()] = std::array::from_fn(|_| vec![]);
+    runtime().block_on(async {
+        let mut distant = vec![];
+        for (_, millis) in LOADS {
             let (proxy, url) = proxied(&server).await;
             proxy.delay(Duration::from_millis(millis) / 2);
-            let contender = Contender::ours(&url).await;
-            let mut runs = vec![];
-            for _ in 0..effort.rounds {
-                runs.push(closed(&contender, callers, effort.slice).await);
+            distant.push((Contender::ours(&url).await, proxy));
+        }
+        for _ in 0..effort.rounds {
+            for ((runs, (contender, _)), (callers, _)) in runs.iter_mut().zip(&distant).zip(LOADS) {
+                runs.push(closed(contender, callers, effort.slice).await);
             }
-            if callers == 1_024 {
-                let rounds = runs.iter().map(Run::per_second).collect();
-                throughput[usize::from(millis > 0)] = rounds;
-            } else {
-                failed.push(worst(&runs));
-            }
-            rows.push(cells(&format!("{millis} ms"), callers.to_string(), &runs));
         }
     });
-    let [near, far] = throughput;
-    let rounds = far
-        .iter()
-        .zip(&near)
-        .map(|(far, near)| far / near)
+    let of = |load| {
+        LOADS
+            .iter()
+            .position(|known| *known == load)
+            .map_or(&[][..], |at| &runs[at])
+    };
+    let rounds = of((MANY, FAR)).iter().zip(of((MANY, 0)));
+    let rounds = rounds
+        .map(|(far, near)| far.per_second() / near.per_second())
         .collect();
     report.ratio("throughput_30ms_vs_loopback", "printed", rounds);
+    let with_256 = LOADS
+        .iter()
+        .zip(&runs)
+        .filter(|((callers, _), _)| *callers == 256);
+    let failed: Vec<f64> = with_256.map(|(_, runs)| worst(runs)).collect();
     report.worst("failed_share", "0", &failed);
+    let rows: Vec<_> = LOADS
+        .iter()
+        .zip(&runs)
+        .map(|((callers, millis), runs)| cells(&format!("{millis} ms"), callers.to_string(), runs))
+        .collect();
     let mut columns = COLUMNS;
     columns[1] = "Round trip";
     report.table("Callers in a loop, at a distance", &columns, &rows);
-    let sum = "1,024 callers, each with one call under way, cannot do more than 1,024 calls a round trip: 34,133 a second at 30 ms.";
-    report.table(sum, &["1,024 / 30 ms"], &[vec!["34133".to_owned()]]);
+    // Who has one call under way has one answer a round trip at most.
+    let most = MANY as f64 / (FAR as f64 / 1_000.0);
+    let rate = |load| median(&of(load).iter().map(Run::per_second).collect::<Vec<_>>()).0;
+    let (near, far) = (rate((MANY, 0)), rate((MANY, FAR)));
+    report.table(
+        "What a distance leaves",
+        &[
+            "Callers",
+            "Round trip ms",
+            "Most there can be /s",
+            "Reached /s",
+            "Share of it",
+            "Without the distance /s",
+        ],
+        &[vec![
+            MANY.to_string(),
+            FAR.to_string(),
+            format!("{most:.0}"),
+            format!("{far:.0}"),
+            format!("{:.2}", far / most),
+            format!("{near:.0}"),
+        ]],
+    );
 }
 
 async fn proxied(server: &RedisServer) -> (Proxy, String) {
@@ -312,7 +343,6 @@ fn profile(effort: Effort, report: &mut Report) {
                 ]);
             }
         }
-        sleep_until(Instant::now()).await;
     });
     report.table(
         "Where the time goes",

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::contender::{DEADLINE, KEYS};
+
 /// One ratio, with the values of its rounds.
 struct Ratio {
     name: &'static str,
@@ -93,10 +95,12 @@ impl Report {
             "# Performance\n\n\
             Written by `cargo run --release --manifest-path bench/Cargo.toml`, on a machine with {} cores that ran Redis, the\n\
             callers and nothing else. Ratios are taken within a round, in which the contenders take turns; absolute times say little\n\
-            about another machine. A token bucket, 10,000 keys, everybody admitted, a deadline of 100 ms. The peer is\n\
+            about another machine. A token bucket, {} keys, everybody admitted, a deadline of {} ms. The peer is\n\
             tower-rate-tier 0.3.1 over its connection manager, with a smaller script; the floor is PING over one connection.\n\n\
             ## Ratios\n\n{}{}",
             std::thread::available_parallelism().map_or(0, usize::from),
+            KEYS,
+            DEADLINE.as_millis(),
             self.ratios(),
             self.tables
                 .iter()

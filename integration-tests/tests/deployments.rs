@@ -128,7 +128,7 @@ async fn a_deadline_that_is_short_for_the_way_is_said() {
     let server = RedisServer::start_tcp();
     let proxy = Proxy::start(server.port()).await;
     proxy.delay(Duration::from_millis(40));
-    let url = format!("redis://limiter:limiter-secret@127.0.0.1:{}", proxy.port());
+    let url = server.url_at(proxy.port());
     let config = RedisConfig::new(&url).unwrap();
     for (deadline, warnings) in [(200, 1), (2_000, 0)] {
         let logs = Logs::capture();

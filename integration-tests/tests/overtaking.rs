@@ -34,7 +34,7 @@ impl World {
     async fn new(deadline: Duration) -> Self {
         let server = RedisServer::start_tcp();
         let proxy = Proxy::start(server.port()).await;
-        let url = format!("redis://limiter:limiter-secret@127.0.0.1:{}", proxy.port());
+        let url = server.url_at(proxy.port());
         let config = RedisConfig::new(&url)
             .unwrap()
             .with_check_deadline(deadline)

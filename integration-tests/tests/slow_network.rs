@@ -10,6 +10,7 @@ use integration_tests::{Proxy, RedisServer, eventually, policy};
 use limiter_core::limit::{LimitStore, Limiter, Period, Policy, Quota};
 use limiter_core::{Effect, Key};
 use limiter_redis::{RedisConfig, RedisStore};
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
 const POOL: u64 = 4;
@@ -29,8 +30,7 @@ impl Distant {
     }
 
     fn config(&self, deadline: Duration) -> RedisConfig {
-        let port = self.proxy.port();
-        let url = format!("redis://limiter:limiter-secret@127.0.0.1:{port}");
+        let url = self.server.url_at(self.proxy.port());
         let config = RedisConfig::new(&url).unwrap();
         config.with_check_deadline(deadline)
     }
@@ -84,10 +84,8 @@ async fn an_idle_spell_ends_with_an_answer() {
     let distant = Distant::new(millis(100)).await;
     let limiter = Limiter::new(distant.store(millis(350)).await);
     limiter.try_check(&plenty(), &key()).await.unwrap();
-    // What a connection takes at this distance.
-    let new_ones = 6 * millis(100) + millis(500);
     for round in 0..2 {
-        let before = distant.proxy.connected();
+        let before = distant.server.connections();
         if round == 0 {
             distant.proxy.cut();
         } else {
@@ -96,11 +94,13 @@ async fn an_idle_spell_ends_with_an_answer() {
                 .command::<()>(&["CONFIG", "SET", "timeout", "1"]);
         }
         eventually("new connections", async || {
+            // The pause of the poll: the network is a task beside it.
             sleep(millis(10)).await;
-            (distant.proxy.connected() >= before + 2).then_some(())
+            let open = distant.server.connections();
+            let new = open.iter().filter(|id| !before.contains(id));
+            (new.count() >= 2).then_some(())
         })
         .await;
-        sleep(new_ones).await;
         limiter.try_check(&plenty(), &key()).await.unwrap();
     }
     assert_eq!(distant.charged(&key()), 3);
@@ -129,6 +129,7 @@ async fn callers_that_leave_cost_no_connection() {
                         Ok(answer) => heard += u64::from(answer.is_ok()),
                         Err(_) => left += 1,
                     }
+                    // The pace of a load: 300 a second.
                     sleep(millis(5)).await;
                 }
                 (left, heard)
@@ -156,45 +157,56 @@ async fn callers_that_leave_cost_no_connection() {
 /// A network that drops flows and tells nobody: what is under way until that is noticed fails, and all the rest is answered.
 #[tokio::test]
 async fn a_network_that_forgets_is_noticed() {
+    const CALLERS: usize = 16;
     let deadline = millis(300);
     let distant = Distant::new(millis(10)).await;
     let limiter = Limiter::new(distant.store(deadline).await);
     let is_over = Arc::new(AtomicBool::new(false));
     let failures = Arc::new(AtomicU64::new(0));
-    let callers: Vec<_> = (0..16)
-        .map(|_| {
-            let (limiter, is_over, failures) = (limiter.clone(), is_over.clone(), failures.clone());
+    let answers: Arc<[AtomicU64; CALLERS]> = Arc::default();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let (limiter, is_over) = (limiter.clone(), is_over.clone());
+            let (failures, answers) = (failures.clone(), answers.clone());
             tokio::spawn(async move {
-                let mut last = None;
                 while !is_over.load(Ordering::Relaxed) {
-                    if limiter.try_check(&plenty(), &key()).await.is_err() {
-                        failures.fetch_add(1, Ordering::Relaxed);
-                        last = Some(Instant::now());
-                    }
-                    sleep(millis(5)).await;
+                    match limiter.try_check(&plenty(), &key()).await {
+                        Ok(_) => answers[caller].fetch_add(1, Ordering::Relaxed),
+                        Err(_) => failures.fetch_add(1, Ordering::Relaxed),
+                    };
                 }
-                last
             })
         })
         .collect();
-    sleep(millis(200)).await;
-    let forgotten = Instant::now();
+    // Everybody has had so many more answers.
+    let more = async |answers_each: u64| {
+        let so_far = || {
+            answers
+                .iter()
+                .map(|answers| answers.load(Ordering::Relaxed))
+        };
+        let before: Vec<u64> = so_far().collect();
+        eventually("answers for everybody", async || {
+            let mut now = so_far().zip(&before);
+            now.all(|(now, before)| now >= before + answers_each)
+                .then_some(())
+        })
+        .await;
+    };
+    more(10).await;
     distant.proxy.forget();
-    sleep(4 * deadline).await;
+    // On what was forgotten nobody has an answer any more.
+    more(1).await;
     let noticed = failures.load(Ordering::Relaxed);
-    sleep(4 * deadline).await;
-    is_over.store(true, Ordering::Relaxed);
-    let mut last = None;
-    for caller in callers {
-        last = last.max(caller.await.unwrap());
-    }
-    let failures = failures.load(Ordering::Relaxed);
-    let last = last.map(|last| last - forgotten);
+    more(100).await;
     assert!(noticed > 0, "nothing was under way");
-    assert_eq!(
-        failures, noticed,
-        "the last {last:?} after it was forgotten"
-    );
+    assert_eq!(failures.load(Ordering::Relaxed), noticed);
+    // In the two deadlines until it is noticed, and the one in which a connection is made.
+    assert!(noticed <= 4 * CALLERS as u64, "{noticed} failed");
+    is_over.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.unwrap();
+    }
     // One that showed it, and a new pool.
     let made = distant.proxy.connected() - POOL;
     assert!((1..=POOL + 2).contains(&made), "{made} new connections");
@@ -219,6 +231,7 @@ async fn a_stall_is_no_herd() {
             .flat_map(|limiter| std::iter::repeat_n(limiter.clone(), 8))
             .map(|limiter| tokio::spawn(async move { limiter.try_check(&plenty(), &key()).await }))
             .collect();
+        // What must not happen, a connection, has no moment to poll for: the length of the stall is what is tested.
         sleep(millis(stall)).await;
         drop(stalled);
         for check in checks {
@@ -263,9 +276,11 @@ async fn an_idle_instance_sends_nothing_and_a_check_is_one_command() {
     };
     let before = commands();
     let seconds = std::env::var("IDLE_SECONDS").map_or(20, |text| text.parse().unwrap());
+    // What must not happen, a command, has no moment to poll for.
     sleep(Duration::from_secs(seconds)).await;
     assert_eq!(commands() - before, 0, "while idle");
     for used in 2..=6 {
+        // Longer than what made a connection idle once: then its role was asked first.
         sleep(millis(1_100)).await;
         assert_eq!(
             limiter.try_check(&plenty(), &key()).await.unwrap().used,
@@ -277,19 +292,23 @@ async fn an_idle_instance_sends_nothing_and_a_check_is_one_command() {
     assert!(roles.unwrap().contains("calls=4,"), "{roles:?}");
 }
 
+fn one_thread() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().build().unwrap()
+}
+
+fn two_threads() -> Runtime {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap()
+}
+
 /// A store outlives the runtime that it was first used in.
 #[test]
 fn a_second_runtime_goes_on() {
     let server = RedisServer::start();
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-    };
-    let first = runtime();
-    let store = first.block_on(async { RedisStore::new(&server.config()).unwrap() });
-    let limiter = Limiter::new(store);
+    let first = one_thread();
+    // It needs none to be made in.
+    let limiter = Limiter::new(RedisStore::new(&server.config()).unwrap());
     first.block_on(async {
         limiter.try_check(&plenty(), &key()).await.unwrap();
         // Ends in the middle of what it does.
@@ -299,7 +318,7 @@ fn a_second_runtime_goes_on() {
     });
     drop(first);
     for _ in 0..3 {
-        let next = runtime();
+        let next = one_thread();
         let start = Instant::now();
         let checked = next.block_on(limiter.try_check(&plenty(), &key()));
         if let Err(error) = checked {
@@ -322,17 +341,7 @@ fn a_second_runtime_goes_on() {
 #[test]
 fn runtimes_do_not_wait_for_each_other() {
     let server = RedisServer::start();
-    let current = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-    };
-    let busy = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let busy = two_threads();
     let limiter = Limiter::new(RedisStore::new(&server.config()).unwrap());
     let is_over = Arc::new(AtomicBool::new(false));
     let checking: Vec<_> = (0..32)
@@ -347,7 +356,7 @@ fn runtimes_do_not_wait_for_each_other() {
         .collect();
     let mut undriven = Vec::new();
     for _ in 0..20 {
-        let other = current();
+        let other = one_thread();
         let checked = other.block_on(limiter.try_check(&plenty(), &key()));
         checked.unwrap();
         undriven.push(other);
@@ -364,23 +373,24 @@ fn a_runtime_may_end_under_load() {
     let server = RedisServer::start();
     let limiter = Limiter::new(RedisStore::new(&server.config()).unwrap());
     for _ in 0..20 {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = two_threads();
         runtime
             .block_on(limiter.try_check(&plenty(), &key()))
             .unwrap();
+        let (done, answers) = std::sync::mpsc::channel();
         for _ in 0..64 {
-            let limiter = limiter.clone();
+            let (limiter, done) = (limiter.clone(), done.clone());
             runtime.spawn(async move {
                 loop {
                     let _ = limiter.try_check(&plenty(), &key()).await;
+                    let _ = done.send(());
                 }
             });
         }
-        std::thread::sleep(millis(5));
+        // In full swing.
+        for _ in 0..200 {
+            answers.recv_timeout(Duration::from_secs(20)).unwrap();
+        }
         drop(runtime);
     }
 }

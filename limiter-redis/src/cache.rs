@@ -37,7 +37,7 @@ pub struct RedisCache {
 }
 
 impl RedisCache {
-    /// A cache that connects when it is first used; see [`warm_up`](Self::warm_up). Must be called in a tokio runtime.
+    /// A cache that connects when it is first used; see [`warm_up`](Self::warm_up).
     ///
     /// # Errors
     /// `Config` if the settings cannot be used.

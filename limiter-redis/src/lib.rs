@@ -8,8 +8,8 @@
 //!   environment. [`CredentialsProvider`], [`Resolver`]: as whom and where to, asked at each connection.
 //! - [`describe`], [`describe_leases`]: what a counter's value in Redis says, for people; the program `limiter-state KEY...` prints it.
 //!
-//! All connect when they are first used and must be made in a tokio runtime. Errors say whether
-//! the call took effect; a call that may have been sent is never sent again.
+//! All connect when they are first used, in the tokio runtime of whoever uses them: each has connections of its own. Errors say
+//! whether the call took effect; a call that may have been sent is never sent again.
 //!
 //! ```
 //! use limiter_core::ErrorKind;

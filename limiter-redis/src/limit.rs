@@ -48,8 +48,7 @@ enum Shared {
 }
 
 impl RedisStore {
-    /// A store that connects when it is first used; see [`warm_up`](Self::warm_up). Must be called
-    /// in a tokio runtime.
+    /// A store that connects when it is first used; see [`warm_up`](Self::warm_up).
     ///
     /// # Errors
     /// `Config` if the settings cannot be used.

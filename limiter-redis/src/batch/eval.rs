@@ -81,19 +81,11 @@ impl Eval {
         let mut numbers: Vec<u16> = Vec::with_capacity(most);
         let mut known: HashMap<&[u8], u16> = HashMap::new();
         for key in members().flat_map(Call::keys) {
-            // A call alone has each key once.
-            let place = match self.members.len() {
-                1 => None,
-                _ => known.get(key).copied(),
-            };
-            let number = place.unwrap_or_else(|| {
+            let number = *known.entry(key).or_insert_with(|| {
                 names.push(key);
                 // A batch has at most 256 keys.
                 u16::try_from(names.len()).unwrap_or(u16::MAX)
             });
-            if place.is_none() && self.members.len() > 1 {
-                known.insert(key, number);
-            }
             numbers.push(number);
         }
         let bytes = members().map(Call::size).sum::<usize>() + floor.len() + 64;

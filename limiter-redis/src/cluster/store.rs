@@ -63,8 +63,8 @@ pub struct ClusterStore {
 }
 
 impl ClusterStore {
-    /// A store that connects when it is first used; see [`warm_up`](Self::warm_up). Must be called in
-    /// a tokio runtime. A single server's URL will do, if it is one of the cluster's nodes.
+    /// A store that connects when it is first used; see [`warm_up`](Self::warm_up). A single server's URL will do, if it is
+    /// one of the cluster's nodes.
     ///
     /// # Errors
     /// `Config` if the settings cannot be used.

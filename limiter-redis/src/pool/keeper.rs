@@ -12,10 +12,11 @@ use crate::pool::connection::{Manager, Origin, jitter};
 /// A pool with fewer connections gets new ones, whether or not anybody asks for one.
 const FEW: u32 = 2;
 
-/// How often that may happen without a call in between; and after how long once more. Servers that end idle connections would be
-/// asked for ever, and those that are paid by the command count what a connection costs.
-const TIMES: u32 = 10;
-const AGAIN: Duration = Duration::from_secs(8_640);
+/// So many connections may be made in a row without a call in between, and as many again in a day, one pool's worth after the
+/// other. Servers that end idle connections would be asked for ever, and those that are paid by the command count what a connection
+/// costs: AUTH and ROLE.
+const CONNECTIONS: u32 = 40;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// The instances that lost their connections together do not come back together.
 const SPREAD: Duration = Duration::from_millis(50);
@@ -25,24 +26,25 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs until it is aborted, or its runtime ends.
 pub(crate) fn start(pool: bb8::Pool<Manager>, origin: Arc<Origin>, size: u32) -> AbortHandle {
-    let few = usize::try_from(size.min(FEW)).unwrap_or(1);
-    tokio::spawn(keep(pool, origin, few)).abort_handle()
+    tokio::spawn(keep(pool, origin, size)).abort_handle()
 }
 
-async fn keep(pool: bb8::Pool<Manager>, origin: Arc<Origin>, few: usize) {
+async fn keep(pool: bb8::Pool<Manager>, origin: Arc<Origin>, size: u32) {
+    let few = usize::try_from(size.min(FEW)).unwrap_or(1);
+    let times = (CONNECTIONS / size.max(1)).max(1);
     let mut live = origin.live();
     // Connections are made when they are first asked for.
     let mut is_enough = live.wait_for(|live| *live >= few).await.is_ok();
-    let (mut left, mut answers) = (TIMES, origin.answers());
+    let (mut left, mut answers) = (times, origin.answers());
     while is_enough {
         if live.wait_for(|live| *live < few).await.is_err() {
             return;
         }
         if origin.answers() != answers {
-            (left, answers) = (TIMES, origin.answers());
+            (left, answers) = (times, origin.answers());
         }
         if left == 0 {
-            pause(&origin).await;
+            pause(&origin, DAY / times).await;
         }
         sleep(SPREAD / 2 + jitter(SPREAD)).await;
         // Drops those that have ended, and has the pool make others.
@@ -55,9 +57,9 @@ async fn keep(pool: bb8::Pool<Manager>, origin: Arc<Origin>, few: usize) {
 }
 
 /// Until there is a call, or for a long time.
-async fn pause(origin: &Origin) {
+async fn pause(origin: &Origin, most: Duration) {
     let (answers, mut passed) = (origin.answers(), Duration::ZERO);
-    while passed < AGAIN && origin.answers() == answers {
+    while passed < most && origin.answers() == answers {
         sleep(PAUSE).await;
         passed += PAUSE;
     }
