@@ -206,18 +206,25 @@ async fn policies_take_turns() {
         Policy::new("flood", window).unwrap(),
         Policy::new("few", window).unwrap(),
     );
-    let done = Arc::new(AtomicU64::new(0));
-    let flooding: Vec<_> = (0..2_000)
+    const FLOOD: u64 = 2_000;
+    let (waiting, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let flooding: Vec<_> = (0..FLOOD)
         .map(|caller| {
-            let (limiter, flood, done) = (limiter.clone(), flood.clone(), done.clone());
+            let (limiter, flood) = (limiter.clone(), flood.clone());
+            let (waiting, done) = (waiting.clone(), done.clone());
             let key = Key::new(["ratelimit", "flood", &caller.to_string()]);
             tokio::spawn(async move {
+                waiting.fetch_add(1, Ordering::Relaxed);
                 limiter.try_check(&flood, &key).await.unwrap();
                 done.fetch_add(1, Ordering::Relaxed);
             })
         })
         .collect();
-    tokio::task::yield_now().await;
+    // On one thread, who counts itself has entered before anybody else runs.
+    eventually("the flood waits", async || {
+        (waiting.load(Ordering::Relaxed) == FLOOD).then_some(())
+    })
+    .await;
     let key = Key::new(["ratelimit", "few"]);
     limiter.try_check(&few, &key).await.unwrap();
     let before = done.load(Ordering::Relaxed);

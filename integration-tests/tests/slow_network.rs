@@ -370,8 +370,22 @@ fn runtimes_do_not_wait_for_each_other() {
 /// In the middle of everything: a runtime that ends leaves nothing locked, and the next one goes on.
 #[test]
 fn a_runtime_may_end_under_load() {
+    let (done, ended) = std::sync::mpsc::channel();
+    // It ends with this test, whatever becomes of the thread.
     let server = RedisServer::start();
-    let limiter = Limiter::new(RedisStore::new(&server.config()).unwrap());
+    let config = server.config();
+    let test = std::thread::spawn(move || {
+        runtimes_end_under_load(&config);
+        done.send(())
+    });
+    // What is locked for ever would never fail by itself.
+    let ended = ended.recv_timeout(Duration::from_secs(50));
+    assert!(ended.is_ok(), "it failed or hangs: {ended:?}");
+    test.join().unwrap().unwrap();
+}
+
+fn runtimes_end_under_load(config: &RedisConfig) {
+    let limiter = Limiter::new(RedisStore::new(config).unwrap());
     for _ in 0..20 {
         let runtime = two_threads();
         runtime

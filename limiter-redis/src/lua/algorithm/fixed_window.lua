@@ -20,15 +20,10 @@ function window_kind.over(state)
 end
 
 function window_kind.save(key, state)
-  local count = state.count
-  if count >= COUNT_BOUND then
-    -- From Redis 7.2 on a number that large may be written with an exponent, which is no count.
-    count = string.format('%.0f', count)
-  end
   if state.expires == state.kept then
-    call('SET', key, count, 'KEEPTTL')
+    call('SET', key, state.count, 'KEEPTTL')
   else
-    call('SET', key, count, 'PX', state.expires - math.floor(now / 1000))
+    call('SET', key, state.count, 'PX', state.expires - math.floor(now / 1000))
   end
 end
 
