@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 /// Why an operation failed, and whether it took effect.
 ///
@@ -15,6 +16,7 @@ struct Inner {
     effect: Effect,
     operation: &'static str,
     message: Cow<'static, str>,
+    retry_after: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -131,6 +133,7 @@ impl Error {
             effect: Effect::No,
             operation,
             message: message.into(),
+            retry_after: None,
             source: None,
         }))
     }
@@ -139,6 +142,13 @@ impl Error {
     #[must_use]
     pub fn with_effect(mut self, effect: Effect) -> Self {
         self.0.effect = effect;
+        self
+    }
+
+    /// The same error, with the time after which asking again makes sense.
+    #[must_use]
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        self.0.retry_after = Some(retry_after);
         self
     }
 
@@ -162,6 +172,11 @@ impl Error {
     /// What was tried, such as `limit.apply` or `cache.get`.
     pub fn operation(&self) -> &'static str {
         self.0.operation
+    }
+
+    /// After which time asking again makes sense, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// The line for people, without the operation.

@@ -6,6 +6,7 @@
 //! - [`limit`]: [`Quota`](limit::Quota) and [`Policy`](limit::Policy) say what is allowed,
 //!   [`Limiter`](limit::Limiter) asks, [`LimitStore`](limit::LimitStore) is what a backend implements.
 //!   [`limit::algorithm`] has the algorithms as pure functions.
+//! - [`breaker`]: leaves a store alone that fails, and asks it carefully again.
 //! - [`cache`]: [`CacheStore`](cache::CacheStore), bytes with a time to live.
 //! - [`Key`]: names that a user's text cannot break. [`clock`]: time as an argument. [`Error`]: what
 //!   went wrong, and whether it took effect.
@@ -66,6 +67,7 @@
 //! - `conformance`: [`conformance`](https://docs.rs/limiter-core), the suite that every backend calls
 //!   from its tests. Off by default.
 
+pub mod breaker;
 pub mod cache;
 pub mod clock;
 #[cfg(feature = "conformance")]
@@ -75,6 +77,7 @@ mod fingerprint;
 mod health;
 mod key;
 pub mod limit;
+mod log_limit;
 mod sync;
 #[cfg(test)]
 mod testing;
@@ -83,3 +86,4 @@ pub use error::{Effect, Error, ErrorKind};
 pub use fingerprint::Fingerprint;
 pub use health::Health;
 pub use key::{IdentitySecret, Key, KeyBuilder};
+pub use log_limit::LogLimit;

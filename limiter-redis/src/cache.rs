@@ -11,6 +11,7 @@ use redis::{FromRedisValue, RedisError, Script, Value};
 use tokio::time::Instant;
 
 use crate::config::{RedisConfig, config_error};
+use crate::guard::Guard;
 use crate::limit::{is_of_a_node, ping};
 use crate::pool::Pool;
 use crate::pool::connection::{Probe, ProbeKeys};
@@ -29,6 +30,7 @@ const CLEAR_BATCH: usize = 500;
 #[derive(Clone, Debug)]
 pub struct RedisCache {
     pool: Pool,
+    guard: Guard,
     prefix: Arc<str>,
     set: Arc<Script>,
     increment: Arc<Script>,
@@ -53,6 +55,7 @@ impl RedisCache {
         };
         Ok(Self {
             pool: Pool::new(config, config.cache_deadline, probe)?,
+            guard: Guard::new(config),
             prefix: config.prefix.as_str().into(),
             set: Arc::new(script::cache_set()),
             increment: Arc::new(script::cache_increment()),
@@ -88,6 +91,14 @@ impl RedisCache {
         self.pool.call_within(left, OPERATION, load).await.map(drop)
     }
 
+    async fn call(&self, operation: &'static str, request: Request) -> Result<Value, Error> {
+        let end = Instant::now() + self.pool.deadline();
+        let passing = self.guard.enter(&self.pool, end)?;
+        let reply = self.pool.call(operation, request).await;
+        passing.end(reply.as_ref().map(drop));
+        reply
+    }
+
     fn full(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
@@ -102,7 +113,7 @@ impl RedisCache {
         const OPERATION: &str = "cache.clear";
         let mut size = redis::cmd("ZCARD");
         size.arg(index);
-        let reply = self.pool.call(OPERATION, Request::Command(size)).await?;
+        let reply = self.call(OPERATION, Request::Command(size)).await?;
         let size: usize = understand(OPERATION, reply)?;
         // What is written meanwhile does not make this longer.
         for _ in 0..size.div_ceil(CLEAR_BATCH) {
@@ -112,7 +123,7 @@ impl RedisCache {
                 .arg(0)
                 .arg(CLEAR_BATCH - 1)
                 .arg("WITHSCORES");
-            let reply = self.pool.call(OPERATION, Request::Command(first)).await?;
+            let reply = self.call(OPERATION, Request::Command(first)).await?;
             let named: Vec<(String, String)> = understand(OPERATION, reply)?;
             if named.is_empty() {
                 break;
@@ -125,9 +136,9 @@ impl RedisCache {
                 arguments.extend([key.as_bytes(), expiry.as_bytes()]);
             }
             let unindex = Request::script(&self.unindex, &[index.to_owned()], &arguments);
-            let reply = self.pool.call(OPERATION, Request::Command(unlink)).await?;
+            let reply = self.call(OPERATION, Request::Command(unlink)).await?;
             *removed += understand::<u64>(OPERATION, reply)?;
-            self.pool.call(OPERATION, unindex).await?;
+            self.call(OPERATION, unindex).await?;
         }
         Ok(())
     }
@@ -145,7 +156,7 @@ impl RedisCache {
         let keys = [self.full(key.as_str()), self.index(key.namespace())];
         let arguments = [argument, millis.as_bytes(), key.as_str().as_bytes()];
         let call = Request::script(script, &keys, &arguments);
-        self.pool.call(operation, call).await
+        self.call(operation, call).await
     }
 }
 
@@ -172,7 +183,7 @@ impl CacheStore for RedisCache {
             let full = self.full(key.as_str());
             read.cmd("GET").arg(&full).cmd("PTTL").arg(&full);
         }
-        let reply = self.pool.call(OPERATION, Request::Pipeline(read)).await?;
+        let reply = self.call(OPERATION, Request::Pipeline(read)).await?;
         let parts: Vec<(Option<Bytes>, i64)> = understand(OPERATION, reply)?;
         Ok(parts
             .into_iter()
@@ -207,7 +218,7 @@ impl CacheStore for RedisCache {
             .arg(self.index(key.namespace()))
             .arg(key.as_str())
             .ignore();
-        let reply = self.pool.call(OPERATION, Request::Pipeline(delete)).await?;
+        let reply = self.call(OPERATION, Request::Pipeline(delete)).await?;
         let (removed,): (u64,) = understand(OPERATION, reply)?;
         Ok(removed > 0)
     }
@@ -231,7 +242,7 @@ impl CacheStore for RedisCache {
     }
 
     async fn health(&self) -> Health {
-        ping(&self.pool, "cached in").await
+        ping(&self.pool, &self.guard, "cached in").await
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use limiter_core::breaker::BreakerConfig;
 use limiter_core::limit::Issuer;
 use limiter_core::{Error, ErrorKind};
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
@@ -43,6 +44,7 @@ pub struct RedisConfig {
     pub(crate) warm_up: Duration,
     pub(crate) slow: Duration,
     pub(crate) state_ttl: Duration,
+    pub(crate) breaker: Option<BreakerConfig>,
     issuer: Option<String>,
 }
 
@@ -53,7 +55,7 @@ impl RedisConfig {
     ///
     /// Defaults: no key prefix, 4 connections a pool, at most 64 batches under way, a deadline of 100 ms for a check and 500 ms for
     /// a cache call, 2 s to connect and to warm up, calls above 100 ms logged as slow, limit states kept at least
-    /// 1,800 s.
+    /// 1,800 s, a [breaker](BreakerConfig) in front of each server.
     ///
     /// # Errors
     /// `Config` if the URL cannot be used; the message never repeats it. `#insecure` is refused.
@@ -111,6 +113,7 @@ impl RedisConfig {
             warm_up: Duration::from_secs(2),
             slow: Duration::from_millis(100),
             state_ttl: Duration::from_secs(1_800),
+            breaker: Some(BreakerConfig::default()),
             issuer: None,
         })
     }
@@ -219,6 +222,26 @@ impl RedisConfig {
             ..self.reach
         };
         Ok(Self { reach, ..self })
+    }
+
+    /// When a server that fails is left alone, and for how long. Each server has a breaker of its own, one for limits and one for
+    /// caches: while it is open, calls are refused at once as [`BreakerOpen`](limiter_core::ErrorKind::BreakerOpen), and
+    /// nothing is sent but a handshake or a PING now and then.
+    #[must_use]
+    pub fn with_breaker(self, breaker: BreakerConfig) -> Self {
+        Self {
+            breaker: Some(breaker),
+            ..self
+        }
+    }
+
+    /// Every call tries the server, and waits out its deadline if there is no answer.
+    #[must_use]
+    pub fn without_breaker(self) -> Self {
+        Self {
+            breaker: None,
+            ..self
+        }
     }
 
     /// Calls that take longer are logged with their operation (B7).

@@ -42,6 +42,7 @@ mod connect;
 mod describe;
 mod env;
 mod error;
+mod guard;
 mod limit;
 mod pool;
 mod runtime;

@@ -16,6 +16,7 @@ use crate::ClusterStore;
 use crate::batch::{Batches, Place};
 use crate::config::RedisConfig;
 use crate::error::server_error;
+use crate::guard::Guard;
 use crate::pool::Pool;
 use crate::pool::connection::{Probe, ProbeKeys};
 use crate::script::call::{Call, floor};
@@ -76,6 +77,7 @@ impl RedisStore {
         let (scripts, unheard) = (Arc::new(scripts), Arc::default());
         let batches = Batches::new(
             Pool::new(config, config.check_deadline, probe)?,
+            Guard::new(config),
             Arc::clone(&scripts),
             floor(config.state_ttl),
             config.batches,
@@ -211,7 +213,10 @@ impl LimitStore for RedisStore {
 
     async fn health(&self) -> Health {
         match self.shared() {
-            Shared::Server(batches) => ping(batches.pool(), "limits are shared through").await,
+            Shared::Server(batches) => {
+                let what = "limits are shared through";
+                ping(batches.pool(), batches.guard(), what).await
+            }
             Shared::Cluster(cluster) => cluster.health().await,
         }
     }
@@ -230,12 +235,17 @@ pub(crate) fn begin(
 }
 
 /// Whether the server answers, for the limits' pool and the caches'.
-pub(crate) async fn ping(pool: &Pool, what: &str) -> Health {
-    match pool.ping().await {
+pub(crate) async fn ping(pool: &Pool, guard: &Guard, what: &str) -> Health {
+    let answer = pool.ping().await;
+    let breaker = guard.words();
+    match answer {
         Ok(latency) => {
-            let message = format!("{what} Redis at {}", pool.host());
+            let message = format!("{what} Redis at {}{breaker}", pool.host());
             Health::new("redis", true, Some(latency), message)
         }
-        Err(error) => Health::new("redis", false, None, error.message().to_owned()),
+        Err(error) => {
+            let message = format!("{}{breaker}", error.message());
+            Health::new("redis", false, None, message)
+        }
     }
 }

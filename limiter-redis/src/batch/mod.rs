@@ -31,6 +31,7 @@ use self::lanes::Lanes;
 use self::member::{Member, Told};
 use self::pace::Pace;
 use self::window::Window;
+use crate::guard::Guard;
 use crate::pool::Pool;
 use crate::runtime::PerRuntime;
 use crate::script::Scripts;
@@ -54,6 +55,7 @@ pub(crate) struct Batches {
 
 struct Shared {
     pool: Pool,
+    guard: Guard,
     scripts: Arc<Scripts>,
     floor: [u8; 7],
     /// How many batches may be under way at most.
@@ -86,6 +88,7 @@ impl fmt::Debug for Batches {
 impl Batches {
     pub(crate) fn new(
         pool: Pool,
+        guard: Guard,
         scripts: Arc<Scripts>,
         floor: [u8; 7],
         most: u32,
@@ -94,6 +97,7 @@ impl Batches {
         Self {
             shared: Arc::new(Shared {
                 pool,
+                guard,
                 scripts,
                 floor,
                 most,
@@ -108,11 +112,31 @@ impl Batches {
         &self.shared.pool
     }
 
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.shared.guard
+    }
+
     /// Sends a group with the next batch and returns what the script replies to it, until `end`.
     ///
     /// # Errors
     /// With the call, if it did not run.
     pub(crate) async fn apply(
+        &self,
+        policy: &str,
+        call: Call,
+        place: Place,
+        end: Instant,
+    ) -> Result<Value, Undone> {
+        let passing = match self.shared.guard.enter(&self.shared.pool, end) {
+            Ok(passing) => passing,
+            Err(error) => return Err(undone(error, Some(call))),
+        };
+        let told = self.send(policy, call, place, end).await;
+        passing.end(told.as_ref().map(drop).map_err(|undone| &undone.error));
+        told
+    }
+
+    async fn send(
         &self,
         policy: &str,
         call: Call,

@@ -27,7 +27,12 @@ pub(super) async fn of(nodes: &Arc<Nodes>, end: Instant) -> Health {
     if answers.iter().any(Result::is_err) {
         nodes.refresh_soon(None);
     }
-    let (connected, message) = words(&map, &answers);
+    let (connected, mut message) = words(&map, &answers);
+    for master in map.masters() {
+        if let Ok(node) = nodes.node(master) {
+            message.push_str(&node.guard().words());
+        }
+    }
     let answered = answers.iter().any(Result::is_ok);
     Health::new(
         "redis",

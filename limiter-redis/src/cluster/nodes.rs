@@ -14,6 +14,7 @@ use super::map::{Address, SlotMap};
 use crate::batch::Batches;
 use crate::config::{RedisConfig, config_error};
 use crate::error::advise;
+use crate::guard::Guard;
 use crate::pool::Pool;
 use crate::pool::connection::{Probe, ProbeKeys};
 use crate::script::call::floor;
@@ -172,6 +173,7 @@ impl Nodes {
         let config = self.config.at(address);
         let node = Batches::new(
             Pool::new(&config, config.check_deadline, self.probe(address))?,
+            Guard::new(&config),
             self.scripts.clone(),
             floor(config.state_ttl),
             config.batches,

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bb8_redis::bb8::ManageConnection;
@@ -17,11 +17,11 @@ use crate::connect::Connector;
 use crate::error::{breaks, server_error};
 
 /// How long a failed attempt to connect answers for the next ones, so that a server that comes back
-/// is not met by a storm.
+/// is not met by a storm; twice as long each time, up to [`LONG_GAP`].
 const CONNECT_GAP: Duration = Duration::from_millis(50);
 
-/// The same while there are connections that work.
-const LONG_GAP: Duration = Duration::from_secs(1);
+/// The same at most, and while there are connections that work.
+pub(super) const LONG_GAP: Duration = Duration::from_secs(1);
 
 /// How many connections a pool makes at once.
 const AT_ONCE: usize = 2;
@@ -58,6 +58,10 @@ pub(crate) struct Origin {
     /// The generation whose rights were tried, and one.
     probed: AtomicU64,
     failed: watch::Sender<Failure>,
+    /// How many attempts to connect have failed in a row.
+    failures: AtomicU32,
+    /// When the last attempt began.
+    tried: Mutex<Option<Instant>>,
     /// Counted up when all connections are found to be of no use (a server that became a replica, a network that forgot them);
     /// those of an older generation are not used again.
     generation: AtomicU64,
@@ -109,6 +113,8 @@ impl Origin {
             probe,
             probed: AtomicU64::new(0),
             failed: watch::Sender::new(None),
+            failures: AtomicU32::new(0),
+            tried: Mutex::new(None),
             generation: AtomicU64::new(0),
             live: watch::Sender::new(0),
             beginnings: AtomicU64::new(0),
@@ -174,11 +180,53 @@ impl Origin {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// A connection that works, with its role and rights tried. It is not the pool's.
+    /// A connection that works, with its role and rights tried. It is not the pool's. The first of several failures is logged.
     pub(crate) async fn open(self: &Arc<Self>) -> Result<Connection, RedisError> {
         let generation = self.generation();
-        let made = self.made(generation);
-        timeout(self.limit, made).await.map_err(late)?
+        let made = timeout(self.limit, self.made(generation)).await;
+        let result = made.map_err(late).and_then(|made| made);
+        match &result {
+            Ok(_) => {
+                // What failed before says nothing any more.
+                self.failures.store(0, Ordering::Relaxed);
+                self.failed.send_if_modified(|failure| {
+                    *failure = None;
+                    false
+                });
+            }
+            Err(error) => {
+                match self.failures.fetch_add(1, Ordering::Relaxed) {
+                    0 => tracing::warn!(host = %self.host, %error, "cannot connect to Redis"),
+                    _ => {
+                        tracing::debug!(host = %self.host, %error, "still cannot connect to Redis")
+                    }
+                }
+                let failure = (Instant::now(), error.clone());
+                self.failed.send_replace(Some(failure));
+            }
+        }
+        result
+    }
+
+    /// Whether the last attempt to connect failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.borrow().is_some()
+    }
+
+    /// Whether somebody has tried to connect within that time: then nobody else needs to.
+    pub(crate) fn has_tried(&self, within: Duration) -> bool {
+        let tried = *self.tried.lock();
+        tried.is_some_and(|tried| tried.elapsed() < within)
+    }
+
+    /// How long the last failure answers for others.
+    fn gap(&self) -> Duration {
+        if *self.live.borrow() > 0 {
+            return LONG_GAP;
+        }
+        let before = self.failures.load(Ordering::Relaxed).saturating_sub(1);
+        let factor = 2_u32.saturating_pow(before.min(31));
+        CONNECT_GAP.saturating_mul(factor).min(LONG_GAP)
     }
 
     /// Tries whether a connection of the next generation can be had.
@@ -197,6 +245,7 @@ impl Origin {
     }
 
     async fn made(self: &Arc<Self>, generation: u64) -> Result<Connection, RedisError> {
+        *self.tried.lock() = Some(Instant::now());
         let (mut io, driver) = self.connector.connect().await?;
         let life = Arc::new(Life {
             generation,
@@ -357,30 +406,17 @@ impl ManageConnection for Manager {
             return Ok(spare);
         }
         let last = origin.failed.borrow().clone();
-        let gap = match *origin.live.borrow() {
-            0 => CONNECT_GAP,
-            _ => LONG_GAP,
-        };
-        if let Some((at, error)) = last.filter(|(at, _)| at.elapsed() < gap) {
+        if let Some((at, error)) = last.filter(|(at, _)| at.elapsed() < origin.gap()) {
             origin.failed.send_replace(Some((at, error.clone())));
             return Err(error);
         }
         let result = origin.open().await;
-        match &result {
-            Ok(connection) => {
-                connection.life.count();
-                // What failed before says nothing any more.
-                origin.failed.send_if_modified(|failure| {
-                    *failure = None;
-                    false
-                });
-                tracing::info!(host = %origin.host, "connected to Redis");
+        if let Ok(connection) = &result {
+            match *origin.live.borrow() {
+                0 => tracing::info!(host = %origin.host, "connected to Redis"),
+                _ => tracing::debug!(host = %origin.host, "one more connection to Redis"),
             }
-            Err(error) => {
-                tracing::warn!(host = %origin.host, %error, "cannot connect to Redis");
-                let failure = (Instant::now(), error.clone());
-                origin.failed.send_replace(Some(failure));
-            }
+            connection.life.count();
         }
         result
     }

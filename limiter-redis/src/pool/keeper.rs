@@ -7,7 +7,7 @@ use bb8_redis::bb8;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::pool::connection::{Manager, Origin, jitter};
+use crate::pool::connection::{LONG_GAP, Manager, Origin, jitter};
 
 /// A pool with fewer connections gets new ones, whether or not anybody asks for one.
 const FEW: u32 = 2;
@@ -47,6 +47,11 @@ async fn keep(pool: bb8::Pool<Manager>, origin: Arc<Origin>, size: u32) {
             pause(&origin, DAY / times).await;
         }
         sleep(SPREAD / 2 + jitter(SPREAD)).await;
+        if origin.has_failed() && origin.has_tried(LONG_GAP) {
+            // Somebody knocks already.
+            sleep(LONG_GAP / 4).await;
+            continue;
+        }
         // Drops those that have ended, and has the pool make others.
         let _ = pool.get().await;
         let again = timeout(PAUSE, live.wait_for(|live| *live >= few)).await;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bb8_redis::bb8;
-use limiter_core::{Effect, Error, ErrorKind};
+use limiter_core::{Effect, Error, ErrorKind, LogLimit};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::connection::{Life, Manager, Origin, Probe};
-use self::pulse::Pulse;
+use self::pulse::{AGE, Pulse};
 use self::request::Request;
 use crate::config::RedisConfig;
 use crate::connect::Connector;
@@ -50,6 +50,7 @@ struct Shared {
     size: u32,
     deadline: Duration,
     slow: Duration,
+    slow_log: LogLimit,
     /// For a connection to be made.
     limit: Duration,
 }
@@ -92,6 +93,7 @@ impl Pool {
                 size: config.pool_size,
                 deadline,
                 slow: config.slow,
+                slow_log: LogLimit::default(),
                 limit,
             }),
         })
@@ -164,12 +166,14 @@ impl Pool {
         result
     }
 
-    /// Logs a call that took long.
+    /// Logs a call that took long; one line a second for each operation, which says how many `more` there were (B7).
     pub(crate) fn note_time(&self, operation: &'static str, start: Instant) {
         let elapsed = start.elapsed();
         if elapsed > self.shared.slow {
             let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(operation, millis, host = %self.shared.host, "slow Redis call");
+            if let Some(more) = self.shared.slow_log.pass(operation) {
+                tracing::warn!(operation, millis, more, host = %self.shared.host, "slow Redis call");
+            }
         }
     }
 
@@ -328,6 +332,9 @@ impl Pool {
             if origin.generation() != generation {
                 return;
             }
+            if origin.has_tried(pause) {
+                continue;
+            }
             let next = origin.try_next(generation).await;
             if life.replies() != replies {
                 continue;
@@ -384,8 +391,19 @@ impl Pool {
     /// How long the server takes to answer, as of a second ago at most; see `pulse.rs`.
     pub(crate) async fn ping(&self) -> Result<Duration, Error> {
         let home = self.home();
-        let answer = home.pulse.ask(&home.origin, self.shared.deadline).await;
-        answer.map_err(|error| self.not_sent("redis.ping", error))
+        let ask = home.pulse.ask(&home.origin, self.shared.deadline, AGE);
+        ask.await
+            .map_err(|error| self.not_sent("redis.ping", error))
+    }
+
+    /// Asks whether the server is there, now: on the connection of health, or on a new one.
+    pub(crate) async fn knock(&self) -> Result<Duration, Error> {
+        let home = self.home();
+        let ask = home
+            .pulse
+            .ask(&home.origin, self.shared.deadline, Duration::ZERO);
+        ask.await
+            .map_err(|error| self.not_sent("redis.ping", error))
     }
 
     /// What this runtime has.

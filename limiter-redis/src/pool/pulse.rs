@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::pool::connection::{Connection, Origin};
 
-/// How long an answer is everybody's.
-const AGE: Duration = Duration::from_secs(1);
+/// How long an answer is everybody's who asks for health.
+pub(super) const AGE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(crate) struct Pulse(Mutex<State>);
@@ -28,15 +28,16 @@ struct State {
 }
 
 impl Pulse {
-    /// How long the server took to answer, a second ago at most; `within` bounds the question.
+    /// How long the server took to answer, so long ago at most; `within` bounds the question.
     pub(crate) async fn ask(
         &self,
         origin: &Arc<Origin>,
         within: Duration,
+        age: Duration,
     ) -> Result<Duration, RedisError> {
         // Whoever comes second waits for the first one's answer.
         let mut state = self.0.lock().await;
-        if let Some(answer) = state.known() {
+        if let Some(answer) = state.known(age) {
             return answer;
         }
         let answer = state.ping(origin, Instant::now() + within).await;
@@ -50,10 +51,10 @@ impl Pulse {
 
 impl State {
     /// The last answer, while it holds: that the server answers, only while it has not hung up since.
-    fn known(&self) -> Option<Result<Duration, RedisError>> {
+    fn known(&self, age: Duration) -> Option<Result<Duration, RedisError>> {
         let (at, answer) = self.last.as_ref()?;
         let is_connected = self.connection.as_ref().is_some_and(Connection::is_usable);
-        let holds = at.elapsed() < AGE && (answer.is_err() || is_connected);
+        let holds = at.elapsed() < age && (answer.is_err() || is_connected);
         holds.then(|| answer.clone())
     }
 

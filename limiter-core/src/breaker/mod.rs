@@ -1,0 +1,242 @@
+//! A circuit breaker: after some failures a store is left alone for a while, and then asked carefully.
+//!
+//! - [`Circuit`]: the state machine, pure. [`BreakerConfig`]: its settings.
+//! - [`Breaker`]: a circuit that many callers share, with the time and the log.
+//!
+//! What speaks against a store is said by [`ErrorKind::blames_the_server`]: neither misuse nor this process's own saturation opens
+//! a breaker.
+//!
+//! ```
+//! use limiter_core::breaker::{Breaker, BreakerConfig, Entry};
+//! use limiter_core::{Error, ErrorKind};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let breaker = Breaker::new("redis.example.com:6379", BreakerConfig::default());
+//! for _ in 0..5 {
+//!     let Entry::Call(call) = breaker.enter() else { panic!("closed") };
+//!     call.end(Err(&Error::new(ErrorKind::Connection, "limit.apply", "refused")));
+//! }
+//! assert!(matches!(breaker.enter(), Entry::Refused(_)));
+//! # });
+//! ```
+
+mod circuit;
+mod config;
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use self::circuit::{Admission, Change, Circuit, Completion, Permit, Position};
+pub use self::config::BreakerConfig;
+use crate::error::{Error, ErrorKind};
+use crate::sync::Mutex;
+
+/// A circuit that many callers share. Clones share it.
+#[derive(Clone)]
+pub struct Breaker(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    start: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    circuit: Circuit,
+    /// Since when it is not closed.
+    since: Option<Instant>,
+    /// How many were refused since then.
+    refused: u64,
+}
+
+/// What a caller may do.
+#[derive(Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a call, a knock or neither are all there is"
+)]
+pub enum Entry {
+    /// Call the store, and say what came of it.
+    Call(Pass),
+    /// Refuse the call with [`Breaker::refusal`], and find out meanwhile whether the store is there.
+    Knock(Pass),
+    /// Refuse the call.
+    Refused(Error),
+}
+
+/// A call or a knock that is under way. Dropped, it says nothing of the store.
+#[derive(Debug)]
+#[must_use = "dropped, it tells the breaker nothing"]
+pub struct Pass {
+    breaker: Breaker,
+    permit: Option<Permit>,
+}
+
+/// How a breaker stands, for health and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BreakerStatus {
+    /// Closed, open, or half open.
+    pub position: Position,
+    /// For how long it has not been closed; zero if it is.
+    pub since: Duration,
+    /// How many calls it has refused since then.
+    pub refused: u64,
+}
+
+impl Breaker {
+    /// A closed breaker in front of what logs call `name`: a server's host.
+    pub fn new(name: impl Into<String>, config: BreakerConfig) -> Self {
+        let seed = RandomState::new().hash_one(0_u8);
+        Self(Arc::new(Inner {
+            name: name.into(),
+            start: Instant::now(),
+            state: Mutex::new(State {
+                circuit: Circuit::new(config, seed),
+                since: None,
+                refused: 0,
+            }),
+        }))
+    }
+
+    /// Asks to call the store.
+    pub fn enter(&self) -> Entry {
+        let now = self.0.start.elapsed();
+        let mut state = self.0.lock();
+        let admission = state.circuit.admit(now);
+        if !matches!(admission, Admission::Call(_)) {
+            state.refused += 1;
+        }
+        drop(state);
+        match admission {
+            Admission::Call(permit) => Entry::Call(self.pass(permit)),
+            Admission::Knock(permit) => Entry::Knock(self.pass(permit)),
+            Admission::Refused { retry_after } => Entry::Refused(Self::refusal(retry_after)),
+        }
+    }
+
+    /// The error of a call that was not made.
+    pub fn refusal(retry_after: Duration) -> Error {
+        let message = "the store has failed and is left alone for a moment (its breaker is open)";
+        Error::new(ErrorKind::BreakerOpen, "limiter.breaker", message).with_retry_after(retry_after)
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> BreakerStatus {
+        let state = self.0.lock();
+        BreakerStatus {
+            position: state.circuit.position(),
+            since: state.since.map_or(Duration::ZERO, |since| since.elapsed()),
+            refused: state.refused,
+        }
+    }
+
+    fn pass(&self, permit: Permit) -> Pass {
+        Pass {
+            breaker: self.clone(),
+            permit: Some(permit),
+        }
+    }
+
+    fn complete(&self, permit: Permit, completion: Completion, why: Option<&Error>) {
+        let now = self.0.start.elapsed();
+        let mut state = self.0.lock();
+        let change = state.circuit.complete(now, permit, completion);
+        match change {
+            None => {}
+            Some(Change::Opened) => {
+                state.since = Some(Instant::now());
+                state.refused = 0;
+                drop(state);
+                let (store, error) = (&*self.0.name, why.map(Error::message));
+                tracing::warn!(
+                    store,
+                    error,
+                    "the store fails: it is left alone, and asked again at most a second apart"
+                );
+            }
+            Some(Change::Closed) => {
+                let away = state.since.take().map(|since| since.elapsed());
+                let (refused, store) = (state.refused, &*self.0.name);
+                drop(state);
+                let millis = away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX));
+                tracing::info!(
+                    store,
+                    millis,
+                    not_asked = refused,
+                    "the store answers again"
+                );
+            }
+        }
+    }
+}
+
+impl Inner {
+    #[cfg(not(all(test, shuttle)))]
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(all(test, shuttle))]
+    fn lock(&self) -> impl std::ops::DerefMut<Target = State> + '_ {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker")
+            .field("name", &self.0.name)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pass {
+    /// Says what came of a call that had all the time that the store takes.
+    pub fn end(self, result: Result<(), &Error>) {
+        self.end_as(completion_of(result), result.err());
+    }
+
+    /// As [`end`](Self::end), for a caller with a shorter deadline than the store's own: that it is over says little of the
+    /// store.
+    pub fn end_in_haste(self, result: Result<(), &Error>) {
+        let completion = match completion_of(result) {
+            Completion::Failed if result.is_err_and(|error| error.kind() == ErrorKind::Timeout) => {
+                Completion::Late
+            }
+            other => other,
+        };
+        self.end_as(completion, result.err());
+    }
+
+    /// Says what came of it.
+    pub fn end_as(mut self, completion: Completion, why: Option<&Error>) {
+        if let Some(permit) = self.permit.take() {
+            self.breaker.complete(permit, completion, why);
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.breaker.complete(permit, Completion::Nothing, None);
+        }
+    }
+}
+
+/// What a result says of the store.
+fn completion_of(result: Result<(), &Error>) -> Completion {
+    use ErrorKind::{Conflict, Expired, Foreign};
+    match result.map_err(Error::kind) {
+        // Only the store knows that.
+        Ok(()) | Err(Foreign | Conflict | Expired) => Completion::Answered,
+        Err(kind) if kind.blames_the_server() => Completion::Failed,
+        Err(_) => Completion::Nothing,
+    }
+}

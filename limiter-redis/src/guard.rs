@@ -1,0 +1,102 @@
+//! A breaker in front of one server: what speaks against it, and how it is asked whether it is there.
+
+use std::error::Error as _;
+
+use limiter_core::breaker::{Breaker, Completion, Entry, Pass, Position};
+use limiter_core::{Effect, Error};
+use redis::{RedisError, ServerErrorKind};
+use tokio::time::Instant;
+
+use crate::config::RedisConfig;
+use crate::error::server_error;
+use crate::pool::Pool;
+
+/// In front of one server's pool. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard(Option<Breaker>);
+
+/// A call that was let through.
+pub(crate) struct Passing {
+    pass: Option<Pass>,
+    /// Whether it has less time than the server's calls have.
+    is_hasty: bool,
+}
+
+impl Guard {
+    pub(crate) fn new(config: &RedisConfig) -> Self {
+        Self(
+            config
+                .breaker
+                .map(|breaker| Breaker::new(config.host(), breaker)),
+        )
+    }
+
+    /// Asks for a call until `end`. Needs a runtime: the server may be asked in the background whether it is there.
+    ///
+    /// # Errors
+    /// `BreakerOpen`.
+    pub(crate) fn enter(&self, pool: &Pool, end: Instant) -> Result<Passing, Error> {
+        let pass = match self.0.as_ref().map(Breaker::enter) {
+            None => None,
+            Some(Entry::Call(pass)) => Some(pass),
+            Some(Entry::Refused(error)) => return Err(error),
+            Some(Entry::Knock(pass)) => {
+                let (pool, within) = (pool.clone(), pool.deadline());
+                tokio::spawn(async move {
+                    let answer = pool.knock().await;
+                    if let Err(error) = &answer {
+                        tracing::debug!(%error, "still no answer");
+                    }
+                    pass.end(answer.as_ref().map(drop));
+                });
+                return Err(Breaker::refusal(within));
+            }
+        };
+        let is_hasty = end < Instant::now() + pool.deadline() * 9 / 10;
+        Ok(Passing { pass, is_hasty })
+    }
+
+    /// What health says of the breaker; nothing while it is closed.
+    pub(crate) fn words(&self) -> String {
+        let status = self.0.as_ref().map(Breaker::status);
+        match status.filter(|status| status.position != Position::Closed) {
+            None => String::new(),
+            Some(status) => format!(
+                "; its breaker is {} since {:.1} s, and {} calls were not sent",
+                status.position.as_str().replace('_', " "),
+                status.since.as_secs_f64(),
+                status.refused
+            ),
+        }
+    }
+}
+
+impl Passing {
+    /// Says what came of the call.
+    pub(crate) fn end(self, result: Result<(), &Error>) {
+        let Some(pass) = self.pass else { return };
+        match result.err().and_then(|error| said(error)) {
+            Some(completion) => pass.end_as(completion, result.err()),
+            None if self.is_hasty => pass.end_in_haste(result),
+            None => pass.end(result),
+        }
+    }
+}
+
+/// What some replies say of the server, whatever they mean for the call.
+fn said(error: &Error) -> Option<Completion> {
+    use ServerErrorKind::{Ask, ClusterDown, CrossSlot, Moved, NoPerm, NoScript, TryAgain};
+    let source = error.source()?.downcast_ref::<RedisError>()?;
+    let (kind, source) = server_error(source)?;
+    match kind {
+        // It is well, and another one is to be asked, or later.
+        Ask | CrossSlot | Moved | NoScript | TryAgain => Some(Completion::Answered),
+        // Of one slot, and not of the cluster.
+        ClusterDown if source.detail().is_some_and(|text| text.contains("slot")) => {
+            Some(Completion::Nothing)
+        }
+        // Of one key; a connection that may do nothing is not made.
+        NoPerm if error.effect() == Effect::Unknown => Some(Completion::Nothing),
+        _ => None,
+    }
+}
