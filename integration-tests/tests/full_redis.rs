@@ -127,7 +127,7 @@ async fn a_full_redis_takes_no_lease() {
     let streams = policy(Quota::concurrency(10));
     let (idle, over, mixed) = ("idle", "over", "mixed");
     let keys = [idle, over, mixed].map(|name| streams.key([name]));
-    let store = RedisStore::new(&world.server.config()).unwrap();
+    let store = RedisStore::new(&world.server.config().without_breaker()).unwrap();
     // No guard, which would renew it.
     let acquire = async |key: &Key, name: &str, ttl, cost| {
         let lease = &OperationId::new(name);

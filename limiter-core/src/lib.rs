@@ -78,6 +78,7 @@ mod health;
 mod key;
 pub mod limit;
 mod log_limit;
+mod outage_log;
 mod sync;
 #[cfg(test)]
 mod testing;
@@ -87,3 +88,4 @@ pub use fingerprint::Fingerprint;
 pub use health::Health;
 pub use key::{IdentitySecret, Key, KeyBuilder};
 pub use log_limit::LogLimit;
+pub use outage_log::{OutageLog, Substitute};

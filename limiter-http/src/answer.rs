@@ -7,8 +7,7 @@ use limiter_core::ErrorKind;
 use limiter_core::clock::Timestamp;
 use limiter_core::limit::{Decision, GroupDecision, Outcome, Quota};
 
-/// How long a client waits when the limiter could not answer: there is nothing to compute it from,
-/// and stores come back within seconds.
+/// How long a client waits at least when the limiter could not answer: stores come back within seconds.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
 
 /// What is told to a client: made from a `&Decision` or a `&GroupDecision`. A decision is a group of
@@ -77,7 +76,7 @@ impl<'a> Answer<'a> {
 
     /// How long the client should wait; `None` where waiting is not needed or does not help.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        self.wait(self.outcome)
+        self.wait(self.outcome, self.binding)
     }
 
     /// [`retry_after`](Self::retry_after) in whole seconds, rounded up: never 0, which invites a
@@ -88,13 +87,13 @@ impl<'a> Answer<'a> {
 
     /// [`retry_after`](Self::retry_after) for one of the decisions.
     pub(crate) fn wait_of(&self, decision: &Decision) -> Option<Duration> {
-        self.wait(decision.outcome)
+        self.wait(decision.outcome, Some(decision))
     }
 
     /// How long until everything that the decision's policy grants is free.
     pub(crate) fn reset_after(&self, decision: &Decision) -> Duration {
         let reset_after = decision.reset_after.saturating_sub(self.age);
-        // A limiter that could not answer knows no reset; the client may come back then.
+        // A limiter that could not answer may know no reset; the client may come back then.
         reset_after.max(self.wait_of(decision).unwrap_or_default())
     }
 
@@ -109,11 +108,14 @@ impl<'a> Answer<'a> {
         }
     }
 
-    fn wait(&self, outcome: Outcome) -> Option<Duration> {
+    fn wait(&self, outcome: Outcome, of: Option<&Decision>) -> Option<Duration> {
         match outcome {
             Outcome::Denied { retry_after } => Some(retry_after.saturating_sub(self.age)),
-            // No computed moment, so it counts from when it is said.
-            Outcome::Unavailable { kind } if is_passing(kind) => Some(UNAVAILABLE_RETRY),
+            // When the store is asked again is a guess, so it counts from when it is said.
+            Outcome::Unavailable { kind } if is_passing(kind) => {
+                let asked_again = of.map_or(Duration::ZERO, |decision| decision.reset_after);
+                Some(asked_again.max(UNAVAILABLE_RETRY))
+            }
             _ => None,
         }
     }

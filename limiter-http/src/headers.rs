@@ -4,6 +4,7 @@ mod ietf;
 mod openai;
 
 use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use limiter_core::Substitute;
 use limiter_core::clock::Timestamp;
 
 pub use self::ietf::IetfDraft;
@@ -12,6 +13,7 @@ use crate::answer::{Answer, is_told, seconds};
 const X_LIMIT: &str = "x-ratelimit-limit";
 const X_REMAINING: &str = "x-ratelimit-remaining";
 const X_RESET: &str = "x-ratelimit-reset";
+const X_DEGRADED: &str = "x-ratelimit-degraded";
 
 /// Which headers say how much is left.
 ///
@@ -23,6 +25,11 @@ const X_RESET: &str = "x-ratelimit-reset";
 ///   default, see [`openai`](Self::openai).
 /// - `Retry-After` is added to denials, and to refusals because the store is away (1 s): whole
 ///   seconds (RFC 9110, section 10.2.3), rounded up, at least 1.
+///
+/// - `X-RateLimit-Degraded` is added while the store gives no answer, and says which rule decided: `denied`, `allowed` or
+///   `local`. The other headers are then those of the rule: of a denial nothing remains, and the reset is when the store
+///   is asked again; what was allowed has `X-RateLimit-Limit` alone, because nobody knows what is left; and a local counter's
+///   numbers are those of this process's share.
 ///
 /// Each family is switched on its own, and all of them may stand in one response. A response with
 /// `Retry-After` has the three `X-RateLimit-*` even if they are off otherwise: a client that was
@@ -142,8 +149,8 @@ impl HeaderStyle {
     /// names. `now` is when they are written, and when the decision was made unless
     /// [`Answer::decided_at`] says otherwise.
     ///
-    /// Nothing is written where nothing is known: every policy is a shadow, the request was allowed without a look at
-    /// its counter (an outage's rule), or the check failed for another reason than an outage.
+    /// Nothing is written where nothing is known: every policy is a shadow, or the check failed for another reason than an
+    /// outage.
     pub fn write<'a>(
         &self,
         answer: impl Into<Answer<'a>>,
@@ -151,12 +158,19 @@ impl HeaderStyle {
         headers: &mut HeaderMap,
     ) {
         let answer = answer.into().seen_at(now);
-        let Some(binding) = answer
-            .binding()
-            .filter(|binding| is_told(binding) && !answer.is_failure())
-        else {
+        let Some(binding) = answer.binding().filter(|_| !answer.is_failure()) else {
             return;
         };
+        if let Some(substitute) = binding.substitute() {
+            let rule = HeaderValue::from_static(substitute.as_str());
+            headers.insert(X_DEGRADED, rule);
+            if substitute == Substitute::Allowed && self.legacy {
+                headers.insert(X_LIMIT, HeaderValue::from(binding.limit));
+            }
+        }
+        if !is_told(binding) {
+            return;
+        }
         let retry_after = answer.retry_after_seconds();
         if let Some(seconds) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

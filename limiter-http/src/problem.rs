@@ -17,9 +17,11 @@ pub enum ProblemType {
     RateLimitExceeded,
     /// 400, `urn:limiter:problem:cost-above-limit`: waiting does not help, asking for less does.
     CostAboveLimit,
-    /// 429 or 503 ([`UnavailableStatus`]), `urn:limiter:problem:limiter-unavailable`: the limit could
-    /// not be checked now.
+    /// 429, `urn:limiter:problem:limiter-unavailable`: the limit could not be checked now.
     LimiterUnavailable,
+    /// 503, `https://iana.org/assignments/http-problem-types#temporary-reduced-capacity` (draft-ietf-httpapi-ratelimit-headers,
+    /// section "Temporary Reduced Capacity"): the same under [`UnavailableStatus::ServiceUnavailable`].
+    TemporaryReducedCapacity,
     /// 500, `urn:limiter:problem:limiter-error`: the server is misconfigured.
     LimiterError,
 }
@@ -31,6 +33,9 @@ impl ProblemType {
             Self::RateLimitExceeded => "urn:limiter:problem:rate-limit-exceeded",
             Self::CostAboveLimit => "urn:limiter:problem:cost-above-limit",
             Self::LimiterUnavailable => "urn:limiter:problem:limiter-unavailable",
+            Self::TemporaryReducedCapacity => {
+                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+            }
             Self::LimiterError => "urn:limiter:problem:limiter-error",
         }
     }
@@ -41,6 +46,9 @@ impl ProblemType {
             Self::RateLimitExceeded => "Rate limit exceeded",
             Self::CostAboveLimit => "Cost above the limit",
             Self::LimiterUnavailable => "Rate limit could not be checked",
+            Self::TemporaryReducedCapacity => {
+                "Request cannot be satisfied due to temporary server capacity constraints"
+            }
             Self::LimiterError => "Rate limiter error",
         }
     }
@@ -156,7 +164,10 @@ impl<'a> Problem<'a> {
             Outcome::Allowed => return None,
             Outcome::Denied { .. } => ProblemType::RateLimitExceeded,
             Outcome::Never => ProblemType::CostAboveLimit,
-            Outcome::Unavailable { .. } if !answer.is_failure() => ProblemType::LimiterUnavailable,
+            Outcome::Unavailable { .. } if !answer.is_failure() => match unavailable {
+                UnavailableStatus::TooManyRequests => ProblemType::LimiterUnavailable,
+                UnavailableStatus::ServiceUnavailable => ProblemType::TemporaryReducedCapacity,
+            },
             _ => ProblemType::LimiterError,
         };
         let Some(binding) = answer.binding() else {
@@ -181,16 +192,14 @@ impl<'a> Problem<'a> {
                 "{operation} asked for more than the limit of {}; ask for less",
                 binding.limit
             ),
-            (ProblemType::LimiterUnavailable, ..) => {
+            (ProblemType::LimiterUnavailable | ProblemType::TemporaryReducedCapacity, ..) => {
                 format!("the limit of {operation} could not be checked; try again shortly")
             }
             _ => return Some(Self::error()),
         };
-        let status = match (problem_type, unavailable) {
-            (ProblemType::CostAboveLimit, _) => StatusCode::BAD_REQUEST,
-            (ProblemType::LimiterUnavailable, UnavailableStatus::ServiceUnavailable) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+        let status = match problem_type {
+            ProblemType::CostAboveLimit => StatusCode::BAD_REQUEST,
+            ProblemType::TemporaryReducedCapacity => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::TOO_MANY_REQUESTS,
         };
         Some(Self {

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use limiter_core::breaker::{Breaker, Completion, Entry, Pass, Position};
+use limiter_core::breaker::{Breaker, Completion, Pass};
 use limiter_core::{Effect, Error};
 use redis::{RedisError, ServerErrorKind};
 use tokio::time::Instant;
@@ -36,22 +36,14 @@ impl Guard {
     /// # Errors
     /// `BreakerOpen`.
     pub(crate) fn enter(&self, pool: &Pool, end: Instant) -> Result<Passing, Error> {
-        let pass = match self.0.as_ref().map(Breaker::enter) {
-            None => None,
-            Some(Entry::Call(pass)) => Some(pass),
-            Some(Entry::Refused(error)) => return Err(error),
-            Some(Entry::Knock(pass)) => {
-                let (pool, within) = (pool.clone(), pool.deadline());
-                tokio::spawn(async move {
-                    let answer = pool.knock().await;
-                    if let Err(error) = &answer {
-                        tracing::debug!(%error, "still no answer");
-                    }
-                    pass.end(answer.as_ref().map(drop));
-                });
-                return Err(Breaker::refusal(within));
-            }
+        let knock = || {
+            let pool = pool.clone();
+            async move { pool.knock().await.is_ok() }
         };
+        let breaker = self.0.as_ref();
+        let pass = breaker
+            .map(|breaker| breaker.enter_or_knock(knock))
+            .transpose()?;
         let is_hasty = end < Instant::now() + pool.deadline() * 9 / 10;
         Ok(Passing { pass, is_hasty })
     }
@@ -59,15 +51,7 @@ impl Guard {
     /// What health says of the breaker; nothing while it is closed.
     pub(crate) fn words(&self) -> String {
         let status = self.0.as_ref().map(Breaker::status);
-        match status.filter(|status| status.position != Position::Closed) {
-            None => String::new(),
-            Some(status) => format!(
-                "; its breaker is {} since {:.1} s, and {} calls were not sent",
-                status.position.as_str().replace('_', " "),
-                status.since.as_secs_f64(),
-                status.refused
-            ),
-        }
+        status.map_or(String::new(), |status| status.words())
     }
 }
 

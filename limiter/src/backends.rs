@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use limiter_core::cache::CacheStore;
+#[cfg(all(feature = "memory", feature = "redis"))]
+use limiter_core::cache::Fallback;
+#[cfg(feature = "redis")]
+use limiter_core::limit::LimitStore;
+use limiter_core::limit::Limiter;
 use limiter_core::limit::wrap::{Observer, Stack};
-use limiter_core::limit::{LimitStore, Limiter};
-use limiter_core::{Error, ErrorKind};
+use limiter_core::{Error, ErrorKind, OutageLog};
 
 /// A limiter and a cache store, over one backend. Clones share both.
 #[derive(Clone, Debug)]
@@ -15,6 +19,8 @@ pub struct Backends {
     pub limiter: Limiter,
     /// Keeps bytes; what `ai_cache` is built on.
     pub cache: Arc<dyn CacheStore>,
+    /// What was answered without Redis, by limits and caches together.
+    pub outages: OutageLog,
 }
 
 /// Connects as the environment says; see [`Builder::from_env`].
@@ -118,7 +124,7 @@ impl Builder {
                 (Arc::new(store), warm)
             };
             if let Err(error) = warm {
-                tracing::warn!(%error, "Redis is away; the policies' outage rules answer until it is back");
+                tracing::warn!(%error, "Redis cannot be used; the policies' outage rules answer until it can");
             }
             Ok(store)
         };
@@ -130,23 +136,35 @@ impl Builder {
             match store.warm_up().await {
                 Err(error) if error.kind() == ErrorKind::Config => return cache_beside_a_cluster(),
                 Err(error) => {
-                    tracing::warn!(%error, "the caches' Redis is away; caches miss until it is back");
+                    tracing::warn!(%error, "the caches' Redis cannot be used; caches miss until it can");
                 }
                 Ok(()) => {}
             }
             Ok(Arc::new(store) as Arc<dyn CacheStore>)
         };
         let (limits, cache) = tokio::try_join!(limits, cache)?;
-        Ok(self.stack(limits, cache))
+        let log = OutageLog::new();
+        let stack = self.observed(Stack::new(limits)).log(log.clone());
+        #[cfg(feature = "memory")]
+        let (stack, cache) = with_local(stack, cache, &log);
+        Ok(Backends {
+            limiter: Limiter::raw(stack.build()),
+            cache,
+            outages: log,
+        })
     }
 
     /// This process's memory.
     #[cfg(feature = "memory")]
     pub fn memory(self, config: &limiter_memory::MemoryConfig) -> Backends {
-        self.stack(
-            limiter_memory::MemoryStore::with_config(config),
-            Arc::new(limiter_memory::MemoryCache::with_config(config)),
-        )
+        let log = OutageLog::new();
+        let store = limiter_memory::MemoryStore::with_config(config);
+        let stack = self.observed(Stack::new(store)).log(log.clone());
+        Backends {
+            limiter: Limiter::raw(stack.build()),
+            cache: Arc::new(limiter_memory::MemoryCache::with_config(config)),
+            outages: log,
+        }
     }
 
     fn in_memory(self, why: &'static str) -> Result<Backends, Error> {
@@ -163,16 +181,22 @@ impl Builder {
         not(any(feature = "memory", feature = "redis")),
         expect(dead_code, reason = "without a backend there is nothing to stack")
     )]
-    fn stack(self, limits: impl LimitStore + 'static, cache: Arc<dyn CacheStore>) -> Backends {
-        let stack = self
-            .observers
-            .into_iter()
-            .fold(Stack::new(limits), Stack::observe);
-        Backends {
-            limiter: Limiter::raw(stack.build()),
-            cache,
-        }
+    fn observed(self, stack: Stack) -> Stack {
+        self.observers.into_iter().fold(stack, Stack::observe)
     }
+}
+
+/// What goes on in this process while Redis is away: the shares of policies that count locally, and the caches' counters.
+#[cfg(all(feature = "memory", feature = "redis"))]
+fn with_local(
+    stack: Stack,
+    cache: Arc<dyn CacheStore>,
+    log: &OutageLog,
+) -> (Stack, Arc<dyn CacheStore>) {
+    let counters = limiter_memory::MemoryCache::new();
+    let cache = Fallback::new(cache, counters, log.clone());
+    let stack = stack.local(limiter_memory::MemoryStore::new());
+    (stack, Arc::new(cache))
 }
 
 #[cfg(feature = "redis")]

@@ -68,12 +68,14 @@ enum Per {
     Month,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum OutageName {
     #[default]
     Deny,
     Allow,
+    /// With the share, as "1/3".
+    Local(String),
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -89,7 +91,7 @@ impl PolicySet {
     /// `sliding_window`, `sliding_log`, `token_bucket`, `concurrency`), `limit`, `per` (`second`, `minute`,
     /// `hour`, `day`, `month` of 30 days; for a `calendar_window` the calendar's own, without `second`) or
     /// `per_seconds` (neither for `concurrency`), and if wanted `refill` (of a token bucket, by default
-    /// the limit), `scope`, `outage` (`deny`, the default, or `allow`), `shadow`, `version`,
+    /// the limit), `scope`, `outage` (`deny`, the default, `allow`, or `{"local": "1/3"}` with this instance's share), `shadow`, `version`,
     /// `unit` (`requests`, the default, or `tokens`).
     ///
     /// # Errors
@@ -165,9 +167,12 @@ impl Spec {
             }
         };
         let mut policy = Policy::new(&self.name, quota)?
-            .with_outage(match self.outage {
+            .with_outage(match &self.outage {
                 OutageName::Deny => Outage::Deny,
                 OutageName::Allow => Outage::Allow,
+                OutageName::Local(share) => Outage::Local {
+                    share: share.parse()?,
+                },
             })
             .with_shadow(self.shadow)
             .with_unit(match self.unit {
@@ -215,6 +220,7 @@ fn config_error(message: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use limiter_core::limit::Share;
 
     #[test]
     fn every_algorithm_has_its_name() {
@@ -252,11 +258,17 @@ mod tests {
             )
         };
         assert!(PolicySet::from_json(&spec("")).is_ok());
+        let local = PolicySet::from_json(&spec(r#", "outage": {"local": "1/3"}"#)).unwrap();
+        let share = Share::new(1, 3).unwrap();
+        assert_eq!(local.get("x").unwrap().outage(), Outage::Local { share });
         for (text, hint) in [
             (spec(r#", "refill": 3"#), "policy x"),
             (spec(r#", "scope": "a b""#), "policy x"),
             (spec(r#", "typo": 1"#), "typo"),
             (spec(r#", "outage": "maybe""#), "maybe"),
+            (spec(r#", "outage": "local""#), "newtype variant"),
+            (spec(r#", "outage": {"local": "4/3"}"#), "policy x"),
+            (spec(r#", "outage": {"local": "half"}"#), "write it as 1/3"),
             (spec(r#", "per_seconds": 5"#), "policy x"),
             ("{}".to_owned(), "cannot be read"),
             (

@@ -65,13 +65,14 @@ pub use agent::{AgentLimits, AgentTurn};
 pub use ai_cache;
 pub use backends::{Backends, Builder, connect, from_env};
 pub use limiter_core as core;
+pub use limiter_core::breaker::BreakerConfig;
 pub use limiter_core::cache::CacheStore;
 pub use limiter_core::limit::{
     Acquired, Calendar, Charge, Charged, Decision, GroupDecision, Lease, LimitStore, Limiter,
     LivePolicy, ModelCall, ModelCallReserved, OperationId, Outage, Outcome, Period, Policy, Quota,
     Reservation, Reserved, Share, Source, TokenUsage, Unit,
 };
-pub use limiter_core::{Effect, Error, ErrorKind, Health, IdentitySecret, Key};
+pub use limiter_core::{Effect, Error, ErrorKind, Health, IdentitySecret, Key, OutageLog};
 #[cfg(feature = "http")]
 pub use limiter_http as http;
 /// The README's examples, compiled and run.

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `limiter_checks_total` | counter | `policy`, `scope`, `outcome`, `source` |
 //! | `limiter_errors_total` | counter | `policy`, `scope`, `kind` |
+//! | `limiter_degraded_total` | counter | `policy`, `scope`, `rule`: `deny`, `allow` or `local` |
 //! | `limiter_used_ratio` | histogram, 0 to 1 | `policy`, `scope` |
 //! | `limiter_check_seconds` | histogram | none |
 //! | `limiter_records_total` | counter | `kind`: `reservation`, `refund`, `lease`, `operation` |
@@ -16,7 +17,7 @@
 //! writes its record again, and counts again.
 
 use limiter_core::limit::wrap::{Event, Observer};
-use limiter_core::limit::{Action, Limiter, Mark, Observed, RecordKind, Step, Verdict};
+use limiter_core::limit::{Action, Limiter, Mark, Observed, RecordKind, Source, Step, Verdict};
 
 use crate::outcome;
 
@@ -49,6 +50,10 @@ impl Metrics {
         );
         ::metrics::describe_counter!("limiter_errors_total", "Checks that no store answered");
         ::metrics::describe_counter!(
+            "limiter_degraded_total",
+            "Charges decided without the store, by the policy's rule for outages"
+        );
+        ::metrics::describe_counter!(
             "limiter_records_total",
             "Keys made so that a retry of a reservation, refund, release or operation is harmless"
         );
@@ -77,6 +82,15 @@ impl Observer for Metrics {
         ::metrics::histogram!("limiter_check_seconds").record(event.elapsed.as_secs_f64());
         for charged in charges {
             let (policy, scope) = labels(charged.step);
+            if let Some(rule) = rule(event, charged.observed) {
+                ::metrics::counter!(
+                    "limiter_degraded_total",
+                    "policy" => policy.clone(),
+                    "scope" => scope.clone(),
+                    "rule" => rule,
+                )
+                .increment(1);
+            }
             let Some(observed) = charged.observed else {
                 let kind = charged.outcome;
                 ::metrics::counter!("limiter_errors_total", "policy" => policy, "scope" => scope, "kind" => kind)
@@ -121,6 +135,19 @@ fn records(event: &Event<'_>) -> impl Iterator<Item = RecordKind> {
     });
     let kinds = kinds.chain(operation.then_some(RecordKind::Operation));
     kinds.filter(move |_| admitted)
+}
+
+/// Which rule decided in the store's place, if one did.
+fn rule(event: &Event<'_>, observed: Option<&Observed>) -> Option<&'static str> {
+    match observed {
+        None => {
+            let error = event.result.err()?;
+            error.kind().is_outage().then_some("deny")
+        }
+        Some(observed) if !observed.degraded => None,
+        Some(observed) if observed.source == Source::Outage => Some("allow"),
+        Some(_) => Some("local"),
+    }
 }
 
 fn labels(step: &Step<'_>) -> (String, String) {

@@ -95,6 +95,9 @@ impl LimitStore for Faulty {
     }
 
     async fn health(&self) -> Health {
+        if self.fault.load(Ordering::SeqCst) == Fault::Request as u8 {
+            return Health::new("faulty", false, None, "lost request");
+        }
         self.inner.health().await
     }
 }

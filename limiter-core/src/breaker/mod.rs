@@ -47,8 +47,9 @@ struct Inner {
 
 struct State {
     circuit: Circuit,
-    /// Since when it is not closed.
+    /// Since when it is not closed, and why.
     since: Option<Instant>,
+    why: Arc<str>,
     /// How many were refused since then.
     refused: u64,
 }
@@ -62,8 +63,8 @@ struct State {
 pub enum Entry {
     /// Call the store, and say what came of it.
     Call(Pass),
-    /// Refuse the call with [`Breaker::refusal`], and find out meanwhile whether the store is there.
-    Knock(Pass),
+    /// Refuse the call with that error, and find out meanwhile whether the store is there.
+    Knock(Pass, Error),
     /// Refuse the call.
     Refused(Error),
 }
@@ -88,6 +89,24 @@ pub struct BreakerStatus {
     pub refused: u64,
 }
 
+/// About how long it takes to find out whether a store is there.
+const KNOCK: Duration = Duration::from_millis(100);
+
+impl BreakerStatus {
+    /// What health says of it, to be put behind another sentence; nothing while it is closed.
+    pub fn words(&self) -> String {
+        if self.position == Position::Closed {
+            return String::new();
+        }
+        format!(
+            "; its breaker is {} since {:.1} s, and {} calls were not sent",
+            self.position.as_str().replace('_', " "),
+            self.since.as_secs_f64(),
+            self.refused
+        )
+    }
+}
+
 impl Breaker {
     /// A closed breaker in front of what logs call `name`: a server's host.
     pub fn new(name: impl Into<String>, config: BreakerConfig) -> Self {
@@ -98,6 +117,7 @@ impl Breaker {
             state: Mutex::new(State {
                 circuit: Circuit::new(config, seed),
                 since: None,
+                why: "".into(),
                 refused: 0,
             }),
         }))
@@ -108,20 +128,49 @@ impl Breaker {
         let now = self.0.start.elapsed();
         let mut state = self.0.lock();
         let admission = state.circuit.admit(now);
-        if !matches!(admission, Admission::Call(_)) {
-            state.refused += 1;
-        }
+        let why = match admission {
+            Admission::Call(permit) => return Entry::Call(self.pass(permit)),
+            _ => state.why.clone(),
+        };
+        state.refused += 1;
         drop(state);
         match admission {
             Admission::Call(permit) => Entry::Call(self.pass(permit)),
-            Admission::Knock(permit) => Entry::Knock(self.pass(permit)),
-            Admission::Refused { retry_after } => Entry::Refused(Self::refusal(retry_after)),
+            Admission::Knock(permit) => Entry::Knock(self.pass(permit), self.refusal(KNOCK, &why)),
+            Admission::Refused { retry_after } => Entry::Refused(self.refusal(retry_after, &why)),
+        }
+    }
+
+    /// Asks to call the store, and refuses where it may not be called. If it is time to knock, `is_there` finds out in the
+    /// background whether the store is there. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// `BreakerOpen`.
+    pub fn enter_or_knock<F>(&self, is_there: impl FnOnce() -> F) -> Result<Pass, Error>
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        match self.enter() {
+            Entry::Call(pass) => Ok(pass),
+            Entry::Refused(error) => Err(error),
+            Entry::Knock(pass, refusal) => {
+                let is_there = is_there();
+                tokio::spawn(async move {
+                    let completion = match is_there.await {
+                        true => Completion::Answered,
+                        false => Completion::Failed,
+                    };
+                    pass.end_as(completion, None);
+                });
+                Err(refusal)
+            }
         }
     }
 
     /// The error of a call that was not made.
-    pub fn refusal(retry_after: Duration) -> Error {
-        let message = "the store has failed and is left alone for a moment (its breaker is open)";
+    fn refusal(&self, retry_after: Duration, why: &str) -> Error {
+        let name = &self.0.name;
+        let message = format!("{name} has failed and is left alone for a moment ({why})");
         Error::new(ErrorKind::BreakerOpen, "limiter.breaker", message).with_retry_after(retry_after)
     }
 
@@ -151,8 +200,10 @@ impl Breaker {
             Some(Change::Opened) => {
                 state.since = Some(Instant::now());
                 state.refused = 0;
+                let error = why.map_or("", Error::message);
+                state.why = error.into();
                 drop(state);
-                let (store, error) = (&*self.0.name, why.map(Error::message));
+                let store = &*self.0.name;
                 tracing::warn!(
                     store,
                     error,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::quota::Quota;
+use super::share::Share;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 
@@ -107,6 +108,24 @@ pub enum Outage {
     Deny,
     /// Admit, marked as degraded, logged and counted.
     Allow,
+    /// Count in this process, marked as degraded, logged and counted: a share of the quota, rounded down. One of `n` instances
+    /// takes `1/n`, or less, since the instances together admit `n` shares more than the limit while the store is away. A cost
+    /// above the share is refused as unavailable.
+    Local {
+        /// Of the quota.
+        share: Share,
+    },
+}
+
+impl Outage {
+    /// A stable lower-case name for logs, metrics and configuration: `deny`, `allow` or `local`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+            Self::Local { .. } => "local",
+        }
+    }
 }
 
 impl Policy {

@@ -111,10 +111,11 @@ impl Quota {
         }
     }
 
-    /// The quota of a share of what this one limits: capacity and refill rounded down, the same algorithm and period.
+    /// The quota of a share of what this one limits: the capacity rounded down, the same algorithm and period. A bucket's rate is
+    /// exact, per a longer period if need be; rounded down where that is too large to count.
     ///
     /// # Errors
-    /// `InvalidInput` if less than 1 is left of the capacity or of the refill.
+    /// `InvalidInput` if less than 1 is left of the capacity, or of a rate that was rounded.
     pub fn scaled(&self, share: Share) -> Result<Self, Error> {
         let part = |what: &str, number: u64| match share.of(number) {
             0 => Err(Error::new(
@@ -132,9 +133,12 @@ impl Quota {
             Self::CalendarWindow(quota) => Self::calendar_window(limit, quota.calendar()),
             Self::SlidingWindow(quota) => Self::sliding_window(limit, quota.window()),
             Self::SlidingLog(quota) => Self::sliding_log(limit, quota.window()),
-            Self::TokenBucket(quota) => {
-                Self::token_bucket(limit, part("refill", quota.refill())?, quota.period())
-            }
+            Self::TokenBucket(quota) => match exact_rate(quota, share) {
+                Some((refill, per)) => Self::token_bucket(limit, refill, per).or_else(|_| {
+                    Self::token_bucket(limit, part("refill", quota.refill())?, quota.period())
+                }),
+                None => Self::token_bucket(limit, part("refill", quota.refill())?, quota.period()),
+            },
             Self::Concurrency(_) => Self::concurrency(limit),
         }
     }
@@ -169,6 +173,18 @@ impl Quota {
             Self::Concurrency(_) => "concurrency",
         }
     }
+}
+
+/// The share of a bucket's rate: fewer tokens in its period, or else all of them in a longer one.
+fn exact_rate(quota: &TokenBucket, share: Share) -> Option<(u64, Period)> {
+    let (part, of) = share.parts();
+    let refill = quota.refill().checked_mul(part.into())?;
+    if refill.is_multiple_of(of.into()) {
+        return Some((refill / u64::from(of), quota.period()));
+    }
+    let longer = quota.period().as_micros().checked_mul(of.into())?;
+    let longer = Period::new(std::time::Duration::from_micros(longer)).ok()?;
+    Some((refill, longer))
 }
 
 /// "20 per hour", "10 at once, 7 per minute", "3 at once".

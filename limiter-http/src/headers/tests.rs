@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use limiter_core::limit::{
-    Decision, GroupDecision, Observed, Period, Policy, Quota, Source, Unit, Verdict,
+    Decision, GroupDecision, Observed, Period, Policy, Quota, Share, Source, Unit, Verdict,
 };
 use limiter_core::{Error, ErrorKind};
 
@@ -207,21 +207,68 @@ fn an_outage_says_come_back_soon_and_a_fault_says_nothing() {
     assert!(written(&HeaderStyle::default(), &misused).is_empty());
 }
 
+/// C2, D3, N5: what stands in the place of a store that is away says so, by its rule.
+#[test]
+fn each_rule_for_outages_has_its_headers() {
+    let all = HeaderStyle::default();
+    let policy = hourly("letters", 20);
+    let names = |headers: &HeaderMap| {
+        let mut names: Vec<String> = headers.keys().map(ToString::to_string).collect();
+        names.sort();
+        names
+    };
+    let blind = Observed::blind(Verdict::Admit, Source::Outage).degrade();
+    let headers = written(&all, &Decision::new(&policy, &blind));
+    assert_eq!(
+        names(&headers),
+        ["x-ratelimit-degraded", "x-ratelimit-limit"]
+    );
+    assert_eq!(text(&headers, "x-ratelimit-degraded"), Some("allowed"));
+    assert_eq!(text(&headers, "x-ratelimit-limit"), Some("20"));
+
+    let share = Share::new(1, 3).unwrap();
+    let local = Observed::new(Verdict::Admit, 2, secs(60), Source::Memory)
+        .degrade()
+        .of_share(share);
+    let headers = written(&all, &Decision::new(&policy, &local));
+    assert_eq!(text(&headers, "x-ratelimit-degraded"), Some("local"));
+    assert_eq!(text(&headers, "x-ratelimit-limit"), Some("6"));
+    assert_eq!(text(&headers, "x-ratelimit-remaining"), Some("4"));
+    let limits = text(&headers, "ratelimit-policy");
+    assert_eq!(limits, Some(r#""letters";q=6;w=3600"#));
+
+    // A3: the reset is when the store is asked again.
+    let error = Error::new(ErrorKind::BreakerOpen, "limit.apply", "open");
+    for (asked_again, expected) in [(secs(0), "1"), (Duration::from_millis(3_200), "4")] {
+        let error = Error::new(error.kind(), error.operation(), "open");
+        let error = error.with_retry_after(asked_again);
+        let headers = written(&all, &Decision::unavailable(&policy, &error));
+        assert_eq!(text(&headers, "x-ratelimit-degraded"), Some("denied"));
+        assert_eq!(text(&headers, "x-ratelimit-remaining"), Some("0"));
+        assert_eq!(text(&headers, "retry-after"), Some(expected));
+        let reset = format!("170000000{expected}");
+        assert_eq!(text(&headers, "x-ratelimit-reset"), Some(&*reset));
+    }
+    // A memory store's own answers are no substitute.
+    let own = Observed::new(Verdict::Admit, 2, secs(60), Source::Memory);
+    let headers = written(&all, &Decision::new(&policy, &own));
+    assert_eq!(text(&headers, "x-ratelimit-degraded"), None);
+}
+
 /// Nobody looked: there is nothing to tell of a limit's state. A refusal has its four headers all the same.
 #[test]
 fn nothing_is_made_up_of_what_nobody_saw() {
     let (letters, day) = (hourly("letters", 20), hourly("day", 100));
     let decide = |policy, observed: Observed| Decision::new(policy, &observed);
     let all = HeaderStyle::default();
-    for source in [Source::Store, Source::Outage] {
-        let blind = Observed::blind(Verdict::Admit, source).degrade();
-        for silent in [
-            decide(&letters, blind),
-            decide(&letters, Observed::unseen(source)),
-        ] {
-            let headers = written(&all, &silent);
-            assert!(headers.is_empty(), "{silent:?}: {headers:?}");
-        }
+    let blind = Observed::blind(Verdict::Admit, Source::Store).degrade();
+    for silent in [
+        decide(&letters, blind),
+        decide(&letters, Observed::unseen(Source::Store)),
+        decide(&letters, Observed::unseen(Source::Outage)),
+    ] {
+        let headers = written(&all, &silent);
+        assert!(headers.is_empty(), "{silent:?}: {headers:?}");
     }
     let seen = allowed(&day, 5, secs(60));
     let group = GroupDecision::new(vec![

@@ -149,6 +149,8 @@ fn an_outage_is_429_or_503_of_a_type_of_its_own() {
         let status = UnavailableStatus::ServiceUnavailable;
         let problem = Problem::new((&decision).into(), Asked::default(), status).unwrap();
         assert_eq!(problem.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let uri = problem.problem_type().uri();
+        assert!(uri.ends_with("#temporary-reduced-capacity"), "{uri}");
         // Only this refusal changes.
         let denied = denied(&letters(), 1);
         let problem = Problem::new((&denied).into(), Asked::default(), status).unwrap();

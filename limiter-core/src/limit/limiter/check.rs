@@ -212,7 +212,8 @@ impl Limiter {
 fn report<'a>(policies: impl Iterator<Item = &'a str>, error: &Error) {
     let policies: Vec<_> = policies.collect();
     if error.kind().is_outage() {
-        tracing::warn!(?policies, %error, "limit not checked");
+        // The rules for outages tell of it, once a second.
+        tracing::debug!(?policies, %error, "limit not checked");
     } else {
         tracing::error!(?policies, %error, "limit refused");
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::limit::policy::Policy;
+use crate::limit::share::Share;
 use crate::limit::store::{Observed, Replay, Source, Step, Verdict};
+use crate::outage_log::Substitute;
 
 /// The answer for one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,18 +14,19 @@ use crate::limit::store::{Observed, Replay, Source, Step, Verdict};
 pub struct Decision {
     /// What to do with the request.
     pub outcome: Outcome,
-    /// The policy that was asked.
+    /// The policy that was asked; with this process's share of its quota while that is what counts.
     pub policy: Policy,
-    /// The most that one request can be granted: the window's limit or the bucket's size.
+    /// The most that one request can be granted: the policy's limit or bucket size.
     pub limit: u64,
-    /// Whether somebody looked at the counter. If not, `used`, `remaining` and `reset_after` are zero and say nothing;
-    /// no header is written from them.
+    /// Whether somebody looked at the counter. If not, `used` and `remaining` are zero and say nothing; no header is written
+    /// from them.
     pub seen: bool,
     /// How much of it is taken; after this request, if it was allowed.
     pub used: u64,
     /// How much of it is left: a request of that cost would be allowed now.
     pub remaining: u64,
-    /// How long until all of it is free again, if nothing more is asked for.
+    /// How long until all of it is free again, if nothing more is asked for. Where no answer could be had, until the store
+    /// is asked again, if that is known.
     pub reset_after: Duration,
     /// Who answered.
     pub source: Source,
@@ -92,6 +95,10 @@ impl Decision {
     /// The decision that an observation under a policy means.
     pub fn new(policy: &Policy, observed: &Observed) -> Self {
         let verdict = Outcome::from(observed.verdict);
+        let policy = match policy.quota().scaled(observed.share) {
+            Ok(share) if observed.share != Share::WHOLE => policy.clone().with_quota(share),
+            _ => policy.clone(),
+        };
         let limit = policy.quota().capacity();
         Self {
             outcome: if policy.is_shadow() {
@@ -99,7 +106,6 @@ impl Decision {
             } else {
                 verdict
             },
-            policy: policy.clone(),
             limit,
             seen: observed.seen,
             used: observed.used,
@@ -113,6 +119,7 @@ impl Decision {
             degraded: observed.degraded,
             replayed: observed.replayed,
             shadow: policy.is_shadow().then_some(verdict),
+            policy,
         }
     }
 
@@ -130,7 +137,7 @@ impl Decision {
             seen: false,
             used: 0,
             remaining: 0,
-            reset_after: Duration::ZERO,
+            reset_after: error.retry_after().unwrap_or_default(),
             source: Source::Outage,
             degraded: true,
             replayed: None,
@@ -141,6 +148,16 @@ impl Decision {
     /// Whether to go on.
     pub fn is_allowed(&self) -> bool {
         self.outcome.is_allowed()
+    }
+
+    /// Which rule decided in the place of a store that gave no answer; `None` if it did.
+    pub fn substitute(&self) -> Option<Substitute> {
+        match (self.outcome, self.source) {
+            _ if !self.degraded => None,
+            (Outcome::Unavailable { kind }, _) => kind.is_outage().then_some(Substitute::Denied),
+            (_, Source::Outage) => Some(Substitute::Allowed),
+            _ => self.seen.then_some(Substitute::Local),
+        }
     }
 
     /// How long to wait before trying again; `None` unless denied.

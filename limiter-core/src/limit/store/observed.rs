@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::id::{Issuer, Mark};
 use crate::clock::Timestamp;
+use crate::limit::share::Share;
 
 /// The state of one key after (or, where the group was denied, without) one step.
 ///
@@ -26,6 +27,8 @@ pub struct Observed {
     /// Whether the answer is worth less than that of the store that was asked: it was given in its place, while it was
     /// not there.
     pub degraded: bool,
+    /// How much of the quota counted: the share that this process grants in an outage. All of it otherwise.
+    pub share: Share,
     /// Who keeps what was charged; goes back with whatever settles it or gives it back. `None` if nobody does.
     pub issuer: Option<Issuer>,
     /// What is known of an earlier answer to the same request; `None` if this is the first one.
@@ -50,6 +53,7 @@ impl Observed {
             seen: true,
             source,
             degraded: false,
+            share: Share::WHOLE,
             issuer: None,
             replayed: None,
             life: Duration::ZERO,
@@ -91,6 +95,12 @@ impl Observed {
             degraded: true,
             ..self
         }
+    }
+
+    /// The same observation, of a share of the quota.
+    #[must_use]
+    pub const fn of_share(self, share: Share) -> Self {
+        Self { share, ..self }
     }
 
     /// The same observation, of a counter that `issuer` keeps.

@@ -1,15 +1,19 @@
 //! Wrappers: stores around stores, each with one job.
 //!
 //! [`Stack`] puts them around a backend in the one right order, outermost first:
-//! observe, then outage. A wrapper sees every step's policy, so it can treat scopes differently.
+//! observe, outage, breaker. A wrapper sees every step's policy, so it can treat scopes differently.
 
+mod breaking;
 mod observe;
 mod outage;
 
 use std::sync::Arc;
 
+use crate::breaker::Breaker;
 use crate::limit::store::LimitStore;
+use crate::outage_log::OutageLog;
 
+pub use breaking::Breaking;
 pub use observe::{Event, Observe, Observer};
 pub use outage::OutageRules;
 
@@ -26,6 +30,8 @@ pub use outage::OutageRules;
 #[must_use = "call `build`"]
 pub struct Stack {
     store: Arc<dyn LimitStore>,
+    local: Option<Arc<dyn LimitStore>>,
+    log: OutageLog,
     observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -34,8 +40,33 @@ impl Stack {
     pub fn new(store: impl LimitStore + 'static) -> Self {
         Self {
             store: Arc::new(store),
+            local: None,
+            log: OutageLog::new(),
             observers: Vec::new(),
         }
+    }
+
+    /// Puts a breaker around the store, which refuses calls at once while it fails. The stores of `limiter-redis` have their
+    /// own, one for each server.
+    pub fn breaker(self, breaker: Breaker) -> Self {
+        Self {
+            store: Arc::new(Breaking::new(self.store, breaker)),
+            ..self
+        }
+    }
+
+    /// Counts in `store` what policies with [`Outage::Local`](crate::limit::Outage::Local) limit while the other is away. It has
+    /// to answer without I/O: `limiter_memory::MemoryStore`.
+    pub fn local(self, store: impl LimitStore + 'static) -> Self {
+        Self {
+            local: Some(Arc::new(store)),
+            ..self
+        }
+    }
+
+    /// Counts in `log` what was answered without the store.
+    pub fn log(self, log: OutageLog) -> Self {
+        Self { log, ..self }
     }
 
     /// Adds an observer of every group and its result.
@@ -46,7 +77,12 @@ impl Stack {
 
     /// The backend in its wrappers.
     pub fn build(self) -> Arc<dyn LimitStore> {
-        let store: Arc<dyn LimitStore> = Arc::new(OutageRules::new(self.store));
+        let rules = OutageRules::new(self.store).with_log(self.log);
+        let rules = match self.local {
+            Some(local) => rules.with_local(local),
+            None => rules,
+        };
+        let store: Arc<dyn LimitStore> = Arc::new(rules);
         if self.observers.is_empty() {
             return store;
         }

@@ -1,9 +1,9 @@
-//! Wrappers that later ones are made like, written from public items alone: the proof that the contract admits them. They
-//! pass the conformance suite with what is behind them healthy, down and flapping.
+//! The wrappers around a store keep its contract with what is behind them healthy, down and flapping; and so does one that is
+//! written from public items alone, the proof that the contract admits others.
 #![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
-mod breaker;
 mod denials;
+mod everywhere;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,15 +12,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use integration_tests::{Fault, Faulty, eventually, policy};
 use limiter_core::Key;
+use limiter_core::breaker::{Breaker, BreakerConfig};
 use limiter_core::clock::{ManualClock, Timestamp};
 use limiter_core::conformance::{LimitHarness, limits};
+use limiter_core::limit::wrap::{Breaking, OutageRules};
 use limiter_core::limit::{
-    Charge, LimitStore, Limiter, Outcome, Period, Quota, Reserved, Share, Source,
+    Action, Charge, Group, Issuer, LimitStore, Limiter, Observed, Outage, Outcome, Period, Quota,
+    Reserved, Share, Source, Step,
 };
 use limiter_memory::{MemoryConfig, MemoryStore};
 
-use breaker::Fallback;
 use denials::Denials;
+use everywhere::Everywhere;
 
 /// How the store behind the wrappers is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +39,6 @@ struct World {
     primary: MemoryStore,
     local: MemoryStore,
     faults: Faulty,
-    fallback: Fallback,
     store: Arc<dyn LimitStore>,
     weather: Weather,
     cases: AtomicUsize,
@@ -48,18 +50,29 @@ impl World {
         let config = MemoryConfig::default().with_clock(clock.clone());
         let [primary, local] = [(); 2].map(|()| MemoryStore::with_config(&config));
         let faults = Faulty::new(primary.clone());
-        let fallback = Fallback::new(faults.clone(), local.clone(), share);
+        // One that stays open for a while would not flap.
+        let failures = match weather {
+            Weather::Flapping => u32::MAX,
+            Weather::Healthy | Weather::Down => 1,
+        };
+        let breaker = BreakerConfig::default().without_failure_rate();
+        let breaker = Breaker::new("primary", breaker.with_failures_in_a_row(failures));
+        let rules = OutageRules::new(Breaking::new(faults.clone(), breaker));
+        let fallback = Everywhere {
+            inner: rules.with_local(Arc::new(local.clone())),
+            rule: Outage::Local { share },
+            local: issuer_of(&local),
+        };
         let store: Arc<dyn LimitStore> = if with_denials {
-            Arc::new(Denials::new(fallback.clone(), clock.clone()))
+            Arc::new(Denials::new(fallback, clock.clone()))
         } else {
-            Arc::new(fallback.clone())
+            Arc::new(fallback)
         };
         let world = Self {
             clock,
             primary,
             local,
             faults,
-            fallback,
             store,
             weather,
             cases: AtomicUsize::new(0),
@@ -71,12 +84,21 @@ impl World {
     fn set_down(&self, down: bool) {
         self.faults
             .set(if down { Fault::Request } else { Fault::None });
-        self.fallback.set_open(false);
     }
 
     fn limiter(&self) -> Limiter {
         Limiter::new(self.store.clone())
     }
+}
+
+fn issuer_of(store: &MemoryStore) -> Issuer {
+    let policy = policy(Quota::fixed_window(1, Period::HOUR));
+    let key = policy.key(["who"]);
+    let steps = [Step::new(&policy, &key, Action::Peek { cost: 0 })];
+    let group = Group::new(&steps, &store.capabilities()).unwrap();
+    let mut observed = [Observed::default()];
+    store.try_apply_now(&group, &mut observed).unwrap().unwrap();
+    observed[0].issuer.unwrap()
 }
 
 #[async_trait]
@@ -106,9 +128,10 @@ impl LimitHarness for World {
 }
 
 fn whole() -> Share {
-    Share::new(1, 1).unwrap()
+    Share::WHOLE
 }
 
+/// N5: a breaker, and the rule that counts locally.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_breaker_with_a_fallback_conforms() {
     for weather in [Weather::Healthy, Weather::Down, Weather::Flapping] {
@@ -126,7 +149,7 @@ async fn a_cache_of_denials_conforms() {
 /// N5: what the fallback answers says so, and is of the share.
 #[tokio::test]
 async fn a_fallback_says_so() {
-    let world = World::new(Weather::Healthy, Share::new(1, 2).unwrap(), false);
+    let world = World::new(Weather::Flapping, Share::new(1, 2).unwrap(), false);
     let (limiter, policy) = (
         world.limiter(),
         policy(Quota::fixed_window(4, Period::HOUR)),
@@ -149,7 +172,7 @@ async fn a_fallback_says_so() {
 /// whenever that is: never at the other store.
 #[tokio::test(start_paused = true)]
 async fn give_backs_find_their_store() {
-    let world = World::new(Weather::Healthy, whole(), false);
+    let world = World::new(Weather::Flapping, whole(), false);
     let (limiter, policy) = (
         world.limiter(),
         policy(Quota::fixed_window(100, Period::DAY)),

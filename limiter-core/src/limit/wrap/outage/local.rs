@@ -1,0 +1,183 @@
+//! A share of each limit, counted in this process while the store is away.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::limit::policy::{Outage, Policy};
+use crate::limit::share::Share;
+use crate::limit::store::{Action, Group, Issuer, LimitStore, Observed, Step};
+use crate::sync::Mutex;
+
+/// The store that counts meanwhile. It keeps what it has counted when the other is back, so that an outage that comes and goes
+/// grants nothing anew (I-B1).
+#[derive(Debug)]
+pub(super) struct Local {
+    store: Arc<dyn LimitStore>,
+    known: Mutex<Known>,
+    /// Looked at by every call, so that before the first outage none takes the lock.
+    knows_any: AtomicBool,
+}
+
+/// Ids under which something was done here, and until when that is remembered: asked again, it was done here.
+#[derive(Debug, Default)]
+struct Known {
+    until: HashMap<u128, Instant>,
+    /// How many there may be before those are dropped that are over.
+    room: usize,
+}
+
+/// What a step may take here.
+enum Part {
+    /// Under a policy with its share of the quota.
+    Of(Policy),
+    /// The share of its quota is nothing, or what is asked for is more than that.
+    Beyond,
+}
+
+impl Local {
+    pub(super) fn new(store: Arc<dyn LimitStore>) -> Self {
+        Self {
+            store,
+            known: Mutex::default(),
+            knows_any: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_issuer(&self, issuer: Issuer) -> bool {
+        self.store.is_issuer(issuer)
+    }
+
+    /// Whether something was done here under an id of the group.
+    pub(super) fn knows(&self, group: &Group<'_>) -> bool {
+        if !self.knows_any.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut ids = ids(group).peekable();
+        if ids.peek().is_none() {
+            return false;
+        }
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        ids.any(|(id, _)| known.until.get(&id).is_some_and(|until| now < *until))
+    }
+
+    /// Applies those steps of a group that are at `places`, under their shares. `None` if it cannot: one of them asks for more than
+    /// its share ever grants, or the store does not answer at once.
+    pub(super) fn apply(
+        &self,
+        group: &Group<'_>,
+        places: &[usize],
+        observed: &mut [Observed],
+    ) -> Option<Result<(), Error>> {
+        let mut policies = Vec::with_capacity(places.len());
+        for place in places {
+            match part(group, *place) {
+                Part::Of(policy) => policies.push(policy),
+                Part::Beyond => return None,
+            }
+        }
+        let steps: Vec<Step<'_>> = places
+            .iter()
+            .zip(&policies)
+            .map(|(place, policy)| {
+                let step = &group.steps()[*place];
+                Step::new(policy, step.key(), step.action.clone()).at(step.issuer)
+            })
+            .collect();
+        let capabilities = self.store.capabilities();
+        // The caller's deadline may be over: this takes no time.
+        let built = Group::new(&steps, &capabilities).and_then(|local| match group.operation() {
+            Some((id, ttl)) => local.with_operation(id, ttl, &capabilities),
+            None => Ok(local),
+        });
+        let mut answers = vec![Observed::default(); steps.len()];
+        let result = match built {
+            Ok(local) => self.store.try_apply_now(&local, &mut answers)?,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            return Some(Err(error));
+        }
+        self.remember(group);
+        for (place, answer) in places.iter().zip(answers) {
+            let share = share_of(&group.steps()[*place]);
+            observed[*place] = answer.degrade().of_share(share);
+        }
+        Some(Ok(()))
+    }
+
+    /// Forgets what resets of the group name.
+    pub(super) fn reset(&self, group: &Group<'_>) {
+        let resets = group.steps().iter();
+        let steps: Vec<Step<'_>> = resets
+            .filter(|step| step.action == Action::Reset)
+            .map(|step| Step::new(step.policy, step.key(), Action::Reset))
+            .collect();
+        if let Ok(resets) = Group::new(&steps, &self.store.capabilities()) {
+            let mut observed = vec![Observed::default(); steps.len()];
+            // Nothing is there to be forgotten, if it fails.
+            let _ = self.store.try_apply_now(&resets, &mut observed);
+        }
+    }
+
+    fn remember(&self, group: &Group<'_>) {
+        let mut ids = ids(group).peekable();
+        if ids.peek().is_none() {
+            return;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.knows_any.store(true, Ordering::Relaxed);
+        let now = Instant::now();
+        for (id, ttl) in ids {
+            known.until.insert(id, now + ttl);
+        }
+        if known.until.len() > known.room {
+            known.until.retain(|_, until| now < *until);
+            known.room = (2 * known.until.len()).max(1_024);
+        }
+    }
+}
+
+/// What tells that a group is asked again: its operation, or its reservations. Leases are taken once under each id.
+fn ids<'a>(group: &'a Group<'_>) -> impl Iterator<Item = (u128, Duration)> + 'a {
+    let home = || group.home().fingerprint().as_u128();
+    let operation = group
+        .operation()
+        .map(|(id, ttl)| (id.digest() ^ home(), ttl));
+    let reservations = group.steps().iter().filter_map(|step| match &step.action {
+        Action::Reserve { id, ttl, .. } => {
+            let counter = step.counter.fingerprint().as_u128();
+            Some((id.digest() ^ counter, *ttl))
+        }
+        _ => None,
+    });
+    operation.into_iter().chain(reservations)
+}
+
+/// The share that a step's policy has here; all of it for what was begun under another rule.
+fn share_of(step: &Step<'_>) -> Share {
+    match step.policy.outage() {
+        Outage::Local { share } => share,
+        _ => Share::WHOLE,
+    }
+}
+
+fn part(group: &Group<'_>, place: usize) -> Part {
+    let step = &group.steps()[place];
+    let policy = step.policy;
+    let Ok(quota) = policy.quota().scaled(share_of(step)) else {
+        return Part::Beyond;
+    };
+    let asked = group.total_cost(place);
+    // Above the whole limit it is never admitted anywhere, which the store says.
+    let is_beyond = asked > quota.capacity() && asked <= policy.quota().capacity();
+    if is_beyond && !policy.is_shadow() {
+        return Part::Beyond;
+    }
+    Part::Of(policy.clone().with_quota(quota))
+}
