@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use limiter_core::cache::{CacheKey, CacheStore, NewEntry};
 use limiter_core::clock::{Clock, SystemClock};
-use limiter_core::{Error, Key};
+use limiter_core::{Error, ErrorKind, Key, LogLimit};
 use tokio::time::Instant;
 
 use crate::answer::{Answer, ComputeError, Source};
@@ -28,6 +28,7 @@ pub(crate) struct Tiers<T> {
     pub(crate) l1: L1<T>,
     flights: Arc<Flights<Outcome<T>>>,
     pub(crate) counters: Counters,
+    log: LogLimit,
 }
 
 impl<T: Cacheable> Tiers<T> {
@@ -37,6 +38,7 @@ impl<T: Cacheable> Tiers<T> {
             l1: L1::new(settings.l1_capacity),
             flights: Flights::new(),
             counters: Counters::default(),
+            log: LogLimit::default(),
             settings,
             store,
         }
@@ -254,9 +256,14 @@ impl<T: Cacheable> Tiers<T> {
         result.inspect_err(|_| self.counters.store_errors.add())
     }
 
+    /// One line a second for each message. While the store is left alone, its breaker has said so.
     fn warn(&self, message: &'static str, error: &Error) {
         let (operation, kind) = (&*self.settings.operation, error.kind().as_str());
-        tracing::warn!(operation, kind, %error, "{message}");
+        if error.kind() == ErrorKind::BreakerOpen {
+            tracing::debug!(operation, kind, %error, "{message}");
+        } else if let Some(more) = self.log.pass(message) {
+            tracing::warn!(operation, kind, more, %error, "{message}");
+        }
     }
 }
 

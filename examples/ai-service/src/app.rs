@@ -12,7 +12,7 @@ use limiter::config::PolicySet;
 use limiter::core::cache::CacheStore;
 use limiter::http::Responder;
 use limiter::metrics::Metrics;
-use limiter::{AgentLimits, Limiter, Policy};
+use limiter::{AgentLimits, Limiter, OutageLog, Policy};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
@@ -28,6 +28,7 @@ pub(crate) struct App {
     pub(crate) users: Users,
     pub(crate) limiter: Limiter,
     pub(crate) cache: Arc<dyn CacheStore>,
+    pub(crate) outages: OutageLog,
     pub(crate) policies: Policies,
     pub(crate) agents: AgentLimits,
     pub(crate) responder: Responder,
@@ -102,6 +103,7 @@ impl App {
             agents: AgentLimits::with_policies(backends.limiter.clone(), turn, session),
             limiter: backends.limiter,
             cache: backends.cache,
+            outages: backends.outages,
             policies,
             responder: Responder::default(),
             caches,

@@ -9,7 +9,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use limiter::core::Health;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::app::App;
 
@@ -17,7 +17,12 @@ use crate::app::App;
 /// limits stands at the top, what is said of the caches, which may have a Redis of their own, in `cache`.
 pub(crate) async fn health(State(app): State<Arc<App>>) -> Json<Value> {
     let (limits, cache) = tokio::join!(app.limiter.health(), app.cache.health());
-    let degraded = !(limits.connected && cache.connected);
+    let since = app.outages.degraded_since();
+    let degraded = since.is_some() || !(limits.connected && cache.connected);
+    let substitutes = app.outages.totals();
+    let substitutes: Map<String, Value> = substitutes
+        .map(|(what, count)| (what.as_str().to_owned(), count.into()))
+        .collect();
     Json(json!({
         "status": if degraded { "degraded" } else { "ok" },
         "backend": limits.backend,
@@ -31,6 +36,8 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Json<Value> {
             "ping_latency_ms": millis(&cache),
         },
         "degraded": degraded,
+        "degraded_for_seconds": since.map(|since| since.as_secs_f64()),
+        "answered_without_redis": substitutes,
     }))
 }
 

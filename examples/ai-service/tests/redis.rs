@@ -197,7 +197,7 @@ async fn a_redis_of_the_caches_own_is_watched_too() {
 
     let started = Service::start(&variables);
     assert!(
-        started.start_log.contains("caches miss until it is back"),
+        started.start_log.contains("caches miss until it can"),
         "{}",
         started.start_log
     );

@@ -1,12 +1,19 @@
 //! What a limiter answers for a store that cannot.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use crate::error::{Error, ErrorKind};
 use crate::health::Health;
 use crate::key::Key;
+use crate::limit::wrap::Stack;
 use crate::limit::{
-    Capabilities, Charge, Group, Issuer, LimitStore, Limiter, Observed, Outage, Outcome, Period,
-    Policy, Quota, Source,
+    Acquired, Capabilities, Charge, Group, Issuer, LeaseStatus, LimitStore, Limiter, Observed,
+    OperationId, Outage, Outcome, Period, Policy, Quota, Reserved, Share, Source,
 };
+use crate::outage_log::{OutageLog, Substitute};
+use crate::testing::MapStore;
 
 /// A store that is never there.
 #[derive(Debug)]
@@ -89,4 +96,263 @@ async fn a_shadow_never_blocks_and_misuse_never_admits() {
             .is_allowed()
     );
     assert!(!broken.check_all(&[]).await.is_allowed());
+}
+
+/// A store with I/O that can be switched off.
+#[derive(Clone, Debug)]
+struct Switched {
+    inner: MapStore,
+    is_away: Arc<AtomicBool>,
+}
+
+#[async_trait::async_trait]
+impl LimitStore for Switched {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        self.inner.is_issuer(issuer)
+    }
+
+    fn try_apply_now(&self, _: &Group<'_>, _: &mut [Observed]) -> Option<Result<(), Error>> {
+        None
+    }
+
+    async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
+        if self.is_away.load(Ordering::SeqCst) {
+            let error = Error::new(ErrorKind::Connection, "limit.apply", "not there");
+            return Err(error);
+        }
+        self.inner.apply(group, observed).await
+    }
+
+    async fn health(&self) -> Health {
+        self.inner.health().await
+    }
+}
+
+/// A limiter whose store can be away, and its local store.
+struct World {
+    limiter: Limiter,
+    store: Switched,
+    local: MapStore,
+    log: OutageLog,
+}
+
+impl World {
+    fn new() -> Self {
+        let store = Switched {
+            inner: MapStore::new(Capabilities::ALL),
+            is_away: Arc::default(),
+        };
+        let local = MapStore::new(Capabilities::ALL);
+        let log = OutageLog::new();
+        let stack = Stack::new(store.clone())
+            .local(local.clone())
+            .log(log.clone());
+        Self {
+            limiter: Limiter::raw(stack.build()),
+            store,
+            local,
+            log,
+        }
+    }
+
+    fn set_away(&self, is_away: bool) {
+        self.store.is_away.store(is_away, Ordering::SeqCst);
+    }
+
+    /// What the store and the local one have counted.
+    async fn used(&self, policy: &Policy, key: &Key) -> (u64, u64) {
+        let used = async |store: MapStore| {
+            let limiter = Limiter::new(store);
+            limiter.peek(policy, key).await.unwrap().used
+        };
+        let store = used(self.store.inner.clone()).await;
+        (store, used(self.local.clone()).await)
+    }
+}
+
+fn shared(name: &str, limit: u64, part: u32, of: u32) -> Policy {
+    let share = Share::new(part, of).unwrap();
+    let quota = Quota::fixed_window(limit, Period::HOUR).unwrap();
+    Policy::new(name, quota)
+        .unwrap()
+        .with_outage(Outage::Local { share })
+}
+
+/// N5, I-B1: the share, rounded down, counted on from one outage to the next; a dearer request is not told that it never will be
+/// admitted.
+#[tokio::test]
+async fn a_local_share_is_counted_here() {
+    let world = World::new();
+    let policy = shared("p", 10, 1, 3);
+    let key = policy.key(["a"]);
+    let check = async |cost| world.limiter.check_n(&policy, &key, cost).await;
+    assert!(!check(4).await.degraded);
+    for expected in [1, 2] {
+        world.set_away(true);
+        let local = check(1).await;
+        assert!(local.is_allowed() && local.degraded, "{local:?}");
+        assert_eq!((local.limit, local.used), (3, expected));
+        assert_eq!(local.source, Source::Memory);
+        assert_eq!(local.substitute(), Some(Substitute::Local));
+        world.set_away(false);
+        assert_eq!(check(0).await.used, 4);
+    }
+    world.set_away(true);
+    assert!(check(1).await.is_allowed());
+    let denied = check(1).await;
+    assert!(denied.retry_after().is_some(), "{denied:?}");
+    let kind = ErrorKind::Connection;
+    assert_eq!(check(4).await.outcome, Outcome::Unavailable { kind });
+    assert_eq!(check(11).await.outcome, Outcome::Never);
+    assert_eq!(world.used(&policy, &key).await, (4, 3));
+    // A reset of what cannot be reached is none; what is counted here is forgotten.
+    assert!(world.limiter.reset(&policy, &key).await.is_err());
+    assert_eq!(world.used(&policy, &key).await, (4, 0));
+    let nothing = shared("q", 2, 1, 3);
+    let denied = world.limiter.check(&nothing, &nothing.key(["a"])).await;
+    assert_eq!(denied.outcome, Outcome::Unavailable { kind });
+    let totals: Vec<u64> = world.log.totals().map(|(_, count)| count).collect();
+    assert_eq!(totals[..3], [2, 0, 5], "denied, allowed, local");
+}
+
+/// N5: in a mixed group Deny wins, then Local, then Allow. Nothing is charged in part.
+#[tokio::test]
+async fn the_strictest_rule_of_a_group_decides() {
+    let world = World::new();
+    world.set_away(true);
+    let (local, allow, deny) = (
+        shared("local", 4, 1, 2),
+        policy(Outage::Allow),
+        policy(Outage::Deny).with_scope("admin").unwrap(),
+    );
+    let keys = [local.key(["a"]), allow.key(["b"]), deny.key(["c"])];
+    let charges = [&local, &allow, &deny].into_iter().zip(&keys);
+    let charges: Vec<Charge<'_>> = charges
+        .map(|(policy, key)| Charge::new(policy, key))
+        .collect();
+    let all = world.limiter.check_all(&charges).await;
+    assert!(matches!(all.outcome, Outcome::Unavailable { .. }));
+    assert_eq!(world.used(&local, &keys[0]).await, (0, 0), "Deny wins");
+    for admitted in [true, true, false] {
+        let two = world.limiter.check_all(&charges[..2]).await;
+        assert_eq!(two.is_allowed(), admitted, "{two:?}");
+        assert_eq!(two.decisions[1].source, Source::Outage);
+        let names: Vec<_> = two.violated().map(|part| part.policy.name()).collect();
+        assert_eq!(names.is_empty(), admitted);
+    }
+    assert_eq!(world.used(&local, &keys[0]).await, (0, 2));
+    // A shadow never blocks, whatever its rule is.
+    let shadow = deny.clone().with_shadow(true);
+    let watched = [Charge::new(&shadow, &keys[2]), charges[1]];
+    assert!(world.limiter.check_all(&watched).await.is_allowed());
+    let refused = world.limiter.check_n(&allow, &keys[1], 6).await;
+    assert_eq!(refused.outcome, Outcome::Never);
+}
+
+/// What was made here is settled, cancelled, renewed and given back here, also once the store is back; and a retry under its id
+/// finds it.
+#[tokio::test(start_paused = true)]
+async fn what_was_made_locally_ends_locally() {
+    const TTL: Duration = Duration::from_secs(60);
+    let world = World::new();
+    let limiter = &world.limiter;
+    let policy = shared("p", 100, 1, 1);
+    let key = policy.key(["a"]);
+    let charge = [Charge::new(&policy, &key).with_cost(10)];
+    let streams = Policy::new("streams", Quota::concurrency(1).unwrap())
+        .unwrap()
+        .with_outage(Outage::Local {
+            share: Share::WHOLE,
+        });
+    let stream = streams.key(["a"]);
+    let id = |name: &str| OperationId::new(name);
+    world.set_away(true);
+    let held = async |id| {
+        let reserved = limiter.reserve_as(id, &charge, TTL).await.unwrap();
+        reserved.held().unwrap()
+    };
+    let (settled, cancelled, again) = (
+        held(id("a")).await,
+        held(id("b")).await,
+        held(id("c")).await,
+    );
+    let (_, charged) = limiter.charge_once(&id("once"), &charge).await.unwrap();
+    let lease = limiter
+        .acquire(&[Charge::new(&streams, &stream)], TTL)
+        .await;
+    let lease = lease.unwrap().held().unwrap();
+    assert_eq!(world.used(&policy, &key).await, (0, 40));
+    world.set_away(false);
+    // Once more, as after an answer that did not come.
+    let replay = limiter.charge_once(&id("once"), &charge).await.unwrap().0;
+    assert!(replay.is_replay() && replay.is_allowed());
+    assert!(held(id("c")).await.is_replay());
+    assert_eq!(world.used(&policy, &key).await, (0, 40));
+    assert_eq!(settled.settle(&[3]).await.unwrap().charged, [3]);
+    cancelled.cancel().await.unwrap();
+    again.cancel().await.unwrap();
+    charged.unwrap().refund().await.unwrap();
+    assert_eq!(world.used(&policy, &key).await, (0, 3));
+    // It goes on being renewed here.
+    world.local.clock.advance(TTL / 2);
+    tokio::time::sleep(TTL / 2).await;
+    world.local.clock.advance(TTL / 2);
+    tokio::time::sleep(TTL).await;
+    assert_eq!(lease.status(), LeaseStatus::Held);
+    assert_eq!(world.used(&streams, &stream).await, (0, 1));
+    lease.release().await.unwrap();
+    assert_eq!(world.used(&streams, &stream).await, (0, 0));
+    // Others are made at the store.
+    assert!(matches!(
+        limiter.reserve_as(id("d"), &charge, TTL).await.unwrap(),
+        Reserved::Held(_)
+    ));
+    let other = limiter
+        .acquire(&[Charge::new(&streams, &stream)], TTL)
+        .await;
+    assert!(matches!(other.unwrap(), Acquired::Held(_)));
+    assert_eq!(world.used(&policy, &key).await, (10, 3));
+}
+
+/// A group that an outage's rules admitted in part unseen and in part here ends as one.
+#[tokio::test]
+async fn a_mixed_reservation_ends_as_one() {
+    let world = World::new();
+    world.set_away(true);
+    let (local, allow) = (shared("local", 100, 1, 1), policy(Outage::Allow));
+    let keys = [local.key(["a"]), allow.key(["b"])];
+    let charges = [
+        Charge::new(&local, &keys[0]).with_cost(10),
+        Charge::new(&allow, &keys[1]),
+    ];
+    let ttl = Duration::from_secs(60);
+    let reserved = world.limiter.reserve(&charges, ttl).await.unwrap();
+    let reservation = reserved.held().unwrap();
+    assert_eq!(world.used(&local, &keys[0]).await, (0, 10));
+    world.set_away(false);
+    let settled = reservation.settle(&[4, 1]).await.unwrap();
+    assert_eq!(settled.charged, [4, 0]);
+    assert_eq!(world.used(&local, &keys[0]).await, (0, 4));
+}
+
+/// LESSONS "a safety rule that holds only if a wrapper was stacked by hand": it is told at once, and not first in an outage.
+#[tokio::test]
+async fn a_local_rule_without_a_local_store_is_refused() {
+    let store = Switched {
+        inner: MapStore::new(Capabilities::ALL),
+        is_away: Arc::default(),
+    };
+    let policy = shared("p", 10, 1, 3);
+    let key = policy.key(["a"]);
+    let limiter = Limiter::new(store);
+    let refused = limiter.try_check(&policy, &key).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert!(refused.message().contains("Stack::local"), "{refused}");
+    // A store in this process needs none.
+    let limiter = Limiter::new(MapStore::new(Capabilities::ALL));
+    assert!(limiter.check(&policy, &key).await.is_allowed());
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::limit::policy::{Outage, Policy};
 use crate::limit::share::Share;
-use crate::limit::store::{Action, Group, Issuer, LimitStore, Observed, Step};
+use crate::limit::store::{Action, Group, Issuer, LimitStore, Observed, Source, Step};
 use crate::sync::Mutex;
 
 /// The store that counts meanwhile. It keeps what it has counted when the other is back, so that an outage that comes and goes
@@ -104,7 +104,8 @@ impl Local {
             return Some(Err(error));
         }
         self.remember(group);
-        for (place, answer) in places.iter().zip(answers) {
+        for (place, mut answer) in places.iter().zip(answers) {
+            answer.source = Source::Memory;
             let share = share_of(&group.steps()[*place]);
             observed[*place] = answer.degrade().of_share(share);
         }
