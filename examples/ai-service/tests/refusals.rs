@@ -3,10 +3,8 @@
 
 mod support;
 
-use hmac::{Hmac, KeyInit, Mac};
 use reqwest::Method;
-use sha2::Sha256;
-use support::Service;
+use support::{Service, sign};
 
 const ALICE: &str = "demo-alice";
 const ADMIN: &str = "demo-admin";
@@ -137,14 +135,6 @@ async fn a_cost_above_the_limit_is_never() {
         let kind = never.body["type"].as_str().unwrap();
         assert!(kind.ends_with("cost-above-limit"), "{kind}");
     }
-}
-
-fn sign(secret: &str, body: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(body.as_bytes());
-    let digest = mac.finalize().into_bytes();
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256={hex}")
 }
 
 /// A provider that nobody listed has no counter: a sender cannot start a limit anew under another name.

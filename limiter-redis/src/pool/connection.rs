@@ -180,7 +180,7 @@ impl Origin {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// A connection that works, with its role and rights tried. It is not the pool's. The first of several failures is logged.
+    /// A connection that works, with its role and rights tried. It is not the pool's. The first of several failures is logged, once there were connections.
     pub(crate) async fn open(self: &Arc<Self>) -> Result<Connection, RedisError> {
         let generation = self.generation();
         let made = timeout(self.limit, self.made(generation)).await;
@@ -195,8 +195,12 @@ impl Origin {
                 });
             }
             Err(error) => {
-                match self.failures.fetch_add(1, Ordering::Relaxed) {
-                    0 => tracing::warn!(host = %self.host, %error, "cannot connect to Redis"),
+                let is_first = self.failures.fetch_add(1, Ordering::Relaxed) == 0;
+                match self.has_lost.load(Ordering::Relaxed) {
+                    // Who begins is told by the error.
+                    true if is_first => {
+                        tracing::warn!(host = %self.host, %error, "cannot connect to Redis")
+                    }
                     _ => {
                         tracing::debug!(host = %self.host, %error, "still cannot connect to Redis")
                     }

@@ -12,9 +12,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
+use sha2::Sha256;
 
 /// How long a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,10 +24,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// A running instance on a free port; killed when dropped.
 pub(crate) struct Service {
     process: Child,
-    base: String,
     lines: Receiver<String>,
     /// What it logged before it listened, which is read no more.
     pub(crate) start_log: String,
+    pub(crate) caller: Caller,
+}
+
+/// Who calls an instance.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    base: String,
     client: Client,
 }
 
@@ -37,6 +45,15 @@ pub(crate) struct Reply {
     pub(crate) body: Value,
     pub(crate) text: String,
     pub(crate) elapsed: Duration,
+}
+
+/// A webhook's signature of its body.
+pub(crate) fn sign(secret: &str, body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    let digest = mac.finalize().into_bytes();
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256={hex}")
 }
 
 /// The command that starts the service, with nothing of this process's own settings.
@@ -80,10 +97,12 @@ impl Service {
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             process,
-            base,
             lines,
             start_log: seen.join("\n"),
-            client: Client::builder().timeout(PATIENCE).build().unwrap(),
+            caller: Caller {
+                base,
+                client: Client::builder().timeout(PATIENCE).build().unwrap(),
+            },
         }
     }
 
@@ -91,6 +110,54 @@ impl Service {
         Self::start(&[("REDIS_URL", url)])
     }
 
+    pub(crate) async fn post(&self, path: &str, key: &str, body: impl Into<String>) -> Reply {
+        self.caller.post(path, key, body).await
+    }
+
+    pub(crate) async fn get(&self, path: &str, key: &str) -> Reply {
+        self.caller.get(path, key).await
+    }
+
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<String>,
+    ) -> Reply {
+        self.caller.send(method, path, headers, body).await
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.caller.base.trim_start_matches("http://")
+    }
+
+    /// Asks the process to stop, as a container platform does.
+    pub(crate) fn terminate(&self) {
+        let sent = Command::new("kill")
+            .args(["-TERM", &self.process.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the service does not stop");
+            std::thread::yield_now();
+        }
+    }
+
+    /// What the service has logged since it listens.
+    pub(crate) fn log(&self) -> String {
+        self.lines.try_iter().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Caller {
     pub(crate) async fn post(&self, path: &str, key: &str, body: impl Into<String>) -> Reply {
         let key = format!("Bearer {key}");
         self.send(Method::POST, path, &[("authorization", &key)], body)
@@ -128,34 +195,6 @@ impl Service {
             text,
             elapsed: start.elapsed(),
         }
-    }
-
-    pub(crate) fn address(&self) -> &str {
-        self.base.trim_start_matches("http://")
-    }
-
-    /// Asks the process to stop, as a container platform does.
-    pub(crate) fn terminate(&self) {
-        let sent = Command::new("kill")
-            .args(["-TERM", &self.process.id().to_string()])
-            .status();
-        assert!(sent.unwrap().success());
-    }
-
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the service does not stop");
-            std::thread::yield_now();
-        }
-    }
-
-    /// What the service has logged since it listens.
-    pub(crate) fn log(&self) -> String {
-        self.lines.try_iter().collect::<Vec<_>>().join("\n")
     }
 }
 
