@@ -116,6 +116,36 @@ impl RedisCluster {
         replica
     }
 
+    /// The same with a replica for each master, which takes its place when that has been away for a second.
+    pub fn start_with_replicas() -> Self {
+        let mut cluster = Self::start();
+        for master in 0..3 {
+            cluster.add_replica(master);
+        }
+        for node in &cluster.nodes {
+            node.command::<()>(&["CONFIG", "SET", "cluster-node-timeout", "1000"]);
+        }
+        cluster
+    }
+
+    /// Waits until the replica of a master that [`start_with_replicas`](Self::start_with_replicas) gave it is a master itself, and
+    /// the others know.
+    pub fn wait_for_replica_of(&self, master: usize) {
+        let id = &self.ids[3 + master];
+        wait("the replica is no master", || {
+            self.nodes.iter().enumerate().all(|(index, node)| {
+                if index == master {
+                    return true;
+                }
+                let nodes: String = node.command(&["CLUSTER", "NODES"]);
+                let info: String = node.command(&["CLUSTER", "INFO"]);
+                let line = nodes.lines().find(|line| line.starts_with(id.as_str()));
+                line.is_some_and(|line| line.contains("master"))
+                    && info.contains("cluster_state:ok")
+            })
+        });
+    }
+
     /// Makes a replica the master, in agreement with the old one, so that nothing is lost.
     pub fn fail_over_to(&self, replica: usize) {
         self.nodes[replica].command::<()>(&["CLUSTER", "FAILOVER"]);
@@ -275,7 +305,7 @@ fn third_of(slot: u16) -> usize {
 
 /// Polls until it is done, at most 30 s. The sleep is the pause of the poll and waits for no time: three
 /// servers that agree with each other need the cores that polling without one would take.
-fn wait(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn wait(what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < deadline, "{what}");

@@ -2,12 +2,14 @@
 //!
 //! - [`RedisServer`]: a `redis-server` of its own for each test, ended with it.
 //! - [`RedisCluster`]: three masters, whose slots can be moved while they are used.
+//! - [`RedisSentinels`]: a primary and its replica, watched by three sentinels.
 //! - [`Bench`]: the memory and the Redis store under one clock.
 //! - [`TokioClock`]: a store's time that follows tokio's paused one.
 //! - [`fault`]: stores that lose requests and replies, a network that holds packets back.
 //! - [`AgentLoad`]: the load of an AI agent on several instances.
 //! - [`Logs`]: what was logged.
 //! - [`model`]: each limit from its definition, to compare stores with.
+//! - [`matrix`]: every fault, and a checker of what came of it.
 //! - [`random`]: what property tests draw.
 //! - [`policy`], [`ten_years`], [`redis_limiter`], [`eventually`]: what nearly every test needs.
 //!
@@ -38,8 +40,10 @@ mod clock;
 mod cluster;
 pub mod fault;
 mod logs;
+pub mod matrix;
 pub mod model;
 pub mod random;
+mod sentinel;
 mod server;
 
 use std::time::{Duration, Instant};
@@ -54,6 +58,7 @@ pub use clock::TokioClock;
 pub use cluster::{Moving, RedisCluster};
 pub use fault::{Fault, Faulty, Proxy};
 pub use logs::Logs;
+pub use sentinel::RedisSentinels;
 pub use server::{RedisServer, Stalled};
 
 /// A policy named after its algorithm.

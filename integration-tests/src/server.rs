@@ -44,13 +44,18 @@ impl RedisServer {
 
     /// On a free loopback port.
     pub fn start_tcp() -> Self {
-        Self::start_at(|| Some(Address::Tcp(free_port())), &[])
+        Self::start_tcp_with(&[])
     }
 
     /// On a free loopback port, speaking TLS only, with a certificate for `localhost` that only
     /// [`ca_pem`](Self::ca_pem) vouches for.
     pub fn start_tls() -> Self {
         Self::start_at(|| Some(Address::Tls(free_port())), &[])
+    }
+
+    /// On a free loopback port, with further arguments.
+    pub fn start_tcp_with(arguments: &[&str]) -> Self {
+        Self::start_at(|| Some(Address::Tcp(free_port())), arguments)
     }
 
     /// A node of a cluster that is still to be set up, on a free loopback port, with further arguments.
@@ -175,6 +180,37 @@ impl RedisServer {
         assert!(self.is_ready(), "somebody else took the port");
     }
 
+    /// Kills the process and starts it again from what it has saved, loading each key so slowly.
+    pub fn restart_loading(&mut self, micros_a_key: u64) {
+        self.stop();
+        let mut arguments = self.arguments.clone();
+        let slow = [
+            ("--key-load-delay", micros_a_key.to_string()),
+            ("--loading-process-events-interval-bytes", "1024".to_owned()),
+        ];
+        for (name, value) in slow {
+            arguments.extend([name.to_owned(), value]);
+        }
+        self.process = spawn(&arguments);
+        assert!(self.is_ready(), "somebody else took the port");
+    }
+
+    /// Whether the process runs.
+    pub fn is_running(&self) -> bool {
+        self.answering() == Some(self.process.id())
+    }
+
+    /// From now on nothing can be saved, or again: a directory stands where the file should.
+    pub fn block_saves(&self, block: bool) {
+        let path = self.directory.path().join("dump.rdb");
+        if block {
+            let _ = fs::remove_file(&path);
+            fs::create_dir(&path).unwrap();
+        } else {
+            fs::remove_dir(&path).unwrap();
+        }
+    }
+
     /// Kills the process.
     pub fn stop(&mut self) {
         self.process.kill().unwrap();
@@ -277,7 +313,7 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn(arguments: &[String]) -> Child {
+pub(crate) fn spawn(arguments: &[String]) -> Child {
     for program in ["redis-server", "valkey-server"] {
         let spawned = Command::new(program)
             .args(arguments)
@@ -368,7 +404,7 @@ fn users(cluster: bool) -> String {
     )
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     listener.local_addr().unwrap().port()
 }

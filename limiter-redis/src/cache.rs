@@ -93,7 +93,7 @@ impl RedisCache {
 
     async fn call(&self, operation: &'static str, request: Request) -> Result<Value, Error> {
         let end = Instant::now() + self.pool.deadline();
-        let passing = self.guard.enter(&self.pool, end)?;
+        let passing = self.guard.enter(&self.pool, end).await?;
         let reply = self.pool.call(operation, request).await;
         passing.end(reply.as_ref().map(drop));
         reply

@@ -10,7 +10,9 @@ use limiter_core::{Error, ErrorKind};
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::cluster::{Address, ClusterUrl, CrossSlot};
-use crate::connect::{CredentialsProvider, Reach, Resolver, Trust, tls_name};
+use crate::connect::{
+    Credentials, CredentialsProvider, Reach, Resolver, SentinelUrl, Trust, Watched, tls_name,
+};
 
 const SHORTEST_DEADLINE: Duration = Duration::from_millis(1);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(3_600);
@@ -33,6 +35,8 @@ pub struct RedisConfig {
     /// The nodes that a cluster's URL names; none for a single server.
     pub(crate) seeds: Vec<Address>,
     pub(crate) cross_slot: CrossSlot,
+    /// The sentinels that say where the server is.
+    pub(crate) watched: Option<Watched>,
     pub(crate) trust: Trust,
     pub(crate) reach: Reach,
     pub(crate) prefix: String,
@@ -51,7 +55,9 @@ pub struct RedisConfig {
 impl RedisConfig {
     /// Settings for a URL: `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, or
     /// `redis+unix:///path`; for a cluster `redis+cluster://[user:password@]host[:port][,host[:port]...]`
-    /// or `rediss+cluster://`, with some of its nodes and, if wanted, `?cross_slot=compensate`.
+    /// or `rediss+cluster://`, with some of its nodes and, if wanted, `?cross_slot=compensate`; for a primary under sentinels
+    /// `redis+sentinel://[user:password@]host[:port][,host[:port]...]/NAME[/db]` or `rediss+sentinel://`, with the sentinels'
+    /// hosts (port 26379 by default), the user of the primary, and the primary's name.
     ///
     /// Defaults: no key prefix, 4 connections a pool, at most 64 batches under way, a deadline of 100 ms for a check and 500 ms for
     /// a cache call, 2 s to connect and to warm up, calls above 100 ms logged as slow, limit states kept at least
@@ -65,6 +71,9 @@ impl RedisConfig {
 
     /// As [`new`](Self::new); `name` says in errors where the URL came from.
     pub(crate) fn named(name: &str, url: &str) -> Result<Self, Error> {
+        if let Some(watched) = SentinelUrl::parse(url) {
+            return Self::of_sentinels(name, url, watched);
+        }
         let Some(cluster) = ClusterUrl::parse(name, url)? else {
             return Self::of_server(name, url);
         };
@@ -77,6 +86,53 @@ impl RedisConfig {
             seeds,
             cross_slot: cluster.cross_slot,
             ..first
+        })
+    }
+
+    fn of_sentinels(
+        name: &str,
+        url: &str,
+        parsed: Result<SentinelUrl, &'static str>,
+    ) -> Result<Self, Error> {
+        let unusable = |reason: &str| {
+            config_error(format!(
+                "{name} is not usable ({reason}); write redis+sentinel://[user:password@]host[:port][,host[:port]...]/NAME[/db], or rediss+sentinel:// for TLS"
+            ))
+        };
+        let parsed = check_password(url).and(parsed).map_err(unusable)?;
+        let nodes = parsed.nodes.iter().map(|url| Self::of_server(name, url));
+        let nodes = nodes.collect::<Result<Vec<Self>, Error>>()?;
+        let sentinels = nodes.iter().filter_map(Self::address).collect();
+        let first = nodes.into_iter().next();
+        let first = first.ok_or_else(|| unusable("it names no host"))?;
+        Ok(Self {
+            watched: Some(Watched {
+                name: parsed.name,
+                sentinels,
+                credentials: None,
+            }),
+            ..first
+        })
+    }
+
+    /// As whom the sentinels are asked where the primary is; as nobody by default. The URL's user is the primary's.
+    ///
+    /// # Errors
+    /// `Config` if the URL names no sentinels.
+    pub fn with_sentinel_credentials(self, credentials: Credentials) -> Result<Self, Error> {
+        let Some(watched) = self.watched.clone() else {
+            return Err(config_error(
+                "credentials for sentinels are set but the Redis URL is not redis+sentinel://; drop them"
+                    .to_owned(),
+            ));
+        };
+        let watched = Watched {
+            credentials: Some(credentials),
+            ..watched
+        };
+        Ok(Self {
+            watched: Some(watched),
+            ..self
         })
     }
 
@@ -102,6 +158,7 @@ impl RedisConfig {
             connection,
             seeds: Vec::new(),
             cross_slot: CrossSlot::default(),
+            watched: None,
             trust: Trust::default(),
             reach: Reach::default(),
             prefix: String::new(),
@@ -282,6 +339,11 @@ impl RedisConfig {
                     ConnectionAddr::Unix(_) => host,
                     _ => host.to_ascii_lowercase(),
                 };
+                // Its name is what stays of a primary under sentinels.
+                let host = match &self.watched {
+                    Some(watched) => format!("sentinel {}", watched.name),
+                    None => host,
+                };
                 let mut nodes: Vec<&str> = host.split(',').collect();
                 nodes.sort_unstable();
                 let server = nodes.join(",");
@@ -319,6 +381,11 @@ impl RedisConfig {
     /// The host and port, or the socket's path, or the hosts that a cluster's URL names: what logs name
     /// (D2).
     pub fn host(&self) -> String {
+        if let Some(watched) = &self.watched {
+            let sentinels: Vec<String> =
+                watched.sentinels.iter().map(ToString::to_string).collect();
+            return format!("{} (sentinels: {})", watched.name, sentinels.join(","));
+        }
         if self.seeds.is_empty() {
             return self.connection.addr().to_string();
         }
@@ -329,6 +396,11 @@ impl RedisConfig {
     /// Whether the URL names a cluster: [`ClusterStore`](crate::ClusterStore) is then the store.
     pub fn is_cluster(&self) -> bool {
         !self.seeds.is_empty()
+    }
+
+    /// Whether the URL names sentinels.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.is_some()
     }
 
     /// See [`with_cross_slot`](Self::with_cross_slot).

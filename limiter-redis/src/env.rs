@@ -6,7 +6,7 @@ use limiter_core::Error;
 use url::Url;
 
 use crate::config::{RedisConfig, config_error};
-use crate::connect::{AddressMap, CredentialsProvider, PasswordFile};
+use crate::connect::{AddressMap, Credentials, CredentialsProvider, PasswordFile};
 
 /// URLs, in order of precedence, with the variable that holds the token of each.
 const SOURCES: [(&str, Option<&str>); 5] = [
@@ -35,7 +35,8 @@ impl RedisEnv {
     /// (`KV_REST_API_TOKEN`). An `https://host` endpoint means `rediss://default:TOKEN@host:6379`.
     /// Also `CACHE_REDIS_URL`, `KEY_PREFIX`, `RATE_LIMIT_TTL_SECONDS`, `REDIS_DEADLINE_MILLIS`,
     /// `CACHE_REDIS_DEADLINE_MILLIS`, `REDIS_CONNECT_TIMEOUT_MILLIS`, `REDIS_POOL_SIZE`, `REDIS_BATCHES`, `REDIS_NAME`,
-    /// `REDIS_PASSWORD_FILE`, `REDIS_ADDRESS_MAP`, `REDIS_TLS_CA_FILE` and `REDIS_TLS_SERVER_NAME`.
+    /// `REDIS_PASSWORD_FILE`, `REDIS_SENTINEL_USER`, `REDIS_SENTINEL_PASSWORD`, `REDIS_ADDRESS_MAP`, `REDIS_TLS_CA_FILE` and
+    /// `REDIS_TLS_SERVER_NAME`.
     ///
     /// # Errors
     /// `Config` if a variable cannot be used; the message names it, and never shows a URL or a token.
@@ -170,6 +171,21 @@ fn configure(
             ))
         })?;
         config = config.with_resolver(map);
+    }
+    match (get("REDIS_SENTINEL_PASSWORD"), get("REDIS_SENTINEL_USER")) {
+        (Some(password), user) if config.is_watched() => {
+            let credentials = Credentials {
+                user,
+                ..Credentials::of_password(password)
+            };
+            config = config.with_sentinel_credentials(credentials)?;
+        }
+        (None, Some(_)) => {
+            return Err(config_error(
+                "REDIS_SENTINEL_USER is set without REDIS_SENTINEL_PASSWORD; set both".to_owned(),
+            ));
+        }
+        _ => {}
     }
     if let Some(name) = get("REDIS_TLS_SERVER_NAME").filter(|_| config.uses_tls()) {
         config = config.with_tls_server_name(&name)?;

@@ -35,15 +35,15 @@ impl Guard {
     ///
     /// # Errors
     /// `BreakerOpen`.
-    pub(crate) fn enter(&self, pool: &Pool, end: Instant) -> Result<Passing, Error> {
+    pub(crate) async fn enter(&self, pool: &Pool, end: Instant) -> Result<Passing, Error> {
         let knock = || {
             let pool = pool.clone();
-            async move { pool.knock().await.is_ok() }
+            async move { pool.knock().await }
         };
-        let breaker = self.0.as_ref();
-        let pass = breaker
-            .map(|breaker| breaker.enter_or_knock(knock))
-            .transpose()?;
+        let pass = match &self.0 {
+            Some(breaker) => Some(breaker.enter_or_knock(knock).await?),
+            None => None,
+        };
         let is_hasty = end < Instant::now() + pool.deadline() * 9 / 10;
         Ok(Passing { pass, is_hasty })
     }

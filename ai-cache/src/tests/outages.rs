@@ -81,9 +81,9 @@ async fn a_failed_clear_empties_this_process() {
     }
 }
 
-/// B6 and LESSONS "prompts logged as cache keys": one warning a call, with the operation, and
+/// B6 and LESSONS "prompts logged as cache keys": one warning a second of each kind, with the operation, and
 /// neither the parameters nor the answer.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn warnings_name_the_operation_and_no_content() {
     let log = Log::default();
     let _guard = tracing::subscriber::set_default(log.clone());
@@ -95,8 +95,11 @@ async fn warnings_name_the_operation_and_no_content() {
     let secret = "my secret resume";
     store.set_down(true);
 
-    cache.get(secret).await.unwrap();
-    assert_eq!(log.warnings(), 1);
+    for _ in 0..3 {
+        cache.get(secret).await.unwrap();
+        assert_eq!(log.warnings(), 1);
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
     let compute = |_| async { Ok::<_, &str>(text("a secret answer")) };
     cache.get_or_compute(secret, compute).await.unwrap();
     settle().await;

@@ -43,6 +43,18 @@ struct Faults {
     random: Option<(u64, Duration)>,
     seed: u64,
     held: u64,
+    /// Bytes arrive one by one, so long apart.
+    drip: Option<Duration>,
+    /// What arrives of a direction is lost.
+    loses: Loses,
+    /// A connection ends with so many bytes of a reply.
+    cut_after: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Loses {
+    requests: bool,
+    replies: bool,
 }
 
 #[derive(Debug)]
@@ -134,6 +146,26 @@ impl Proxy {
         self.network.forgotten.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// From now on bytes arrive one by one, so long apart.
+    pub fn drip(&self, gap: Option<Duration>) {
+        self.network.faults.lock().unwrap().drip = gap;
+    }
+
+    /// From now on requests are lost on the way, and nobody is told. What comes after on a connection is of no use: cut them.
+    pub fn lose_requests(&self, lose: bool) {
+        self.network.faults.lock().unwrap().loses.requests = lose;
+    }
+
+    /// From now on requests arrive, and replies are lost on the way.
+    pub fn lose_replies(&self, lose: bool) {
+        self.network.faults.lock().unwrap().loses.replies = lose;
+    }
+
+    /// From now on a connection ends when so many bytes of a reply have passed.
+    pub fn cut_replies_after(&self, bytes: Option<usize>) {
+        self.network.faults.lock().unwrap().cut_after = bytes;
+    }
+
     /// How many connections there were so far.
     pub fn connected(&self) -> u64 {
         self.network.connected.load(Ordering::Relaxed)
@@ -185,9 +217,13 @@ impl Network {
                 if self.forgotten.load(Ordering::Relaxed) != since {
                     continue;
                 }
-                if frozen.wait_for(|frozen| !frozen).await.is_err()
-                    || to.write_all(&packet).await.is_err()
-                {
+                if frozen.wait_for(|frozen| !frozen).await.is_err() {
+                    break;
+                }
+                let Some(passing) = self.spoil(&packet, requests) else {
+                    continue;
+                };
+                if !self.deliver(&mut to, passing).await || passing.len() < packet.len() {
                     break;
                 }
             }
@@ -198,6 +234,32 @@ impl Network {
             let _ = to.shutdown().await;
         };
         tokio::join!(read, write);
+    }
+
+    /// What arrives of a packet; `None` if it is lost.
+    fn spoil<'a>(&self, packet: &'a [u8], request: bool) -> Option<&'a [u8]> {
+        let faults = self.faults.lock().unwrap();
+        let is_lost = match request {
+            true => faults.loses.requests,
+            false => faults.loses.replies,
+        };
+        let most = faults.cut_after.filter(|_| !request).unwrap_or(usize::MAX);
+        (!is_lost).then(|| &packet[..packet.len().min(most)])
+    }
+
+    /// Whether it could be delivered.
+    async fn deliver(&self, to: &mut OwnedWriteHalf, packet: &[u8]) -> bool {
+        let drip = self.faults.lock().unwrap().drip;
+        let Some(gap) = drip else {
+            return to.write_all(packet).await.is_ok();
+        };
+        for byte in packet {
+            if to.write_all(&[*byte]).await.is_err() {
+                return false;
+            }
+            sleep(gap).await;
+        }
+        true
     }
 
     fn delay_of(&self, packet: &[u8], request: bool) -> Duration {

@@ -146,13 +146,13 @@ impl Breaker {
     ///
     /// # Errors
     /// `BreakerOpen`.
-    pub fn enter_or_knock<F>(&self, is_there: impl FnOnce() -> F) -> Result<Pass, Error>
+    pub async fn enter_or_knock<F>(&self, is_there: impl FnOnce() -> F) -> Result<Pass, Error>
     where
         F: Future<Output = bool> + Send + 'static,
     {
-        match self.enter() {
-            Entry::Call(pass) => Ok(pass),
-            Entry::Refused(error) => Err(error),
+        let refusal = match self.enter() {
+            Entry::Call(pass) => return Ok(pass),
+            Entry::Refused(error) => error,
             Entry::Knock(pass, refusal) => {
                 let is_there = is_there();
                 tokio::spawn(async move {
@@ -162,9 +162,12 @@ impl Breaker {
                     };
                     pass.end_as(completion, None);
                 });
-                Err(refusal)
+                refusal
             }
-        }
+        };
+        // Who asks again and again still lets others run.
+        tokio::task::consume_budget().await;
+        Err(refusal)
     }
 
     /// The error of a call that was not made.

@@ -30,7 +30,7 @@ impl<S: CacheStore + Clone + 'static> Breaking<S> {
             let inner = self.inner.clone();
             async move { inner.health().await.connected }
         };
-        let pass = self.breaker.enter_or_knock(is_there)?;
+        let pass = self.breaker.enter_or_knock(is_there).await?;
         let result = call.await;
         pass.end(result.as_ref().map(drop));
         result

@@ -127,7 +127,8 @@ impl Batches {
         place: Place,
         end: Instant,
     ) -> Result<Value, Undone> {
-        let passing = match self.shared.guard.enter(&self.shared.pool, end) {
+        let entered = self.shared.guard.enter(&self.shared.pool, end).await;
+        let passing = match entered {
             Ok(passing) => passing,
             Err(error) => return Err(undone(error, Some(call))),
         };

@@ -4,6 +4,7 @@
 //! authority, and leaves the socket's own timeouts unset.
 
 mod reach;
+mod sentinel;
 mod tls;
 
 use std::io;
@@ -24,10 +25,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use self::sentinel::Sentinels;
 use crate::config::{RedisConfig, config_error};
 
 pub(crate) use reach::{AddressMap, Reach, tls_name};
 pub use reach::{Credentials, CredentialsProvider, PasswordFile, Resolver};
+pub(crate) use sentinel::{SentinelUrl, Watched};
 pub(crate) use tls::Trust;
 
 /// A network that drops a flow tells nobody: an idle connection is asked after so long, then so often, and is given up
@@ -55,25 +58,47 @@ enum Place {
     Tcp(String, u16),
     Tls(String, u16, TlsConnector, ServerName<'static>),
     Unix(PathBuf),
+    /// Where its sentinels say that it is; over TLS, perhaps.
+    Watched(Sentinels, Option<TlsConnector>),
+}
+
+/// A connection that has said who it is, and what drives it.
+pub(crate) struct Connected {
+    pub(crate) io: MultiplexedConnection,
+    pub(crate) driver: Driver,
+    /// Whether it is to another server than the last one: a failover.
+    pub(crate) is_moved: bool,
 }
 
 impl Connector {
     /// # Errors
     /// `Config` if TLS is asked for and nobody is trusted.
     pub(crate) fn new(config: &RedisConfig) -> Result<Self, Error> {
+        let tls = || {
+            let client = config.trust.client().ok_or_else(|| {
+                config_error(
+                    "no certificate authority was found on this system to check the certificate of a rediss:// server with; install the system's (ca-certificates), or name one with REDIS_TLS_CA_FILE"
+                        .to_owned(),
+                )
+            })?;
+            Ok::<_, Error>(TlsConnector::from(client))
+        };
+        if let Some(watched) = &config.watched {
+            let tls = config.uses_tls().then(tls).transpose()?;
+            let sentinels = Sentinels::new(watched, tls.clone());
+            return Ok(Self {
+                place: Place::Watched(sentinels, tls),
+                redis: config.connection.redis_settings().clone(),
+                reach: config.reach.clone(),
+            });
+        }
         let place = match config.connection.addr() {
             ConnectionAddr::TcpTls { host, port, .. } => {
-                let client = config.trust.client().ok_or_else(|| {
-                    config_error(
-                        "no certificate authority was found on this system to check the certificate of a rediss:// server with; install the system's (ca-certificates), or name one with REDIS_TLS_CA_FILE"
-                            .to_owned(),
-                    )
-                })?;
                 let name = match &config.reach.tls_name {
                     Some(name) => name.clone(),
                     None => tls_name(host)?,
                 };
-                Place::Tls(host.clone(), *port, TlsConnector::from(client), name)
+                Place::Tls(host.clone(), *port, tls()?, name)
             }
             ConnectionAddr::Tcp(host, port) => Place::Tcp(host.clone(), *port),
             ConnectionAddr::Unix(path) => Place::Unix(path.clone()),
@@ -86,16 +111,83 @@ impl Connector {
         })
     }
 
-    /// A connection that has said who it is, and what drives it.
-    pub(crate) async fn connect(&self) -> Result<(MultiplexedConnection, Driver), RedisError> {
-        match &self.place {
-            Place::Tcp(host, port) => self.over(self.tcp(host, *port).await?).await,
+    /// Makes a connection.
+    pub(crate) async fn connect(&self) -> Result<Connected, RedisError> {
+        let credentials = self.credentials()?;
+        let credentials = credentials.as_ref();
+        let mut is_moved = false;
+        let (io, driver) = match &self.place {
+            Place::Tcp(host, port) => over(self.tcp(host, *port).await?, credentials).await?,
             Place::Tls(host, port, tls, name) => {
                 let stream = self.tcp(host, *port).await?;
-                self.over(tls.connect(name.clone(), stream).await?).await
+                over(tls.connect(name.clone(), stream).await?, credentials).await?
             }
-            Place::Unix(path) => self.over(UnixStream::connect(path).await?).await,
+            Place::Unix(path) => over(UnixStream::connect(path).await?, credentials).await?,
+            Place::Watched(sentinels, tls) => {
+                let primary;
+                (primary, is_moved) = sentinels.find(self).await?;
+                let stream = self.tcp(&primary.host, primary.port).await?;
+                match tls {
+                    None => over(stream, credentials).await?,
+                    Some(tls) => {
+                        let name = self.name_of(&primary.host)?;
+                        over(tls.connect(name, stream).await?, credentials).await?
+                    }
+                }
+            }
+        };
+        Ok(Connected {
+            io,
+            driver,
+            is_moved,
+        })
+    }
+
+    /// Whether the server may be another one from one day to the next.
+    pub(crate) fn is_watched(&self) -> bool {
+        matches!(self.place, Place::Watched(..))
+    }
+
+    /// Whether the sentinels name another server now than the last connection was made to.
+    pub(crate) async fn has_moved(&self) -> bool {
+        match &self.place {
+            Place::Watched(sentinels, _) => {
+                let found = sentinels.find(self).await;
+                found.is_ok_and(|(_, is_moved)| is_moved)
+            }
+            _ => false,
         }
+    }
+
+    /// The name that a host's certificate has to have.
+    fn name_of(&self, host: &str) -> Result<ServerName<'static>, RedisError> {
+        if let Some(name) = &self.reach.tls_name {
+            return Ok(name.clone());
+        }
+        tls_name(host).map_err(|error| {
+            let kind = redis::ErrorKind::InvalidClientConfig;
+            RedisError::from((
+                kind,
+                "no name for a certificate",
+                error.message().to_owned(),
+            ))
+        })
+    }
+
+    /// As whom connections are made.
+    fn credentials(&self) -> Result<Option<Credentials>, RedisError> {
+        let url = self.redis.username().map(str::to_owned);
+        let credentials = match &self.reach.credentials {
+            None => self.redis.password().map(Credentials::of_password),
+            Some(provider) => Some(provider.credentials().map_err(|error| {
+                let kind = redis::ErrorKind::AuthenticationFailed;
+                RedisError::from((kind, "no credentials", error.message().to_owned()))
+            })?),
+        };
+        Ok(credentials.map(|credentials| Credentials {
+            user: credentials.user.or(url),
+            ..credentials
+        }))
     }
 
     async fn tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
@@ -134,55 +226,51 @@ impl Connector {
         }
         Ok(role)
     }
+}
 
-    /// Says who we are, or that we are here. The library reads nothing before it has sent something, and would miss why a server
-    /// hangs up at once.
-    async fn introduce(
-        &self,
-        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    ) -> Result<(), RedisError> {
-        let password = self.redis.password();
-        let credentials = match &self.reach.credentials {
-            None => password.map(Credentials::of_password),
-            Some(provider) => Some(provider.credentials().map_err(|error| {
-                let kind = redis::ErrorKind::AuthenticationFailed;
-                RedisError::from((kind, "no credentials", error.message().to_owned()))
-            })?),
-        };
-        let command = match &credentials {
-            None => redis::cmd("PING"),
-            Some(credentials) => {
-                let user = credentials.user.as_deref().or(self.redis.username());
-                let mut auth = redis::cmd("AUTH");
-                auth.arg(user).arg(credentials.password.expose_secret());
-                auth
-            }
-        };
-        let sent = stream.write_all(&command.get_packed_command()).await;
-        let mut line = Vec::new();
-        // Its answer is one line, and nothing follows.
-        while !line.ends_with(b"\r\n") && line.len() < LONGEST_LINE {
-            match stream.read_u8().await {
-                Ok(byte) => line.push(byte),
-                // What was sent last says more than that nothing more can be.
-                Err(error) => return Err(sent.err().unwrap_or(error).into()),
-            }
+/// Says who we are, or that we are here. The library reads nothing before it has sent something, and would miss why a server
+/// hangs up at once.
+async fn introduce(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    credentials: Option<&Credentials>,
+) -> Result<(), RedisError> {
+    let command = match credentials {
+        None => redis::cmd("PING"),
+        Some(credentials) => {
+            let mut auth = redis::cmd("AUTH");
+            auth.arg(credentials.user.as_deref());
+            auth.arg(credentials.password.expose_secret());
+            auth
         }
-        redis::parse_redis_value(&line)?.extract_error().map(drop)
+    };
+    let sent = stream.write_all(&command.get_packed_command()).await;
+    let mut line = Vec::new();
+    // Its answer is one line, and nothing follows.
+    while !line.ends_with(b"\r\n") && line.len() < LONGEST_LINE {
+        match stream.read_u8().await {
+            Ok(byte) => line.push(byte),
+            // What was sent last says more than that nothing more can be.
+            Err(error) => return Err(sent.err().unwrap_or(error).into()),
+        }
     }
+    redis::parse_redis_value(&line)?.extract_error().map(drop)
+}
 
-    async fn over<S>(&self, mut stream: S) -> Result<(MultiplexedConnection, Driver), RedisError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        self.introduce(&mut stream).await?;
-        let redis = RedisConnectionInfo::default().set_skip_set_lib_name();
-        // How long a reply is waited for is not the connection's to say.
-        let settings = AsyncConnectionConfig::new().set_response_timeout(None);
-        let made = MultiplexedConnection::new_with_config(&redis, stream, settings);
-        let (connection, driver) = made.await?;
-        Ok((connection, Box::pin(driver)))
-    }
+/// A connection over a stream, as somebody.
+async fn over<S>(
+    mut stream: S,
+    credentials: Option<&Credentials>,
+) -> Result<(MultiplexedConnection, Driver), RedisError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    introduce(&mut stream, credentials).await?;
+    let redis = RedisConnectionInfo::default().set_skip_set_lib_name();
+    // How long a reply is waited for is not the connection's to say.
+    let settings = AsyncConnectionConfig::new().set_response_timeout(None);
+    let made = MultiplexedConnection::new_with_config(&redis, stream, settings);
+    let (connection, driver) = made.await?;
+    Ok((connection, Box::pin(driver)))
 }
 
 /// To whichever of the host's addresses answers first.

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
-use crate::connect::Connector;
+use crate::connect::{Connected, Connector};
 use crate::error::{breaks, server_error};
 
 /// How long a failed attempt to connect answers for the next ones, so that a server that comes back
@@ -212,6 +212,19 @@ impl Origin {
         result
     }
 
+    /// Whether sentinels say where the server is.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.connector.is_watched()
+    }
+
+    /// Asks the sentinels where the server is; if it is elsewhere, the connections are replaced.
+    pub(crate) async fn follow(&self) {
+        let generation = self.generation();
+        if self.connector.has_moved().await {
+            self.condemn(generation);
+        }
+    }
+
     /// Whether the last attempt to connect failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.borrow().is_some()
@@ -250,7 +263,15 @@ impl Origin {
 
     async fn made(self: &Arc<Self>, generation: u64) -> Result<Connection, RedisError> {
         *self.tried.lock() = Some(Instant::now());
-        let (mut io, driver) = self.connector.connect().await?;
+        let Connected {
+            mut io,
+            driver,
+            is_moved,
+        } = self.connector.connect().await?;
+        if is_moved {
+            // The others are to a server that is no primary any more. This one is of their generation, and made again.
+            self.condemn(generation);
+        }
         let life = Arc::new(Life {
             generation,
             has_ended: AtomicBool::new(false),

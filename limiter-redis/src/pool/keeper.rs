@@ -24,9 +24,30 @@ const SPREAD: Duration = Duration::from_millis(50);
 /// How long a server that is away is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How often sentinels are asked, while the server is used: nobody tells of a failover as long as the old primary answers.
+const FOLLOW: Duration = Duration::from_secs(2);
+
 /// Runs until it is aborted, or its runtime ends.
 pub(crate) fn start(pool: bb8::Pool<Manager>, origin: Arc<Origin>, size: u32) -> AbortHandle {
-    tokio::spawn(keep(pool, origin, size)).abort_handle()
+    let task = async move {
+        if origin.is_watched() {
+            tokio::join!(keep(pool, origin.clone(), size), follow(origin));
+        } else {
+            keep(pool, origin, size).await;
+        }
+    };
+    tokio::spawn(task).abort_handle()
+}
+
+async fn follow(origin: Arc<Origin>) {
+    let mut answers = origin.answers();
+    loop {
+        sleep(FOLLOW / 2 + jitter(FOLLOW)).await;
+        if origin.answers() != answers {
+            answers = origin.answers();
+            origin.follow().await;
+        }
+    }
 }
 
 async fn keep(pool: bb8::Pool<Manager>, origin: Arc<Origin>, size: u32) {

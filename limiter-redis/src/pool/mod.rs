@@ -396,14 +396,18 @@ impl Pool {
             .map_err(|error| self.not_sent("redis.ping", error))
     }
 
-    /// Asks whether the server is there, now: on the connection of health, or on a new one.
-    pub(crate) async fn knock(&self) -> Result<Duration, Error> {
+    /// Whether the server answers, now: on a connection that there is, or else on a new one.
+    pub(crate) async fn knock(&self) -> bool {
+        const OPERATION: &str = "redis.ping";
+        let within = self.shared.deadline;
+        if self.is_connected() {
+            let ping = Request::Command(redis::cmd("PING"));
+            let answer = self.run(Instant::now() + within, within, OPERATION, ping);
+            return answer.await.is_ok();
+        }
         let home = self.home();
-        let ask = home
-            .pulse
-            .ask(&home.origin, self.shared.deadline, Duration::ZERO);
-        ask.await
-            .map_err(|error| self.not_sent("redis.ping", error))
+        let ask = home.pulse.ask(&home.origin, within, Duration::ZERO);
+        ask.await.is_ok()
     }
 
     /// What this runtime has.

@@ -50,7 +50,7 @@ impl<S: LimitStore + Clone + 'static> LimitStore for Breaking<S> {
             let inner = self.inner.clone();
             async move { inner.health().await.connected }
         };
-        let pass = self.breaker.enter_or_knock(inner)?;
+        let pass = self.breaker.enter_or_knock(inner).await?;
         let result = self.inner.apply(group, observed).await;
         let told = result.as_ref().map(drop);
         match group.deadline() {

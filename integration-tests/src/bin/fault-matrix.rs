@@ -1,0 +1,129 @@
+//! Runs every fault with the three rules for outages side by side, and says whether what came of it is as it has to be. Starts its
+//! own servers. Writes the table of `docs/reliability.md`.
+//!
+//! ```text
+//! cargo run --release -p integration-tests --bin fault-matrix -- \
+//!     [--seed N] [--json FILE] [--quick] [--only FAULT] [--sabotage NAME]
+//! ```
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::expect_used,
+    reason = "a program for people"
+)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use integration_tests::matrix::{self, Fault, Lengths, Report, Sabotage};
+
+const WHOLE: Lengths = Lengths {
+    before: Duration::from_millis(3_000),
+    fault: Duration::from_millis(10_000),
+    after: Duration::from_millis(4_000),
+};
+const QUICK: Lengths = Lengths {
+    before: Duration::from_millis(1_500),
+    fault: Duration::from_millis(2_200),
+    after: Duration::from_millis(1_500),
+};
+
+#[derive(Default)]
+struct Arguments {
+    seed: Option<u64>,
+    json: Option<PathBuf>,
+    only: Option<Fault>,
+    sabotage: Option<Sabotage>,
+    is_quick: bool,
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let mut arguments = std::env::args().skip(1);
+    let mut read = Arguments::default();
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--seed" => {
+                let seed = value()?;
+                let seed = seed.parse().map_err(|_| format!("{seed:?} is no seed"))?;
+                read.seed = Some(seed);
+            }
+            "--json" => read.json = Some(value()?.into()),
+            "--quick" => read.is_quick = true,
+            "--only" => {
+                let name = value()?;
+                let mut all = Fault::ALL.into_iter();
+                let found = all.find(|fault| fault.name() == name);
+                let names = Fault::ALL.map(Fault::name).join(", ");
+                read.only = Some(found.ok_or(format!("--only takes one of {names}"))?);
+            }
+            "--sabotage" => {
+                let name = value()?;
+                let mut all = Sabotage::ALL.into_iter();
+                let found = all.find(|sabotage| sabotage.name() == name);
+                let names = Sabotage::ALL.map(Sabotage::name).join("\", \"");
+                read.sabotage = Some(found.ok_or(format!("--sabotage takes one of \"{names}\""))?);
+            }
+            _ => return Err(format!("unknown argument {argument}")),
+        }
+    }
+    Ok(read)
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 4)]
+async fn main() -> ExitCode {
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!(
+                "{error}\nusage: fault-matrix [--seed N] [--json FILE] [--quick] [--only FAULT] [--sabotage NAME]"
+            );
+            return ExitCode::FAILURE;
+        }
+    };
+    let seed = arguments.seed.unwrap_or_else(|| {
+        let since = std::time::UNIX_EPOCH.elapsed();
+        since.map_or(1, |since| u64::from(since.subsec_micros()))
+    });
+    eprintln!("--seed {seed}");
+    let lengths = if arguments.is_quick { QUICK } else { WHOLE };
+    let faults = match (arguments.only, arguments.sabotage) {
+        (Some(only), _) => vec![only],
+        (None, Some(sabotage)) => sabotage.faults().to_vec(),
+        (None, None) => Fault::ALL.to_vec(),
+    };
+    let mut report = Report::default();
+    for (number, fault) in faults.iter().enumerate() {
+        eprint!("[{}/{}] {} ... ", number + 1, faults.len(), fault.name());
+        let verdict = matrix::cell(*fault, lengths, seed, arguments.sabotage).await;
+        eprintln!(
+            "{}",
+            if verdict.broken.is_empty() {
+                "as it has to be"
+            } else {
+                "BROKEN"
+            }
+        );
+        for broken in verdict.broken.iter().take(10) {
+            eprintln!("    {broken}");
+        }
+        report.add(verdict);
+    }
+    println!("{}", report.table());
+    if let Some(path) = arguments.json {
+        let json = format!("{:#}\n", report.json(seed));
+        std::fs::write(&path, json).expect("the file can be written");
+    }
+    let is_all = arguments.only.is_none() && arguments.sabotage.is_none();
+    if is_all && !arguments.is_quick && report.is_whole() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reliability.md");
+        let document = std::fs::read_to_string(path).expect("the document can be read");
+        let document = report.written_into(&document).expect("its table is marked");
+        std::fs::write(path, document).expect("the document can be written");
+    }
+    match report.is_whole() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}

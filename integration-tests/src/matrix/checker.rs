@@ -1,0 +1,288 @@
+//! What the notes of a cell may be, from the definitions of the limits. It knows nothing of the limiter but what it answered.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::faults::Fault;
+use super::load::{CAPACITY, DEADLINE, INSTANCES, KEYS, LOCAL, OFFERED, REFILL, SHARE};
+use super::log::{Check, Log, Loss, Outcome, Rule};
+use super::{Lengths, RECOVERY};
+
+/// How much later than a sleep of the same length the slowest percent of the checks may be.
+const LATENESS: Duration = Duration::from_millis(20);
+
+/// What a cell came to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// The fault.
+    pub fault: Fault,
+    /// How many checks were made.
+    pub decisions: usize,
+    /// The longest that a check took.
+    pub worst_latency: Duration,
+    /// How much later than a plain sleep of the deadline the slowest percent of the checks was.
+    pub lateness: Duration,
+    /// From the first PONG to the store's first answer to each rule, the slowest of them.
+    pub recovery: Option<Duration>,
+    /// The most that was admitted in an interval, as a part of what may be.
+    pub admitted_of_bound: f64,
+    /// Admissions in the store's name that it has neither counted nor lost.
+    pub uncharged: u64,
+    /// What is not as it has to be.
+    pub broken: Vec<String>,
+}
+
+pub(super) fn check(fault: Fault, lengths: Lengths, log: &Log) -> Verdict {
+    let moment = |at: Option<Instant>| at.expect("the cell has ended");
+    let (begun, healed) = (moment(log.begun), moment(log.healed));
+    let (pong, end) = (moment(log.pong), moment(log.end));
+    let mut broken = Vec::new();
+
+    for check in &log.checks {
+        if let Outcome::Wrong(what) = check.outcome {
+            broken.push(format!("a check of {}: {what}", check.rule.name()));
+        }
+    }
+    let latencies: Vec<Duration> = log.checks.iter().map(Check::latency).collect();
+    let late = latencies
+        .iter()
+        .map(|latency| latency.saturating_sub(DEADLINE));
+    let lateness =
+        percentile(late.collect(), 99).saturating_sub(percentile(log.control.clone(), 99));
+    if lateness > LATENESS {
+        broken.push(format!("I-R5: checks are {lateness:?} later than a sleep"));
+    }
+    if log.checks.len() < 1_000 {
+        broken.push(format!("{} checks are too few", log.checks.len()));
+    }
+
+    // While nothing is answered, nobody waits: the breaker is open.
+    let settled = begun + Duration::from_millis(700);
+    if fault.is_silent() && settled < healed {
+        let inside = |at: Instant| (settled..healed).contains(&at);
+        let waited: Vec<Duration> = (log.checks.iter())
+            .filter(|check| inside(check.sent) && inside(check.answered))
+            .map(Check::latency)
+            .collect();
+        let middle = percentile(waited, 50);
+        if middle > Duration::from_millis(10) {
+            broken.push(format!("I-B3: in the outage a check takes {middle:?}"));
+        }
+        let cache = log.cache.iter().filter(|(at, ..)| {
+            // The cache's deadline is longer.
+            (settled + Duration::from_secs(1)..healed).contains(at)
+        });
+        let cache = percentile(cache.map(|(_, took, _)| *took).collect(), 50);
+        if cache > Duration::from_millis(10) {
+            broken.push(format!("I-B3: in the outage a cache call takes {cache:?}"));
+        }
+    }
+
+    let mut admitted_of_bound: f64 = 0.0;
+    for rule in Rule::BUCKETS {
+        for key in 0..KEYS {
+            let of_key = |check: &&Check| check.rule == rule && check.key == key;
+            let admitted = log
+                .checks
+                .iter()
+                .filter(of_key)
+                .filter(|check| check.is_admitted());
+            let admitted: Vec<&Check> = admitted.collect();
+            let store: Vec<&Check> = admitted
+                .iter()
+                .copied()
+                .filter(|check| check.is_of_store())
+                .collect();
+            let mut most = worst(
+                &store,
+                |length| bucket(CAPACITY, REFILL as f64, length),
+                &log.losses,
+            );
+            for instance in 0..INSTANCES {
+                let local = admitted.iter().copied().filter(|check| {
+                    let is_local = matches!(
+                        check.outcome,
+                        Outcome::Admitted {
+                            source: LOCAL,
+                            degraded: true
+                        }
+                    );
+                    is_local && check.instance == instance
+                });
+                let local: Vec<&Check> = local.collect();
+                let rate = REFILL as f64 * f64::from(SHARE.0) / f64::from(SHARE.1);
+                let size = CAPACITY * u64::from(SHARE.0) / u64::from(SHARE.1);
+                most = most.max(worst(&local, |length| bucket(size, rate, length), &[]));
+            }
+            if most > 1.0 {
+                let name = rule.name();
+                broken.push(format!("the bound of {name} {key} is exceeded: {most:.3}"));
+            }
+            admitted_of_bound = admitted_of_bound.max(most);
+        }
+    }
+    for check in log
+        .checks
+        .iter()
+        .filter(|check| check.is_admitted() && !check.is_of_store())
+    {
+        if matches!(check.rule, Rule::Deny | Rule::Account) {
+            broken.push(format!(
+                "I-B2: {} admitted without the store",
+                check.rule.name()
+            ));
+        }
+    }
+
+    let uncharged = accounts(log, &mut broken);
+    let recovery = recovery(log, pong, &mut broken);
+    // Denying everything does not pass.
+    let before = (log.start, begun, "before the fault");
+    let after = (pong + RECOVERY, end, "after the recovery");
+    for (from, until, when) in [before, after] {
+        let seconds = (until - from).as_secs_f64();
+        for rule in Rule::ALL {
+            for key in 0..KEYS {
+                let inside = log.checks.iter().filter(|check| {
+                    check.rule == rule && check.key == key && (from..until).contains(&check.sent)
+                });
+                let admitted = inside
+                    .clone()
+                    .filter(|check| check.is_admitted() && check.is_of_store());
+                let (admitted, offered) = (admitted.count() as f64, inside.count() as f64);
+                let granted = match rule {
+                    Rule::Account => f64::INFINITY,
+                    _ => REFILL as f64 * seconds,
+                };
+                // One of those at each end may be on the other side of it.
+                let least = 0.95 * offered.min(granted) - 1.0;
+                if admitted < least {
+                    let name = rule.name();
+                    broken.push(format!(
+                        "{name} {key}: {admitted} of {offered} are admitted {when}, and not {least:.1}"
+                    ));
+                }
+            }
+        }
+    }
+    debug_assert!(OFFERED > REFILL && lengths.after > Duration::ZERO);
+    for refused in &log.refused_settlements {
+        broken.push(format!("what was made locally is not settled: {refused}"));
+    }
+    if log.settled == 0 {
+        broken.push("nothing was settled".to_owned());
+    }
+    Verdict {
+        fault,
+        decisions: log.checks.len(),
+        worst_latency: latencies.into_iter().max().unwrap_or_default(),
+        lateness,
+        recovery,
+        admitted_of_bound,
+        uncharged,
+        broken,
+    }
+}
+
+/// `B + r * t`, and what a fraction of a second may add at both ends (the limit's clock ticks in microseconds).
+fn bucket(size: u64, rate: f64, length: Duration) -> f64 {
+    size as f64 + rate * (length.as_secs_f64() + 1e-6)
+}
+
+/// The most that was admitted in any interval that was certainly between a sending and an answer, as a part of what may be.
+fn worst(admitted: &[&Check], bound: impl Fn(Duration) -> f64, losses: &[Loss]) -> f64 {
+    let mut most: f64 = 0.0;
+    for first in admitted {
+        let mut inside: Vec<Instant> = (admitted.iter())
+            .filter(|check| check.sent >= first.sent)
+            .map(|check| check.answered)
+            .collect();
+        inside.sort_unstable();
+        for (index, until) in inside.iter().enumerate() {
+            let length = *until - first.sent;
+            let lost = losses
+                .iter()
+                .filter(|loss| loss.from <= *until && loss.until >= first.sent);
+            let more: f64 = lost
+                .map(|loss| {
+                    let both = loss
+                        .until
+                        .min(*until)
+                        .saturating_duration_since(loss.from.max(first.sent));
+                    // A capacity each time, and the rate while two count.
+                    (loss.times as f64 - 1.0) * bound(Duration::ZERO) + bound(both)
+                })
+                .sum();
+            most = most.max((index + 1) as f64 / (bound(length) + more));
+        }
+    }
+    most
+}
+
+/// I-R1, I-R2: what the server has counted since the last loss is what was admitted, and at most what is unknown.
+fn accounts(log: &Log, broken: &mut Vec<String>) -> u64 {
+    let since = log.losses.iter().map(|loss| loss.until).max();
+    let lost = log.losses.iter().map(|loss| loss.from).min();
+    let mut uncharged = 0;
+    for (key, counted) in log.counted.iter().enumerate() {
+        let checks = || {
+            let of_key = log.checks.iter();
+            of_key.filter(|check| check.rule == Rule::Account && check.key == key)
+        };
+        let sent_since = |check: &&Check| since.is_none_or(|since| check.sent > since);
+        let admitted = checks()
+            .filter(sent_since)
+            .filter(|check| check.is_of_store());
+        let admitted = admitted.filter(|check| check.is_admitted()).count() as u64;
+        let unknown = |check: &&Check| check.outcome == Outcome::Unavailable { unknown: true };
+        // What was before a loss may have been kept, and counts in favour.
+        let most = checks()
+            .filter(|check| lost.is_none_or(|_| true) && (check.is_admitted() || unknown(check)))
+            .count() as u64;
+        if *counted < admitted {
+            uncharged += admitted - counted;
+            broken.push(format!(
+                "I-R1: {admitted} are admitted of account {key}, and {counted} counted"
+            ));
+        }
+        if *counted > most {
+            broken.push(format!(
+                "I-R2: {counted} are counted of account {key}, and {most} may be"
+            ));
+        }
+    }
+    uncharged
+}
+
+/// When each rule's keys are answered by the store again, counted from the first PONG.
+fn recovery(log: &Log, pong: Instant, broken: &mut Vec<String>) -> Option<Duration> {
+    let mut slowest = Some(Duration::ZERO);
+    for rule in Rule::ALL {
+        for key in 0..KEYS {
+            let mut checks = log.checks.iter();
+            let first = checks.find(|check| {
+                check.rule == rule
+                    && check.key == key
+                    && check.answered >= pong
+                    && check.is_of_store()
+            });
+            let took = first.map(|check| check.answered - pong);
+            if took.is_none_or(|took| took > RECOVERY) {
+                broken.push(format!(
+                    "{} {key} does not come back: {took:?}",
+                    rule.name()
+                ));
+            }
+            slowest = slowest.zip(took).map(|(slowest, took)| slowest.max(took));
+        }
+    }
+    slowest
+}
+
+fn percentile(mut times: Vec<Duration>, percent: usize) -> Duration {
+    times.sort_unstable();
+    let place = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+    times.get(place).copied().unwrap_or_default()
+}

@@ -1,0 +1,405 @@
+//! What is done to the servers and the network, and undone.
+
+use std::time::Duration;
+
+use tokio::task::block_in_place;
+use tokio::time::{Instant, sleep};
+
+use super::log::Loss;
+use super::world::{Place, Servers, World};
+use crate::{Proxy, RedisServer};
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The process is killed, and starts again empty.
+    Killed,
+    /// The process is stopped, and goes on.
+    Stopped,
+    /// Its connections are ended, again and again.
+    ClientKill,
+    /// It makes all of its clients wait.
+    ClientPause,
+    /// Its scripts are forgotten, again and again.
+    ScriptFlush,
+    /// A script of somebody else runs and does not end.
+    Busy,
+    /// It starts again and loads its keys slowly.
+    Loading,
+    /// It becomes a replica of a primary that is not there.
+    ReadOnly,
+    /// It refuses writes because it cannot save.
+    Misconf,
+    /// It is out of memory and evicts nothing.
+    OutOfMemory,
+    /// It is out of memory and evicts everything.
+    Evicting,
+    /// Our password is not right any more.
+    WrongPassword,
+    /// Each packet takes nearly the deadline, each way.
+    Latency,
+    /// Bytes come one by one.
+    Drip,
+    /// Single requests are held up.
+    HeldPackets,
+    /// Requests are lost.
+    LostRequests,
+    /// Requests arrive, and the replies are lost.
+    LostReplies,
+    /// Nothing passes.
+    Frozen,
+    /// All connections are reset, again and again.
+    Resets,
+    /// Each reply is cut after some bytes, with its connection.
+    CutReplies,
+    /// The network comes and goes.
+    Flapping,
+    /// A server that speaks TLS is killed, and starts again empty.
+    TlsKilled,
+    /// A primary is killed, and its replica takes its place.
+    PrimaryKilled,
+    /// A primary is cut off from its replica, which takes its place while it goes on.
+    Partition,
+    /// A master of a cluster is killed, and its replica takes its place.
+    MasterKilled,
+    /// A slot of a cluster moves.
+    SlotMoves,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 26] = [
+        Self::Killed,
+        Self::Stopped,
+        Self::ClientKill,
+        Self::ClientPause,
+        Self::ScriptFlush,
+        Self::Busy,
+        Self::Loading,
+        Self::ReadOnly,
+        Self::Misconf,
+        Self::OutOfMemory,
+        Self::Evicting,
+        Self::WrongPassword,
+        Self::Latency,
+        Self::Drip,
+        Self::HeldPackets,
+        Self::LostRequests,
+        Self::LostReplies,
+        Self::Frozen,
+        Self::Resets,
+        Self::CutReplies,
+        Self::Flapping,
+        Self::TlsKilled,
+        Self::PrimaryKilled,
+        Self::Partition,
+        Self::MasterKilled,
+        Self::SlotMoves,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> String {
+        let camel = format!("{self:?}");
+        let mut name = String::new();
+        for letter in camel.chars() {
+            if letter.is_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
+    }
+
+    pub(super) fn place(self) -> Place {
+        match self {
+            Self::TlsKilled => Place::Tls,
+            Self::PrimaryKilled | Self::Partition => Place::Sentinels,
+            Self::MasterKilled | Self::SlotMoves => Place::Cluster,
+            _ => Place::Alone,
+        }
+    }
+
+    /// Whether, from its beginning to its end, no check is answered by the store.
+    pub(super) fn is_silent(self) -> bool {
+        matches!(
+            self,
+            Self::Killed
+                | Self::Stopped
+                | Self::ClientPause
+                | Self::Busy
+                | Self::ReadOnly
+                | Self::WrongPassword
+                | Self::LostRequests
+                | Self::LostReplies
+                | Self::Frozen
+                | Self::TlsKilled
+        )
+    }
+}
+
+/// What the rest of the fault's time is waited out with.
+async fn again(length: Duration, gap: Duration, mut act: impl FnMut()) {
+    let end = Instant::now() + length;
+    while Instant::now() < end {
+        block_in_place(&mut act);
+        sleep(gap).await;
+    }
+}
+
+/// Makes a fault last so long; what was lost by it.
+pub(super) async fn inject(fault: Fault, world: &mut World, length: Duration) -> Vec<Loss> {
+    let from = Instant::now();
+    let millis = Duration::from_millis;
+    let lost = |times| Loss {
+        from,
+        until: Instant::now(),
+        times,
+    };
+    match fault {
+        Fault::Killed | Fault::TlsKilled => {
+            block_in_place(|| world.server().stop());
+            sleep(length).await;
+            block_in_place(|| world.server().restart());
+            return vec![lost(1)];
+        }
+        Fault::Stopped => {
+            let stalled = block_in_place(|| world.server().stall());
+            sleep(length).await;
+            drop(stalled);
+        }
+        Fault::ClientKill => {
+            let server = world.server();
+            again(length, millis(200), || {
+                server.command::<u64>(&["CLIENT", "KILL", "USER", "limiter"]);
+            })
+            .await;
+        }
+        Fault::ClientPause => {
+            let pause = length.as_millis().to_string();
+            block_in_place(|| {
+                world
+                    .server()
+                    .command::<()>(&["CLIENT", "PAUSE", &pause, "ALL"]);
+            });
+            sleep(length).await;
+        }
+        Fault::ScriptFlush => {
+            let server = world.server();
+            again(length, millis(100), || {
+                server.command::<()>(&["SCRIPT", "FLUSH"]);
+            })
+            .await;
+        }
+        Fault::Busy => busy(world.server(), length).await,
+        Fault::Loading => {
+            block_in_place(|| load_slowly(world.server(), length));
+            return vec![lost(1)];
+        }
+        Fault::ReadOnly => {
+            let server = world.server();
+            // Port 1 is never a Redis.
+            block_in_place(|| server.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]));
+            sleep(length).await;
+            block_in_place(|| server.command::<()>(&["REPLICAOF", "NO", "ONE"]));
+        }
+        Fault::Misconf => block_in_place(|| misconfigure(world.server(), length)),
+        Fault::OutOfMemory | Fault::Evicting => {
+            let policy = match fault {
+                Fault::Evicting => "allkeys-random",
+                _ => "noeviction",
+            };
+            let server = world.server();
+            let set = |name: &str, value: &str| {
+                block_in_place(|| server.command::<()>(&["CONFIG", "SET", name, value]));
+            };
+            set("maxmemory-policy", policy);
+            set("maxmemory", "1");
+            sleep(length).await;
+            set("maxmemory", "0");
+            if fault == Fault::Evicting {
+                // Each charge may have evicted the one before.
+                return vec![lost(u64::MAX)];
+            }
+        }
+        Fault::WrongPassword => {
+            let server = world.server();
+            block_in_place(|| {
+                server.command::<()>(&["ACL", "SETUSER", "limiter", "resetpass", ">another"]);
+                server.command::<u64>(&["CLIENT", "KILL", "USER", "limiter"]);
+            });
+            sleep(length).await;
+            block_in_place(|| {
+                server.command::<()>(&["ACL", "SETUSER", "limiter", ">limiter-secret"]);
+            });
+        }
+        Fault::PrimaryKilled | Fault::Partition => return fail_over(fault, world, length).await,
+        Fault::MasterKilled | Fault::SlotMoves => return change(fault, world, length).await,
+        _ => {
+            let proxy = world.proxy.clone().expect("a cell with a proxy");
+            disturb(fault, &proxy, length).await;
+        }
+    }
+    Vec::new()
+}
+
+/// Spoils the network for a while.
+async fn disturb(fault: Fault, proxy: &Proxy, length: Duration) {
+    let millis = Duration::from_millis;
+    let end = Instant::now() + length;
+    match fault {
+        Fault::Latency => {
+            proxy.delay(millis(80));
+            sleep(length).await;
+            proxy.delay(Duration::ZERO);
+        }
+        Fault::Drip => {
+            proxy.drip(Some(millis(3)));
+            sleep(length).await;
+            proxy.drip(None);
+        }
+        Fault::HeldPackets => {
+            proxy.hold_at_random(10, millis(400), 7);
+            sleep(length).await;
+            proxy.hold_at_random(0, Duration::ZERO, 0);
+        }
+        Fault::LostRequests => {
+            proxy.lose_requests(true);
+            sleep(length).await;
+            proxy.lose_requests(false);
+            proxy.cut();
+        }
+        Fault::LostReplies => {
+            proxy.lose_replies(true);
+            sleep(length).await;
+            proxy.lose_replies(false);
+            proxy.cut();
+        }
+        Fault::Frozen => {
+            proxy.freeze();
+            sleep(length).await;
+            proxy.thaw();
+        }
+        Fault::Resets => again(length, millis(150), || proxy.cut()).await,
+        Fault::CutReplies => {
+            proxy.cut_replies_after(Some(5));
+            sleep(length).await;
+            proxy.cut_replies_after(None);
+        }
+        _ => {
+            while Instant::now() < end {
+                proxy.freeze();
+                sleep(millis(350)).await;
+                proxy.thaw();
+                sleep(millis(350)).await;
+            }
+        }
+    }
+}
+
+/// A script of the administrator's runs until it is killed.
+async fn busy(server: &RedisServer, length: Duration) {
+    block_in_place(|| {
+        server.command::<()>(&["CONFIG", "SET", "busy-reply-threshold", "50"]);
+    });
+    let mut connection = server.admin();
+    let endless = std::thread::spawn(move || {
+        let mut eval = redis::cmd("EVAL");
+        eval.arg("while true do end").arg(0);
+        // It ends with an error when it is killed.
+        let _ = eval.exec(&mut connection);
+    });
+    sleep(length).await;
+    block_in_place(|| {
+        server.command::<()>(&["SCRIPT", "KILL"]);
+        endless.join().unwrap();
+    });
+}
+
+/// Starts again from a file that takes about so long to be loaded.
+fn load_slowly(server: &mut RedisServer, length: Duration) {
+    const KEYS: u64 = 1_000;
+    for number in 0..KEYS {
+        server.set(&format!("other:{number}"), b"value");
+    }
+    server.command::<()>(&["SAVE"]);
+    let delay = u64::try_from(length.as_micros()).unwrap() / KEYS;
+    server.restart_loading(delay);
+}
+
+/// The next save fails, and writes are refused until one succeeds.
+fn misconfigure(server: &RedisServer, length: Duration) {
+    let set = |name: &str, value: &str| {
+        server.command::<()>(&["CONFIG", "SET", name, value]);
+    };
+    // A name that cannot be a file.
+    let name: Vec<String> = server.command(&["CONFIG", "GET", "dbfilename"]);
+    server.block_saves(true);
+    set("stop-writes-on-bgsave-error", "yes");
+    set("save", "3600 1");
+    let _: redis::RedisResult<()> = redis::cmd("BGSAVE").exec(&mut server.admin());
+    std::thread::sleep(length);
+    server.block_saves(false);
+    set("save", "");
+    let _: redis::RedisResult<()> = redis::cmd("SAVE").exec(&mut server.admin());
+    drop(name);
+}
+
+async fn fail_over(fault: Fault, world: &mut World, length: Duration) -> Vec<Loss> {
+    let from = Instant::now();
+    let proxy = world.proxy.clone().expect("a proxy before the primary");
+    let Servers::Watched(watched) = &mut world.servers else {
+        unreachable!("a cell with sentinels");
+    };
+    match fault {
+        Fault::PrimaryKilled => block_in_place(|| watched.servers[0].stop()),
+        _ => proxy.freeze(),
+    }
+    block_in_place(|| watched.wait_for_failover());
+    let promoted = Instant::now();
+    sleep(length.saturating_sub(promoted - from)).await;
+    // What the old one took in since the new one heard it last is lost; until they follow, both count.
+    let until = match fault {
+        Fault::PrimaryKilled => promoted,
+        _ => Instant::now() + super::RECOVERY,
+    };
+    vec![Loss {
+        from,
+        until,
+        times: 1,
+    }]
+}
+
+async fn change(fault: Fault, world: &mut World, length: Duration) -> Vec<Loss> {
+    let from = Instant::now();
+    let Servers::Cluster(cluster) = &mut world.servers else {
+        unreachable!("a cell with a cluster");
+    };
+    let slot = limiter_redis::slot_of(super::load::key(super::log::Rule::Deny, 0).as_str());
+    let home = cluster.home(slot);
+    match fault {
+        Fault::SlotMoves => {
+            let to = (home + 1) % 3;
+            let end = Instant::now() + length;
+            while Instant::now() < end {
+                block_in_place(|| cluster.migrate(slot, home, to));
+                sleep(Duration::from_millis(100)).await;
+                block_in_place(|| cluster.migrate(slot, to, home));
+                sleep(Duration::from_millis(100)).await;
+            }
+            Vec::new()
+        }
+        _ => {
+            block_in_place(|| {
+                cluster.nodes[home].stop();
+                cluster.wait_for_replica_of(home);
+            });
+            sleep(length.saturating_sub(from.elapsed())).await;
+            vec![Loss {
+                from,
+                until: Instant::now(),
+                times: 1,
+            }]
+        }
+    }
+}
