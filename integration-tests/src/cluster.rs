@@ -150,8 +150,7 @@ impl RedisCluster {
     pub fn fail_over_to(&self, replica: usize) {
         self.nodes[replica].command::<()>(&["CLUSTER", "FAILOVER"]);
         wait("the replica is no master", || {
-            let role: Vec<redis::Value> = self.nodes[replica].command(&["ROLE"]);
-            matches!(&role[0], redis::Value::BulkString(role) if role == b"master")
+            is_master(&self.nodes[replica])
         });
     }
 
@@ -275,7 +274,9 @@ impl Moving<'_> {
     /// Gives the slot to the target. The source must have no key of it.
     pub fn finish(self) {
         let target = &self.cluster.ids[self.to];
-        let mut nodes: Vec<usize> = (0..self.cluster.nodes.len()).collect();
+        // Replicas hear of it.
+        let is_master = |node: &usize| is_master(&self.cluster.nodes[*node]);
+        let mut nodes: Vec<usize> = (0..self.cluster.nodes.len()).filter(is_master).collect();
         // The target first, then the source: there is no moment in which neither serves.
         nodes.sort_by_key(|node| (*node != self.to, *node != self.from));
         for node in nodes {
@@ -290,6 +291,14 @@ impl Moving<'_> {
             epochs().all(|epoch| epoch == own)
         });
     }
+}
+
+/// Whether a server says that it is a master.
+pub(crate) fn is_master(node: &RedisServer) -> bool {
+    let role: Option<Vec<redis::Value>> = node.try_command(&["ROLE"]);
+    role.is_some_and(
+        |role| matches!(role.first(), Some(redis::Value::BulkString(role)) if role == b"master"),
+    )
 }
 
 /// The configuration epoch that a node ascribes to another.

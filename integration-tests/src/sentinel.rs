@@ -7,7 +7,7 @@ use std::time::Duration;
 use limiter_redis::RedisConfig;
 use tempfile::TempDir;
 
-use crate::cluster::wait;
+use crate::cluster::{is_master, wait};
 use crate::server::{RedisServer, free_port, spawn};
 
 /// The primary's name.
@@ -86,8 +86,7 @@ impl RedisSentinels {
 
     /// Whether a server says that it is a primary.
     pub fn is_primary(&self, server: usize) -> bool {
-        let role: Vec<redis::Value> = self.servers[server].command(&["ROLE"]);
-        matches!(&role[0], redis::Value::BulkString(role) if role == b"master")
+        is_master(&self.servers[server])
     }
 
     /// Waits until the sentinels have made the replica the primary.

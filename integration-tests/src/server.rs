@@ -148,8 +148,18 @@ impl RedisServer {
 
     /// A plain connection with a user's rights.
     pub fn connect_as(&self, user: &str, password: &str) -> redis::Connection {
-        let client = redis::Client::open(self.url_of(user, password)).unwrap();
-        client.get_connection().unwrap()
+        let url = self.url_of(user, password);
+        let client = match self.address {
+            Address::Tls(_) => {
+                let trusted = redis::TlsCertificates {
+                    client_tls: None,
+                    root_cert: Some(self.ca_pem()),
+                };
+                redis::Client::build_with_tls(url, trusted)
+            }
+            _ => redis::Client::open(url),
+        };
+        client.unwrap().get_connection().unwrap()
     }
 
     /// Runs one command with every right.
@@ -159,6 +169,14 @@ impl RedisServer {
             command.arg(argument);
         }
         command.query(&mut self.admin()).unwrap()
+    }
+
+    /// Runs one command with every right; `None` if it fails, as where the server is away or about to change.
+    pub fn try_command<T: redis::FromRedisValue>(&self, line: &[&str]) -> Option<T> {
+        let client = redis::Client::open(self.admin_url()).ok()?;
+        let mut admin = client.get_connection().ok()?;
+        let (name, arguments) = line.split_first()?;
+        redis::cmd(name).arg(arguments).query(&mut admin).ok()
     }
 
     /// Sets a key to bytes, with every right.

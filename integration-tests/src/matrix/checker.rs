@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::RECOVERY;
 use super::faults::Fault;
-use super::load::{CAPACITY, DEADLINE, INSTANCES, KEYS, LOCAL, OFFERED, REFILL, SHARE};
+use super::load::{DEADLINE, INSTANCES, KEYS, LOCAL, SHARE, bucket};
 use super::log::{Check, Log, Loss, Outcome, Rule};
-use super::{Lengths, RECOVERY};
 
 /// How much later than a sleep of the same length the slowest percent of the checks may be.
 const LATENESS: Duration = Duration::from_millis(20);
@@ -34,7 +34,7 @@ pub struct Verdict {
     pub broken: Vec<String>,
 }
 
-pub(super) fn check(fault: Fault, lengths: Lengths, log: &Log) -> Verdict {
+pub(super) fn check(fault: Fault, log: &Log) -> Verdict {
     let moment = |at: Option<Instant>| at.expect("the cell has ended");
     let (begun, healed) = (moment(log.begun), moment(log.healed));
     let (pong, end) = (moment(log.pong), moment(log.end));
@@ -58,12 +58,33 @@ pub(super) fn check(fault: Fault, lengths: Lengths, log: &Log) -> Verdict {
         broken.push(format!("{} checks are too few", log.checks.len()));
     }
 
+    // A fault that does nothing proves nothing.
+    let inside = |check: &&Check| check.sent >= begun && check.answered < healed;
+    let answered = log
+        .checks
+        .iter()
+        .filter(inside)
+        .filter(|check| check.is_of_store());
+    let missed = log
+        .checks
+        .iter()
+        .filter(inside)
+        .filter(|check| !check.is_of_store());
+    if fault.shows() && missed.count() == 0 {
+        broken.push("the fault does nothing".to_owned());
+    }
+    let established = begun + Duration::from_millis(300);
+    let late_answers = answered.filter(|check| check.sent > established).count();
+    if fault.is_silent() && late_answers > 0 {
+        broken.push(format!("{late_answers} checks are answered in the fault"));
+    }
+
     // While nothing is answered, nobody waits: the breaker is open.
     let settled = begun + Duration::from_millis(700);
     if fault.is_silent() && settled < healed {
-        let inside = |at: Instant| (settled..healed).contains(&at);
+        let within = |at: Instant| (settled..healed).contains(&at);
         let waited: Vec<Duration> = (log.checks.iter())
-            .filter(|check| inside(check.sent) && inside(check.answered))
+            .filter(|check| within(check.sent) && within(check.answered))
             .map(Check::latency)
             .collect();
         let middle = percentile(waited, 50);
@@ -82,6 +103,7 @@ pub(super) fn check(fault: Fault, lengths: Lengths, log: &Log) -> Verdict {
 
     let mut admitted_of_bound: f64 = 0.0;
     for rule in Rule::BUCKETS {
+        let (capacity, refill) = bucket(rule);
         for key in 0..KEYS {
             let of_key = |check: &&Check| check.rule == rule && check.key == key;
             let admitted = log
@@ -97,7 +119,7 @@ pub(super) fn check(fault: Fault, lengths: Lengths, log: &Log) -> Verdict {
                 .collect();
             let mut most = worst(
                 &store,
-                |length| bucket(CAPACITY, REFILL as f64, length),
+                |length| bound(capacity, refill as f64, length),
                 &log.losses,
             );
             for instance in 0..INSTANCES {
@@ -112,9 +134,9 @@ pub(super) fn check(fault: Fault, lengths: Lengths, log: &Log) -> Verdict {
                     is_local && check.instance == instance
                 });
                 let local: Vec<&Check> = local.collect();
-                let rate = REFILL as f64 * f64::from(SHARE.0) / f64::from(SHARE.1);
-                let size = CAPACITY * u64::from(SHARE.0) / u64::from(SHARE.1);
-                most = most.max(worst(&local, |length| bucket(size, rate, length), &[]));
+                let rate = refill as f64 * f64::from(SHARE.0) / f64::from(SHARE.1);
+                let size = capacity * u64::from(SHARE.0) / u64::from(SHARE.1);
+                most = most.max(worst(&local, |length| bound(size, rate, length), &[]));
             }
             if most > 1.0 {
                 let name = rule.name();
@@ -154,7 +176,7 @@ pub(super) fn check(fault: Fault, lengths: Lengths, log: &Log) -> Verdict {
                 let (admitted, offered) = (admitted.count() as f64, inside.count() as f64);
                 let granted = match rule {
                     Rule::Account => f64::INFINITY,
-                    _ => REFILL as f64 * seconds,
+                    _ => bucket(rule).1 as f64 * seconds,
                 };
                 // One of those at each end may be on the other side of it.
                 let least = 0.95 * offered.min(granted) - 1.0;
@@ -167,7 +189,6 @@ pub(super) fn check(fault: Fault, lengths: Lengths, log: &Log) -> Verdict {
             }
         }
     }
-    debug_assert!(OFFERED > REFILL && lengths.after > Duration::ZERO);
     for refused in &log.refused_settlements {
         broken.push(format!("what was made locally is not settled: {refused}"));
     }
@@ -187,7 +208,7 @@ pub(super) fn check(fault: Fault, lengths: Lengths, log: &Log) -> Verdict {
 }
 
 /// `B + r * t`, and what a fraction of a second may add at both ends (the limit's clock ticks in microseconds).
-fn bucket(size: u64, rate: f64, length: Duration) -> f64 {
+fn bound(size: u64, rate: f64, length: Duration) -> f64 {
     size as f64 + rate * (length.as_secs_f64() + 1e-6)
 }
 
@@ -221,36 +242,44 @@ fn worst(admitted: &[&Check], bound: impl Fn(Duration) -> f64, losses: &[Loss]) 
     most
 }
 
-/// I-R1, I-R2: what the server has counted since the last loss is what was admitted, and at most what is unknown.
+/// I-R1, I-R2: what the server has counted is what was admitted, and at most what is of unknown outcome. Where counts were lost,
+/// from the recovery on; else from the beginning.
 fn accounts(log: &Log, broken: &mut Vec<String>) -> u64 {
-    let since = log.losses.iter().map(|loss| loss.until).max();
-    let lost = log.losses.iter().map(|loss| loss.from).min();
+    let (from, before, until) = log.recovered.clone().expect("the cell has ended");
     let mut uncharged = 0;
     for (key, counted) in log.counted.iter().enumerate() {
         let checks = || {
             let of_key = log.checks.iter();
             of_key.filter(|check| check.rule == Rule::Account && check.key == key)
         };
-        let sent_since = |check: &&Check| since.is_none_or(|since| check.sent > since);
-        let admitted = checks()
-            .filter(sent_since)
-            .filter(|check| check.is_of_store());
-        let admitted = admitted.filter(|check| check.is_admitted()).count() as u64;
-        let unknown = |check: &&Check| check.outcome == Outcome::Unavailable { unknown: true };
-        // What was before a loss may have been kept, and counts in favour.
-        let most = checks()
-            .filter(|check| lost.is_none_or(|_| true) && (check.is_admitted() || unknown(check)))
-            .count() as u64;
-        if *counted < admitted {
-            uncharged += admitted - counted;
-            broken.push(format!(
-                "I-R1: {admitted} are admitted of account {key}, and {counted} counted"
-            ));
-        }
-        if *counted > most {
-            broken.push(format!(
-                "I-R2: {counted} are counted of account {key}, and {most} may be"
-            ));
+        let is_unknown = |check: &&Check| check.outcome == Outcome::Unavailable { unknown: true };
+        let is_charged = |check: &&Check| check.is_admitted() && check.is_of_store();
+        let mut compare = |counted: u64, least: u64, most: u64| {
+            if counted < least {
+                uncharged += least - counted;
+                broken.push(format!(
+                    "I-R1: {least} are admitted of account {key}, and {counted} counted"
+                ));
+            }
+            if counted > most {
+                broken.push(format!(
+                    "I-R2: {counted} are counted of account {key}, and {most} may be"
+                ));
+            }
+        };
+        let recent = checks().filter(|check| check.sent > until);
+        let recent = recent.filter(is_charged).count() as u64;
+        let reached = checks().filter(|check| check.answered > from);
+        let reached = reached.filter(|check| is_charged(check) || is_unknown(check));
+        compare(
+            counted.saturating_sub(before[key]),
+            recent,
+            reached.count() as u64,
+        );
+        if log.losses.is_empty() {
+            let charged = checks().filter(is_charged).count() as u64;
+            let unknown = checks().filter(is_unknown).count() as u64;
+            compare(*counted, charged, charged + unknown);
         }
     }
     uncharged

@@ -120,6 +120,19 @@ impl Fault {
         }
     }
 
+    /// Whether some checks are not answered by the store while it lasts. (The others are borne.)
+    pub(super) fn shows(self) -> bool {
+        !matches!(
+            self,
+            Self::ClientKill
+                | Self::ScriptFlush
+                | Self::Evicting
+                | Self::HeldPackets
+                | Self::Partition
+                | Self::SlotMoves
+        )
+    }
+
     /// Whether, from its beginning to its end, no check is answered by the store.
     pub(super) fn is_silent(self) -> bool {
         matches!(

@@ -19,15 +19,21 @@ use super::world::World;
 pub(super) const INSTANCES: usize = 2;
 /// Keys of each rule.
 pub(super) const KEYS: usize = 2;
-/// A bucket's size and what it regains in a second.
-pub(super) const CAPACITY: u64 = 6;
-pub(super) const REFILL: u64 = 20;
 /// What each key is asked for in a second, over all instances.
 pub(super) const OFFERED: u64 = 30;
 /// The part of each limit that an instance grants by itself.
 pub(super) const SHARE: (u32, u32) = (1, 2);
 /// A check's deadline.
 pub(super) const DEADLINE: Duration = Duration::from_millis(100);
+
+/// A bucket's size, and what it regains in a second. What is counted locally is regained slowly, so that a count that begins anew
+/// shows.
+pub(super) fn bucket(rule: Rule) -> (u64, u64) {
+    match rule {
+        Rule::Local => (12, 4),
+        _ => (6, 20),
+    }
+}
 
 /// Who calls.
 pub(super) struct Load {
@@ -46,7 +52,10 @@ pub(super) fn policy(rule: Rule) -> Policy {
     };
     let quota = match rule {
         Rule::Account => Quota::fixed_window(1_000_000, Period::MONTH),
-        _ => Quota::token_bucket(CAPACITY, REFILL, Period::SECOND),
+        _ => {
+            let (capacity, refill) = bucket(rule);
+            Quota::token_bucket(capacity, refill, Period::SECOND)
+        }
     };
     Policy::new(rule.name(), quota.unwrap())
         .unwrap()

@@ -106,6 +106,8 @@ pub(super) struct Log {
     pub(super) pong: Option<Instant>,
     pub(super) end: Option<Instant>,
     pub(super) losses: Vec<Loss>,
+    /// What the server had counted when a recovery has to be over, read between two moments.
+    pub(super) recovered: Option<(Instant, Vec<u64>, Instant)>,
     /// What the server has counted in the end, of each key of [`Rule::Account`].
     pub(super) counted: Vec<u64>,
 }
@@ -124,6 +126,7 @@ impl Log {
             pong: None,
             end: None,
             losses: Vec::new(),
+            recovered: None,
             counted: Vec::new(),
         }
     }

@@ -54,9 +54,11 @@ pub async fn cell(
     log.losses = losses;
     log.healed = Some(Instant::now());
     log.pong = Some(world.first_pong().await);
-    sleep(RECOVERY + lengths.after).await;
+    sleep(RECOVERY).await;
+    log.recovered = Some((Instant::now(), world.counted(), Instant::now()));
+    sleep(lengths.after).await;
     log.end = Some(Instant::now());
     load.stop(&mut log).await;
     log.counted = world.counted();
-    checker::check(fault, lengths, &log)
+    checker::check(fault, &log)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -22,6 +23,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 pub(super) struct Sentinels {
     watched: Watched,
     tls: Option<TlsConnector>,
+    /// Kept between two questions, one for each of them.
+    links: Vec<tokio::sync::Mutex<Option<MultiplexedConnection>>>,
     /// The primary to which the last connection was made.
     current: Mutex<Option<Address>>,
 }
@@ -47,6 +50,11 @@ impl Sentinels {
         Self {
             watched: watched.clone(),
             tls,
+            links: watched
+                .sentinels
+                .iter()
+                .map(|_| Default::default())
+                .collect(),
             current: Mutex::new(None),
         }
     }
@@ -62,8 +70,9 @@ impl Sentinels {
 
     /// Asks all of them. Of those that answer about as soon as the first, the one that knows of the latest failover is believed.
     async fn ask(&self, connector: &Connector) -> Result<Address, RedisError> {
-        let asked = self.watched.sentinels.iter().map(|node| async {
-            let answer = timeout(LIMIT, self.ask_one(connector, node)).await;
+        let nodes = self.watched.sentinels.iter().zip(&self.links);
+        let asked = nodes.map(|(node, link)| async {
+            let answer = timeout(LIMIT, self.ask_one(connector, node, link)).await;
             answer.unwrap_or_else(|_| {
                 let late = std::io::ErrorKind::TimedOut;
                 Err(std::io::Error::new(late, "no answer of a sentinel in time").into())
@@ -92,22 +101,43 @@ impl Sentinels {
             .ok_or_else(|| failure.unwrap_or_else(none))
     }
 
-    async fn ask_one(&self, connector: &Connector, node: &Address) -> Result<Said, RedisError> {
+    async fn link(
+        &self,
+        connector: &Connector,
+        node: &Address,
+    ) -> Result<MultiplexedConnection, RedisError> {
         let credentials = self.watched.credentials.as_ref();
         let stream = connector.tcp(&node.host, node.port).await?;
-        let (mut io, driver) = match &self.tls {
+        let (io, driver) = match &self.tls {
             None => over(stream, credentials).await?,
             Some(tls) => {
                 let name = connector.name_of(&node.host)?;
                 over(tls.connect(name, stream).await?, credentials).await?
             }
         };
-        let driving = tokio::spawn(driver);
+        // Ends with the last clone of the connection.
+        tokio::spawn(driver);
+        Ok(io)
+    }
+
+    async fn ask_one(
+        &self,
+        connector: &Connector,
+        node: &Address,
+        link: &tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    ) -> Result<Said, RedisError> {
+        // One that ends before its answer, with its caller or for want of one, is not used again.
+        let mut link = link.lock().await;
+        let mut io = match link.take() {
+            Some(io) => io,
+            None => self.link(connector, node).await?,
+        };
         let mut ask = redis::cmd("SENTINEL");
         ask.arg("MASTER").arg(&self.watched.name);
-        let reply: Result<Value, RedisError> = ask.query_async(&mut io).await;
-        driving.abort();
-        let fields: Vec<(String, String)> = redis::from_redis_value(reply?)?;
+        let reply: Value = ask.query_async(&mut io).await?;
+        *link = Some(io);
+        drop(link);
+        let fields: Vec<(String, String)> = redis::from_redis_value(reply)?;
         let field = |name: &str| {
             let found = fields.iter().find(|(field, _)| field == name);
             found.map(|(_, value)| value.as_str())

@@ -25,7 +25,7 @@ const SPREAD: Duration = Duration::from_millis(50);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often sentinels are asked, while the server is used: nobody tells of a failover as long as the old primary answers.
-const FOLLOW: Duration = Duration::from_secs(2);
+const FOLLOW: Duration = Duration::from_secs(1);
 
 /// Runs until it is aborted, or its runtime ends.
 pub(crate) fn start(pool: bb8::Pool<Manager>, origin: Arc<Origin>, size: u32) -> AbortHandle {
