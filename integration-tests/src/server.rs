@@ -27,6 +27,8 @@ enum Address {
     Unix,
     Tcp(u16),
     Tls(u16),
+    /// TLS with a certificate that is too old.
+    Expired(u16),
     /// A node of a cluster.
     Node(u16),
 }
@@ -50,7 +52,17 @@ impl RedisServer {
     /// On a free loopback port, speaking TLS only, with a certificate for `localhost` that only
     /// [`ca_pem`](Self::ca_pem) vouches for.
     pub fn start_tls() -> Self {
-        Self::start_at(|| Some(Address::Tls(free_port())), &[])
+        Self::start_tls_with(&[])
+    }
+
+    /// The same, with further arguments.
+    pub fn start_tls_with(arguments: &[&str]) -> Self {
+        Self::start_at(|| Some(Address::Tls(free_port())), arguments)
+    }
+
+    /// The same, with a certificate that was valid until 2020.
+    pub fn start_tls_expired() -> Self {
+        Self::start_at(|| Some(Address::Expired(free_port())), &[])
     }
 
     /// On a free loopback port, with further arguments.
@@ -85,7 +97,10 @@ impl RedisServer {
     pub fn port(&self) -> u16 {
         match self.address {
             Address::Unix => 0,
-            Address::Tcp(port) | Address::Tls(port) | Address::Node(port) => port,
+            Address::Tcp(port)
+            | Address::Tls(port)
+            | Address::Expired(port)
+            | Address::Node(port) => port,
         }
     }
 
@@ -109,7 +124,9 @@ impl RedisServer {
             Address::Tcp(port) | Address::Node(port) => {
                 format!("redis://{user}:{password}@127.0.0.1:{port}")
             }
-            Address::Tls(port) => format!("rediss://{user}:{password}@localhost:{port}"),
+            Address::Tls(port) | Address::Expired(port) => {
+                format!("rediss://{user}:{password}@localhost:{port}")
+            }
         }
     }
 
@@ -150,7 +167,7 @@ impl RedisServer {
     pub fn connect_as(&self, user: &str, password: &str) -> redis::Connection {
         let url = self.url_of(user, password);
         let client = match self.address {
-            Address::Tls(_) => {
+            Address::Tls(_) | Address::Expired(_) => {
                 let trusted = redis::TlsCertificates {
                     client_tls: None,
                     root_cert: Some(self.ca_pem()),
@@ -189,6 +206,11 @@ impl RedisServer {
     /// The certificate that clients of [`start_tls`](Self::start_tls) have to trust.
     pub fn ca_pem(&self) -> Vec<u8> {
         fs::read(self.directory.path().join("cert.pem")).unwrap()
+    }
+
+    /// The private key of that certificate.
+    pub fn key_pem(&self) -> Vec<u8> {
+        fs::read(self.directory.path().join("key.pem")).unwrap()
     }
 
     /// Kills the process and starts it again at the same address, empty.
@@ -286,7 +308,7 @@ impl RedisServer {
         while self.process.try_wait().unwrap().is_none() {
             match self.address {
                 // The certificate vouches for it.
-                Address::Tls(port) => {
+                Address::Tls(port) | Address::Expired(port) => {
                     if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
                         return true;
                     }
@@ -367,8 +389,12 @@ fn arguments(address: &Address, directory: &Path, extra: &[&str]) -> Vec<String>
             path("redis.sock"),
         ],
         Address::Tcp(port) | Address::Node(port) => vec!["--port".into(), port.to_string()],
-        Address::Tls(port) => {
-            certify(directory);
+        Address::Tls(port) | Address::Expired(port) => {
+            let until = match address {
+                Address::Expired(_) => 2020,
+                _ => 4000,
+            };
+            certify_until(directory, until);
             let mut own = vec!["--port".to_owned(), "0".to_owned()];
             own.extend(tls_arguments(directory, *port));
             own
@@ -381,10 +407,17 @@ fn arguments(address: &Address, directory: &Path, extra: &[&str]) -> Vec<String>
 
 /// A certificate for `localhost` and its key, for servers and those who trust them.
 pub(crate) fn certify(directory: &Path) {
-    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = certified.signing_key.serialize_pem();
-    fs::write(directory.join("cert.pem"), certified.cert.pem()).unwrap();
-    fs::write(directory.join("key.pem"), key).unwrap();
+    certify_until(directory, 4000);
+}
+
+/// The same, valid until that year.
+fn certify_until(directory: &Path, year: i32) {
+    let mut parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = parameters.self_signed(&key).unwrap();
+    fs::write(directory.join("cert.pem"), certificate.pem()).unwrap();
+    fs::write(directory.join("key.pem"), key.serialize_pem()).unwrap();
 }
 
 /// Speaks TLS at a port, with the certificate in a directory.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use integration_tests::{Logs, RedisServer, eventually, policy, redis_limiter};
 use limiter_core::Key;
 use limiter_core::cache::{CacheKey, CacheStore, NewEntry};
-use limiter_core::limit::{Period, Policy, Quota};
+use limiter_core::limit::{LimitStore, Period, Policy, Quota};
 use limiter_redis::{RedisCache, RedisConfig, RedisEnv, RedisStore};
 
 /// Of the kit's user.
@@ -200,6 +200,33 @@ async fn warming_up_looks_at_the_eviction_policy() {
         );
         let says = |line: &String| line.contains(policy) && line.contains("noeviction");
         assert!(errors.iter().all(says), "{errors:?}");
+    }
+}
+
+/// B9: a full Redis raises the alarm before it is full, and health says how full it is, from INFO alone.
+#[tokio::test]
+async fn a_redis_that_fills_up_is_an_alarm() {
+    let server = RedisServer::start();
+    let store = RedisStore::new(&server.config()).unwrap();
+    let used = || {
+        let info: String = server.command(&["INFO", "memory"]);
+        let mut lines = info.lines();
+        let used = lines.find_map(|line| line.strip_prefix("used_memory:"));
+        used.unwrap().trim().parse::<u64>().unwrap()
+    };
+    for (percent, warnings, errors) in [(50, 0, 0), (87, 1, 0), (88, 0, 0), (98, 0, 1)] {
+        let most = (used() * 100 / percent).to_string();
+        server.command::<()>(&["CONFIG", "SET", "maxmemory", &most]);
+        let logs = Logs::capture();
+        eventually("it is warm", async || store.warm_up().await.ok()).await;
+        let told = (logs.with("fills up").len(), logs.with("nearly full").len());
+        assert_eq!(told, (warnings, errors), "{percent}");
+        let health = store.health().await.message;
+        assert!(
+            health.contains("% of its memory, maxmemory-policy noeviction"),
+            "{health}"
+        );
+        assert!(health.contains("version "), "{health}");
     }
 }
 

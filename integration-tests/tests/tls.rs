@@ -107,6 +107,55 @@ async fn another_host_s_certificate_is_refused() {
     refused(&config, "not valid for name").await;
 }
 
+#[tokio::test]
+async fn an_expired_certificate_is_refused() {
+    let server = RedisServer::start_tls_expired();
+    refused(&trusting(&server), "renew the server's certificate").await;
+}
+
+/// mTLS, with the settings of the environment.
+#[tokio::test]
+async fn a_server_may_ask_for_our_certificate() {
+    let server = RedisServer::start_tls_with(&["--tls-auth-clients", "yes"]);
+    let without = redis_limiter(&trusting(&server));
+    let error = without.try_check(&hourly(), &key()).await.unwrap_err();
+    let found = (error.kind(), error.effect());
+    assert_eq!(found, (ErrorKind::Connection, Effect::No), "{error}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, pem: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.display().to_string()
+    };
+    let other = RedisServer::start_tls();
+    let certificate = file("cert.pem", &server.ca_pem());
+    let env = |key_pem: &[u8], cert: Option<&str>| {
+        let key = file("key.pem", key_pem);
+        RedisEnv::from_lookup(|name| match name {
+            "REDIS_URL" => Some(server.url()),
+            "REDIS_TLS_CA_FILE" => Some(certificate.clone()),
+            "REDIS_TLS_CERT_FILE" => cert.map(str::to_owned),
+            "REDIS_TLS_KEY_FILE" => Some(key.clone()),
+            _ => None,
+        })
+    };
+    let right = env(&server.key_pem(), Some(&certificate)).unwrap().unwrap();
+    let config = right.limits.with_check_deadline(Duration::from_secs(5));
+    let decision = redis_limiter(&config).try_check(&hourly(), &key()).await;
+    assert_eq!(decision.unwrap().used, 1);
+    // Another's key, none of both, no key at all.
+    for wrong in [
+        env(&other.key_pem(), Some(&certificate)),
+        env(&server.key_pem(), None),
+        env(b"no pem", Some(&certificate)),
+    ] {
+        let error = wrong.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(!format!("{error:?}").contains("PRIVATE"), "{error:?}");
+    }
+}
+
 /// Neither side talks to the other in the clear.
 #[tokio::test]
 async fn a_plain_url_does_not_reach_a_tls_server() {

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use crate::config::{RedisConfig, config_error};
 use crate::guard::Guard;
 use crate::limit::{is_of_a_node, ping};
-use crate::pool::Pool;
 use crate::pool::connection::{Probe, ProbeKeys};
 use crate::pool::request::Request;
+use crate::pool::{Keeps, Pool};
 use crate::script;
 use crate::warm_up::{ask, warn_if_it_is_far};
 
@@ -54,7 +54,7 @@ impl RedisCache {
                 .to_vec(),
         };
         Ok(Self {
-            pool: Pool::new(config, config.cache_deadline, probe)?,
+            pool: Pool::new(config, config.cache_deadline, probe, Keeps::Values)?,
             guard: Guard::new(config),
             prefix: config.prefix.as_str().into(),
             set: Arc::new(script::cache_set()),

@@ -369,9 +369,30 @@ impl RedisConfig {
                     .to_owned(),
             ));
         }
-        let trust = Trust::these(&pem).ok_or_else(|| {
+        let trust = self.trust.with_authorities(&pem).ok_or_else(|| {
             config_error(
                 "the CA certificate cannot be used (there is none in it); give it as PEM"
+                    .to_owned(),
+            )
+        })?;
+        Ok(Self { trust, ..self })
+    }
+
+    /// Shows a certificate of our own to servers that ask for one (mTLS), with its private key, both as PEM.
+    ///
+    /// # Errors
+    /// `Config` if the URL is not `rediss://`, or they cannot be read or do not belong together; the message holds neither.
+    pub fn with_tls_identity(self, certificate: &[u8], key: &[u8]) -> Result<Self, Error> {
+        if !self.uses_tls() {
+            return Err(config_error(
+                "a client certificate is set but the Redis URL is not rediss://; use rediss:// or drop the certificate"
+                    .to_owned(),
+            ));
+        }
+        let trust = self.trust.with_identity(certificate, key);
+        let trust = trust.ok_or_else(|| {
+            config_error(
+                "the client certificate and its key cannot be used together; give the certificate (with those of its issuers) and its unencrypted private key, both as PEM"
                     .to_owned(),
             )
         })?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use limiter_core::Error;
+use secrecy::ExposeSecret;
 use url::Url;
 
 use crate::config::{RedisConfig, config_error};
@@ -36,7 +37,7 @@ impl RedisEnv {
     /// Also `CACHE_REDIS_URL`, `KEY_PREFIX`, `RATE_LIMIT_TTL_SECONDS`, `REDIS_DEADLINE_MILLIS`,
     /// `CACHE_REDIS_DEADLINE_MILLIS`, `REDIS_CONNECT_TIMEOUT_MILLIS`, `REDIS_POOL_SIZE`, `REDIS_BATCHES`, `REDIS_NAME`,
     /// `REDIS_PASSWORD_FILE`, `REDIS_SENTINEL_USER`, `REDIS_SENTINEL_PASSWORD`, `REDIS_ADDRESS_MAP`, `REDIS_TLS_CA_FILE` and
-    /// `REDIS_TLS_SERVER_NAME`.
+    /// `REDIS_TLS_CERT_FILE`, `REDIS_TLS_KEY_FILE` and `REDIS_TLS_SERVER_NAME`.
     ///
     /// # Errors
     /// `Config` if a variable cannot be used; the message names it, and never shows a URL or a token.
@@ -193,15 +194,37 @@ fn configure(
     if let Some(name) = get("REDIS_NAME") {
         config = config.with_issuer(&name);
     }
-    if let Some(path) = get("REDIS_TLS_CA_FILE").filter(|_| config.uses_tls()) {
-        let pem = std::fs::read(&path).map_err(|error| {
-            config_error(format!(
-                "REDIS_TLS_CA_FILE {path:?} cannot be read ({error})"
-            ))
-        })?;
-        config = config.with_tls_ca(pem)?;
+    if config.uses_tls() {
+        config = configure_tls(config, get)?;
     }
     Ok(config)
+}
+
+/// Certificates, from files.
+fn configure_tls(
+    mut config: RedisConfig,
+    get: &impl Fn(&str) -> Option<String>,
+) -> Result<RedisConfig, Error> {
+    let read = |name: &str, path: &str| {
+        std::fs::read(path)
+            .map_err(|error| config_error(format!("{name} {path:?} cannot be read ({error})")))
+    };
+    if let Some(path) = get("REDIS_TLS_CA_FILE") {
+        config = config.with_tls_ca(read("REDIS_TLS_CA_FILE", &path)?)?;
+    }
+    let identity = (get("REDIS_TLS_CERT_FILE"), get("REDIS_TLS_KEY_FILE"));
+    match identity {
+        (Some(certificate), Some(key)) => {
+            let certificate = read("REDIS_TLS_CERT_FILE", &certificate)?;
+            // Wiped when it is dropped.
+            let key = secrecy::SecretSlice::from(read("REDIS_TLS_KEY_FILE", &key)?);
+            config.with_tls_identity(&certificate, key.expose_secret())
+        }
+        (None, None) => Ok(config),
+        _ => Err(config_error(
+            "REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE go together; set both".to_owned(),
+        )),
+    }
 }
 
 /// As [`whole`], for a count.

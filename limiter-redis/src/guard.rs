@@ -59,7 +59,7 @@ impl Passing {
     /// Says what came of the call.
     pub(crate) fn end(self, result: Result<(), &Error>) {
         let Some(pass) = self.pass else { return };
-        match result.err().and_then(|error| said(error)) {
+        match result.err().and_then(said) {
             Some(completion) => pass.end_as(completion, result.err()),
             None if self.is_hasty => pass.end_in_haste(result),
             None => pass.end(result),

@@ -17,8 +17,8 @@ use crate::batch::{Batches, Place};
 use crate::config::RedisConfig;
 use crate::error::server_error;
 use crate::guard::Guard;
-use crate::pool::Pool;
 use crate::pool::connection::{Probe, ProbeKeys};
+use crate::pool::{Keeps, Pool};
 use crate::script::call::{Call, floor};
 use crate::script::reply;
 use crate::script::{self, Scripts};
@@ -76,7 +76,7 @@ impl RedisStore {
         };
         let (scripts, unheard) = (Arc::new(scripts), Arc::default());
         let batches = Batches::new(
-            Pool::new(config, config.check_deadline, probe)?,
+            Pool::new(config, config.check_deadline, probe, Keeps::Counters)?,
             Guard::new(config),
             Arc::clone(&scripts),
             floor(config.state_ttl),
@@ -240,7 +240,8 @@ pub(crate) async fn ping(pool: &Pool, guard: &Guard, what: &str) -> Health {
     let breaker = guard.words();
     match answer {
         Ok(latency) => {
-            let message = format!("{what} Redis at {}{breaker}", pool.host());
+            let told = pool.words();
+            let message = format!("{what} Redis at {}{told}{breaker}", pool.host());
             Health::new("redis", true, Some(latency), message)
         }
         Err(error) => {

@@ -81,8 +81,8 @@ impl Builder {
         self.in_memory("the environment names no Redis")
     }
 
-    /// `memory:`, or a Redis URL: `redis://`, `rediss://`, `redis+unix://`, and `redis+cluster://` or
-    /// `rediss+cluster://` for a cluster.
+    /// `memory:`, or a Redis URL: `redis://`, `rediss://`, `redis+unix://`; `redis+cluster://` or `rediss+cluster://` for a cluster;
+    /// `redis+sentinel://` or `rediss+sentinel://` for a primary under sentinels.
     ///
     /// # Errors
     /// `Config` if the URL cannot be used or its backend was not built in.

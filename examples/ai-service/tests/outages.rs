@@ -1,4 +1,5 @@
 //! Outages over HTTP: each scope answers by its rule, within the deadline, says so, and comes back by itself.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 mod support;
 

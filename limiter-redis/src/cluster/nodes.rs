@@ -15,8 +15,8 @@ use crate::batch::Batches;
 use crate::config::{RedisConfig, config_error};
 use crate::error::advise;
 use crate::guard::Guard;
-use crate::pool::Pool;
 use crate::pool::connection::{Probe, ProbeKeys};
+use crate::pool::{Keeps, Pool};
 use crate::script::call::floor;
 use crate::script::{self, Scripts};
 
@@ -172,7 +172,12 @@ impl Nodes {
         }
         let config = self.config.at(address);
         let node = Batches::new(
-            Pool::new(&config, config.check_deadline, self.probe(address))?,
+            Pool::new(
+                &config,
+                config.check_deadline,
+                self.probe(address),
+                Keeps::Counters,
+            )?,
             Guard::new(&config),
             self.scripts.clone(),
             floor(config.state_ttl),

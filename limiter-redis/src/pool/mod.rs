@@ -1,13 +1,15 @@
 //! A bb8 pool whose connections are shared: whoever sends something takes a connection, sends on its handle and gives it back at
 //! once. The reply is awaited by a task of its own, so that a caller that leaves costs nobody anything.
 //!
-//! - `connection`: how connections are made and tried. `keeper`: keeps them while nobody uses them. `pulse`: the ping of health.
+//! - `connection`: how connections are made and tried. `keeper`: keeps them while nobody uses them. `pulse`: the ping of health. `look`: what a
+//!   server tells of itself.
 //! - `request`: what is sent in a call of its own, beside the batches.
 
 mod keeper;
 mod pulse;
 
 pub(crate) mod connection;
+pub(crate) mod look;
 pub(crate) mod request;
 
 use std::pin::pin;
@@ -23,6 +25,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::connection::{Life, Manager, Origin, Probe};
+use self::look::{Seen, Server, look};
 use self::pulse::{AGE, Pulse};
 use self::request::Request;
 use crate::config::RedisConfig;
@@ -53,6 +56,17 @@ struct Shared {
     slow_log: LogLimit,
     /// For a connection to be made.
     limit: Duration,
+    seen: Seen,
+    keeps: Keeps,
+}
+
+/// What a server is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// Counters, which must not be evicted.
+    Counters,
+    /// Cached values.
+    Values,
 }
 
 /// What a runtime has.
@@ -60,6 +74,7 @@ struct Home {
     origin: Arc<Origin>,
     inner: bb8::Pool<Manager>,
     keeper: AbortHandle,
+    looker: Option<AbortHandle>,
     /// Held by whoever tries whether a new connection has an answer where old ones have none.
     replacing: tokio::sync::Mutex<()>,
     calls: Arc<Semaphore>,
@@ -81,6 +96,7 @@ impl Pool {
         config: &RedisConfig,
         deadline: Duration,
         probe: Probe,
+        keeps: Keeps,
     ) -> Result<Self, Error> {
         // The library's own limit, a second to connect, is not a slow network's.
         let limit = deadline.max(config.connect_timeout);
@@ -95,8 +111,20 @@ impl Pool {
                 slow: config.slow,
                 slow_log: LogLimit::default(),
                 limit,
+                seen: Seen::default(),
+                keeps,
             }),
         })
+    }
+
+    /// Notes what the server tells of itself.
+    pub(crate) fn note_server(&self, server: Server) {
+        self.shared.seen.note(&self.shared.host, server);
+    }
+
+    /// What health says of what the server told.
+    pub(crate) fn words(&self) -> String {
+        self.shared.seen.words()
     }
 
     pub(crate) fn host(&self) -> &str {
@@ -428,6 +456,10 @@ impl Pool {
                 .build_unchecked(Manager(origin.clone()));
             Arc::new(Home {
                 keeper: keeper::start(inner.clone(), origin.clone(), shared.size),
+                looker: (shared.keeps == Keeps::Counters).then(|| {
+                    let (host, seen) = (shared.host.clone(), shared.seen.clone());
+                    tokio::spawn(look(inner.clone(), origin.clone(), host, seen)).abort_handle()
+                }),
                 origin,
                 inner,
                 replacing: tokio::sync::Mutex::new(()),
@@ -441,6 +473,9 @@ impl Pool {
 impl Drop for Home {
     fn drop(&mut self) {
         self.keeper.abort();
+        if let Some(looker) = &self.looker {
+            looker.abort();
+        }
         self.origin.drop_spare();
     }
 }

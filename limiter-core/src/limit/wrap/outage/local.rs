@@ -31,14 +31,6 @@ struct Known {
     room: usize,
 }
 
-/// What a step may take here.
-enum Part {
-    /// Under a policy with its share of the quota.
-    Of(Policy),
-    /// The share of its quota is nothing, or what is asked for is more than that.
-    Beyond,
-}
-
 impl Local {
     pub(super) fn new(store: Arc<dyn LimitStore>) -> Self {
         Self {
@@ -76,10 +68,7 @@ impl Local {
     ) -> Option<Result<(), Error>> {
         let mut policies = Vec::with_capacity(places.len());
         for place in places {
-            match part(group, *place) {
-                Part::Of(policy) => policies.push(policy),
-                Part::Beyond => return None,
-            }
+            policies.push(policy_of(group, *place)?);
         }
         let steps: Vec<Step<'_>> = places
             .iter()
@@ -168,17 +157,13 @@ fn share_of(step: &Step<'_>) -> Share {
     }
 }
 
-fn part(group: &Group<'_>, place: usize) -> Part {
+/// A step's policy here, with its share of the quota; `None` if that is nothing, or less than what is asked for.
+fn policy_of(group: &Group<'_>, place: usize) -> Option<Policy> {
     let step = &group.steps()[place];
     let policy = step.policy;
-    let Ok(quota) = policy.quota().scaled(share_of(step)) else {
-        return Part::Beyond;
-    };
+    let quota = policy.quota().scaled(share_of(step)).ok()?;
     let asked = group.total_cost(place);
     // Above the whole limit it is never admitted anywhere, which the store says.
     let is_beyond = asked > quota.capacity() && asked <= policy.quota().capacity();
-    if is_beyond && !policy.is_shadow() {
-        return Part::Beyond;
-    }
-    Part::Of(policy.clone().with_quota(quota))
+    (!is_beyond || policy.is_shadow()).then(|| policy.clone().with_quota(quota))
 }
