@@ -1,5 +1,6 @@
 //! I-B1: a fleet whose store comes and goes, for each instance at other times, admits no more than the limit and each instance's
 //! share.
+#![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 use std::sync::Arc;
 use std::time::Duration;
