@@ -8,13 +8,14 @@ use std::time::Duration;
 use bb8_redis::bb8::ManageConnection;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, Script, ServerErrorKind, Value};
+use redis::{RedisError, Script, ServerErrorKind};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
 use crate::connect::{Connected, Connector};
-use crate::error::{breaks, server_error};
+use crate::error::server_error;
+use crate::pool::role::check_role;
 
 /// How long a failed attempt to connect answers for the next ones, so that a server that comes back
 /// is not met by a storm; twice as long each time, up to [`LONG_GAP`].
@@ -458,26 +459,6 @@ impl ManageConnection for Manager {
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
         !connection.is_usable()
-    }
-}
-
-/// Refuses a replica, by its reply to ROLE: it answers reads and fails every charge.
-fn check_role(reply: &Value) -> Result<(), RedisError> {
-    let role = match reply {
-        Value::Array(parts) => parts.first(),
-        // A hosted Redis may not offer ROLE. Then the first write tells.
-        Value::ServerError(error) => {
-            let error = RedisError::from(error.clone());
-            return if breaks(&error) { Err(error) } else { Ok(()) };
-        }
-        _ => None,
-    };
-    match role {
-        Some(Value::BulkString(role)) if role == b"slave" => {
-            let kind = redis::ErrorKind::Server(redis::ServerErrorKind::ReadOnly);
-            Err((kind, "the server is a replica").into())
-        }
-        _ => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ mod pulse;
 pub(crate) mod connection;
 pub(crate) mod look;
 pub(crate) mod request;
+mod role;
 
 use std::pin::pin;
 use std::sync::Arc;
