@@ -1,11 +1,9 @@
 //! Logs that an outage does not flood.
 
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-use crate::sync::Mutex;
 
 /// Lets one line of a kind through a second, and counts the others. For implementors of stores.
 ///

@@ -39,7 +39,9 @@ pub(crate) async fn warm_up(
         }
     }
     let server = ask(pool).await;
-    pool.note_server(server.clone());
+    if server != Server::default() {
+        pool.note_server(server.clone());
+    }
     Ok(server)
 }
 

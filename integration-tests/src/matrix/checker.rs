@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use limiter_core::limit::Source;
 use tokio::time::Instant;
 
 use super::RECOVERY;
@@ -11,6 +12,9 @@ use super::log::{Check, Log, Loss, Outcome, Rule};
 
 /// How much later than a sleep of the same length the slowest percent of the checks may be.
 const LATENESS: Duration = Duration::from_millis(20);
+
+/// How much later the slowest of all may be.
+const WORST: Duration = Duration::from_millis(250);
 
 /// What a cell came to.
 #[derive(Clone, Debug)]
@@ -53,6 +57,12 @@ pub(super) fn check(fault: Fault, log: &Log) -> Verdict {
         percentile(late.collect(), 99).saturating_sub(percentile(log.control.clone(), 99));
     if lateness > LATENESS {
         broken.push(format!("I-R5: checks are {lateness:?} later than a sleep"));
+    }
+    // The slowest too: what waits before a breaker opens is few, and has a deadline.
+    let worst_control = log.control.iter().copied().max().unwrap_or_default();
+    let worst_latency = latencies.iter().copied().max().unwrap_or_default();
+    if worst_latency > DEADLINE + worst_control + WORST {
+        broken.push(format!("I-R5: a check takes {worst_latency:?}"));
     }
     if log.checks.len() < 1_000 {
         broken.push(format!("{} checks are too few", log.checks.len()));
@@ -145,17 +155,14 @@ pub(super) fn check(fault: Fault, log: &Log) -> Verdict {
             admitted_of_bound = admitted_of_bound.max(most);
         }
     }
-    for check in log
-        .checks
-        .iter()
-        .filter(|check| check.is_admitted() && !check.is_of_store())
-    {
-        if matches!(check.rule, Rule::Deny | Rule::Account) {
-            broken.push(format!(
-                "I-B2: {} admitted without the store",
-                check.rule.name()
-            ));
-        }
+    rules(fault, log, settled, healed, &mut broken);
+    let of_cache = log.cache.iter().filter(|(at, ..)| *at > pong + RECOVERY);
+    let answered = of_cache.clone().filter(|(.., is_ok)| *is_ok).count();
+    let all = of_cache.count();
+    if all == 0 || answered * 100 < all * 95 {
+        broken.push(format!(
+            "{answered} of {all} cache calls are answered after the recovery"
+        ));
     }
 
     let uncharged = accounts(log, &mut broken);
@@ -189,8 +196,14 @@ pub(super) fn check(fault: Fault, log: &Log) -> Verdict {
             }
         }
     }
-    for refused in &log.refused_settlements {
-        broken.push(format!("what was made locally is not settled: {refused}"));
+    for (is_local, refused) in &log.refused {
+        if *is_local {
+            broken.push(format!("what was made locally is not settled: {refused}"));
+        } else if log.losses.is_empty() {
+            broken.push(format!(
+                "what was made at the server is not settled: {refused}"
+            ));
+        }
     }
     if log.settled == 0 {
         broken.push("nothing was settled".to_owned());
@@ -198,12 +211,60 @@ pub(super) fn check(fault: Fault, log: &Log) -> Verdict {
     Verdict {
         fault,
         decisions: log.checks.len(),
-        worst_latency: latencies.into_iter().max().unwrap_or_default(),
+        worst_latency,
         lateness,
         recovery,
         admitted_of_bound,
         uncharged,
         broken,
+    }
+}
+
+/// While the store is silent, each rule does what it says: what it allows is admitted, and what it counts locally is admitted as far
+/// as its share goes. Nothing else answers in the store's place.
+fn rules(fault: Fault, log: &Log, from: Instant, until: Instant, broken: &mut Vec<String>) {
+    for check in &log.checks {
+        let Outcome::Admitted { source, degraded } = check.outcome else {
+            continue;
+        };
+        let is_right = match (check.rule, degraded) {
+            (_, false) => source == Source::Store,
+            (Rule::Allow, true) => source == Source::Outage,
+            (Rule::Local, true) => source == LOCAL,
+            (Rule::Deny | Rule::Account, true) => false,
+        };
+        if !is_right {
+            let name = check.rule.name();
+            broken.push(format!(
+                "I-B2: {name} is admitted by {source:?}, degraded: {degraded}"
+            ));
+        }
+    }
+    if !fault.is_silent() || from >= until {
+        return;
+    }
+    let seconds = (until - from).as_secs_f64();
+    for rule in [Rule::Allow, Rule::Local] {
+        let inside = log
+            .checks
+            .iter()
+            .filter(|check| check.rule == rule && (from..until).contains(&check.sent));
+        let admitted = inside.clone().filter(|check| check.is_admitted()).count() as f64;
+        let offered = inside.count() as f64;
+        let granted = match rule {
+            // Of each key and instance, what is regained; one of each may come a moment later.
+            Rule::Local => {
+                let rate = bucket(rule).1 as f64 * f64::from(SHARE.0) / f64::from(SHARE.1);
+                (KEYS * INSTANCES) as f64 * (rate * seconds - 1.0)
+            }
+            _ => offered,
+        };
+        if admitted < 0.95 * granted.min(offered) {
+            let name = rule.name();
+            broken.push(format!(
+                "{name}: {admitted} of {offered} are admitted in the outage"
+            ));
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl Load {
         log.checks = std::mem::take(&mut notes.checks);
         log.control = std::mem::take(&mut notes.control);
         log.cache = std::mem::take(&mut notes.cache);
-        log.refused_settlements = std::mem::take(&mut notes.refused_settlements);
+        log.refused = std::mem::take(&mut notes.refused);
         log.settled = notes.settled;
         log.checks.sort_by_key(|check| check.sent);
     }
@@ -164,15 +164,16 @@ impl Load {
                 let Ok(Reserved::Held(mut reservation)) = reserved else {
                     continue;
                 };
-                // What the server has lost cannot be settled there. What was made here can.
+                // What was made here can be settled; what was made at the server, where it has lost nothing.
                 let is_local = reservation.decision().is_degraded();
                 reservation.started();
                 let settled = reservation.settle(&[2]).await;
                 let mut notes = notes.lock().unwrap();
                 match settled {
                     Ok(settled) if settled.charged == [2] => notes.settled += 1,
-                    wrong if is_local => notes.refused_settlements.push(format!("{wrong:?}")),
-                    _ => {}
+                    // It waits for the server.
+                    Err(error) if !is_local && error.kind().is_outage() => {}
+                    wrong => notes.refused.push((is_local, format!("{wrong:?}"))),
                 }
             }
         }));

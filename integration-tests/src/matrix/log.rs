@@ -98,8 +98,8 @@ pub(super) struct Log {
     pub(super) control: Vec<Duration>,
     /// How long the cache's calls took, and whether they were answered.
     pub(super) cache: Vec<(Instant, Duration, bool)>,
-    /// Errors of reservations that were settled within their time.
-    pub(super) refused_settlements: Vec<String>,
+    /// Reservations that could not be settled within their time, and whether they were made locally.
+    pub(super) refused: Vec<(bool, String)>,
     pub(super) settled: u64,
     pub(super) begun: Option<Instant>,
     pub(super) healed: Option<Instant>,
@@ -119,7 +119,7 @@ impl Log {
             checks: Vec::new(),
             control: Vec::new(),
             cache: Vec::new(),
-            refused_settlements: Vec::new(),
+            refused: Vec::new(),
             settled: 0,
             begun: None,
             healed: None,

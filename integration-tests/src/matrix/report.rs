@@ -31,6 +31,12 @@ impl Report {
                 .all(|verdict| verdict.broken.is_empty())
     }
 
+    /// Whether something is broken in those words.
+    pub fn says(&self, finding: &str) -> bool {
+        let mut broken = self.verdicts.iter().flat_map(|verdict| &verdict.broken);
+        broken.any(|broken| broken.contains(finding))
+    }
+
     /// For programs.
     pub fn json(&self, seed: u64) -> Value {
         let cells = self.verdicts.iter().map(|cell| {

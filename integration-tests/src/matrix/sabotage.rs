@@ -59,6 +59,17 @@ impl Sabotage {
         }
     }
 
+    /// What the checker has to say of it.
+    pub fn finding(self) -> &'static str {
+        match self {
+            Self::BreakerNeverOpens => "I-B3",
+            Self::FreshFallback => "the bound of local",
+            Self::Resends => "I-R2",
+            Self::DemotedPrimaryKept => "I-R1",
+            Self::WrongStore => "what was made locally is not settled",
+        }
+    }
+
     pub(super) fn store(it: Option<Self>, store: Arc<dyn LimitStore>) -> Arc<dyn LimitStore> {
         match it {
             Some(Self::Resends) => Arc::new(Resends(store)),

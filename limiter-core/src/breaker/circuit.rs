@@ -35,9 +35,10 @@ enum State {
         /// How often it opened in a row.
         times: u32,
     },
-    /// Somebody asks whether the store is there.
+    /// Somebody asks whether the store is there; who that is may have no time for it, and then another one does.
     Knocking {
         times: u32,
+        until: Duration,
     },
     HalfOpen {
         times: u32,
@@ -48,6 +49,8 @@ enum State {
 
 #[derive(Clone, Debug, Default)]
 struct Closed {
+    /// How often it had opened in a row, and when it closed after that.
+    before: Option<(u32, Duration)>,
     in_a_row: u32,
     /// When a call was last answered.
     answered: Option<Duration>,
@@ -176,8 +179,11 @@ impl Circuit {
             },
             State::Open { times, .. } => {
                 let times = *times;
-                self.enter(State::Knocking { times });
-                Admission::Knock(self.permit(now))
+                self.knock(now, times)
+            }
+            State::Knocking { times, until } if now >= *until => {
+                let times = *times;
+                self.knock(now, times)
             }
             State::HalfOpen { probes, .. } if *probes < most => {
                 *probes += 1;
@@ -205,16 +211,23 @@ impl Circuit {
                 if !closed.count(now, permit, completion, &self.config) {
                     return None;
                 }
-                self.open(now, 0);
+                // One that was closed for a moment goes on where it was: what answers now and then is not asked ten times a second.
+                let longest = self.config.open(u32::MAX);
+                let soon = |(_, at): &(u32, Duration)| now.saturating_sub(*at) < longest;
+                let before = closed.before.filter(soon);
+                let times = before.map_or(0, |(times, _)| times.saturating_add(1));
+                self.open(now, times);
                 Some(Change::Opened)
             }
             // An open one has given no permit of this generation.
             State::Open { .. } => None,
-            State::Knocking { times } => {
+            State::Knocking { times, .. } => {
                 let times = *times;
                 match completion {
                     Completion::Answered => self.enter(State::HalfOpen { times, probes: 0 }),
-                    Completion::Failed | Completion::Late => self.open(now, times + 1),
+                    Completion::Failed | Completion::Late => {
+                        self.open(now, times.saturating_add(1));
+                    }
                     // Nobody asked after all: the next one does.
                     Completion::Nothing => self.enter(State::Open { until: now, times }),
                 }
@@ -225,15 +238,24 @@ impl Circuit {
                 let times = *times;
                 match completion {
                     Completion::Answered => {
-                        self.enter(State::Closed(Closed::default()));
+                        self.enter(State::Closed(Closed {
+                            before: Some((times, now)),
+                            ..Closed::default()
+                        }));
                         return Some(Change::Closed);
                     }
-                    Completion::Failed => self.open(now, times + 1),
+                    Completion::Failed => self.open(now, times.saturating_add(1)),
                     Completion::Late | Completion::Nothing => {}
                 }
                 None
             }
         }
+    }
+
+    fn knock(&mut self, now: Duration, times: u32) -> Admission {
+        let until = now.saturating_add(self.config.open(u32::MAX));
+        self.enter(State::Knocking { times, until });
+        Admission::Knock(self.permit(now))
     }
 
     fn permit(&self, at: Duration) -> Permit {

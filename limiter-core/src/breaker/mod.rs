@@ -25,7 +25,7 @@ mod config;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -33,7 +33,7 @@ use tokio::time::Instant;
 pub use self::circuit::{Admission, Change, Circuit, Completion, Permit, Position};
 pub use self::config::BreakerConfig;
 use crate::error::{Error, ErrorKind};
-use crate::sync::Mutex;
+use crate::log_limit::LogLimit;
 
 /// A circuit that many callers share. Clones share it.
 #[derive(Clone)]
@@ -43,6 +43,7 @@ struct Inner {
     name: String,
     start: Instant,
     state: Mutex<State>,
+    log: LogLimit,
 }
 
 struct State {
@@ -120,6 +121,7 @@ impl Breaker {
                 why: "".into(),
                 refused: 0,
             }),
+            log: LogLimit::default(),
         }))
     }
 
@@ -165,8 +167,8 @@ impl Breaker {
                 refusal
             }
         };
-        // Who asks again and again still lets others run.
-        tokio::task::consume_budget().await;
+        // Who asks again and again still lets others run, the knock among them.
+        tokio::task::yield_now().await;
         Err(refusal)
     }
 
@@ -207,7 +209,11 @@ impl Breaker {
                 state.why = error.into();
                 drop(state);
                 let store = &*self.0.name;
+                let Some(more) = self.0.log.pass("opened") else {
+                    return;
+                };
                 tracing::warn!(
+                    more,
                     store,
                     error,
                     "the store fails: it is left alone, and asked again at most a second apart"
@@ -217,11 +223,15 @@ impl Breaker {
                 let away = state.since.take().map(|since| since.elapsed());
                 let (refused, store) = (state.refused, &*self.0.name);
                 drop(state);
+                let Some(more) = self.0.log.pass("closed") else {
+                    return;
+                };
                 let millis = away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX));
                 tracing::info!(
                     store,
                     millis,
                     not_asked = refused,
+                    more,
                     "the store answers again"
                 );
             }
@@ -230,13 +240,7 @@ impl Breaker {
 }
 
 impl Inner {
-    #[cfg(not(all(test, shuttle)))]
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[cfg(all(test, shuttle))]
-    fn lock(&self) -> impl std::ops::DerefMut<Target = State> + '_ {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -30,7 +30,10 @@ pub(super) async fn of(nodes: &Arc<Nodes>, end: Instant) -> Health {
     let (connected, mut message) = words(&map, &answers);
     for master in map.masters() {
         if let Ok(node) = nodes.node(master) {
-            message.push_str(&node.guard().words());
+            let words = node.pool().words() + &node.guard().words();
+            if !words.is_empty() {
+                message.push_str(&format!("; {}{words}", node.pool().host()));
+            }
         }
     }
     let answered = answers.iter().any(Result::is_ok);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
-use limiter_core::{Effect, Error, ErrorKind};
+use limiter_core::{Effect, Error, ErrorKind, LogLimit};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -37,6 +37,7 @@ pub(super) struct Nodes {
     /// How many charges nobody was told of.
     pub(super) unheard: Arc<AtomicU64>,
     pub(super) turn: AtomicUsize,
+    pub(super) log: LogLimit,
 }
 
 /// What the last refresh came to.
@@ -82,6 +83,7 @@ impl Nodes {
             scripts: Arc::new(scripts),
             unheard,
             turn: AtomicUsize::new(0),
+            log: LogLimit::default(),
         }))
     }
 

@@ -123,7 +123,14 @@ impl Nodes {
 
     fn report(&self, failure: Failure) {
         let (host, reason) = (self.config.host(), &failure.1);
-        tracing::warn!(host, reason, "no node of the Redis Cluster tells its slots");
+        if let Some(more) = self.log.pass("slots") {
+            tracing::warn!(
+                host,
+                reason,
+                more,
+                "no node of the Redis Cluster tells its slots"
+            );
+        }
         self.view.send_modify(|view| {
             view.refreshing = false;
             view.at = Some(Instant::now());

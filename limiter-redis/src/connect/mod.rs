@@ -26,6 +26,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use self::sentinel::Sentinels;
+use crate::cluster::Address;
 use crate::config::{RedisConfig, config_error};
 
 pub(crate) use reach::{AddressMap, Reach, tls_name};
@@ -66,8 +67,8 @@ enum Place {
 pub(crate) struct Connected {
     pub(crate) io: MultiplexedConnection,
     pub(crate) driver: Driver,
-    /// Whether it is to another server than the last one: a failover.
-    pub(crate) is_moved: bool,
+    /// The server that it is to, if sentinels said so.
+    pub(crate) primary: Option<Address>,
 }
 
 impl Connector {
@@ -115,7 +116,7 @@ impl Connector {
     pub(crate) async fn connect(&self) -> Result<Connected, RedisError> {
         let credentials = self.credentials()?;
         let credentials = credentials.as_ref();
-        let mut is_moved = false;
+        let mut named = None;
         let (io, driver) = match &self.place {
             Place::Tcp(host, port) => over(self.tcp(host, *port).await?, credentials).await?,
             Place::Tls(host, port, tls, name) => {
@@ -124,8 +125,7 @@ impl Connector {
             }
             Place::Unix(path) => over(UnixStream::connect(path).await?, credentials).await?,
             Place::Watched(sentinels, tls) => {
-                let primary;
-                (primary, is_moved) = sentinels.find(self).await?;
+                let primary = named.insert(sentinels.find(self).await?);
                 let stream = self.tcp(&primary.host, primary.port).await?;
                 match tls {
                     None => over(stream, credentials).await?,
@@ -139,7 +139,7 @@ impl Connector {
         Ok(Connected {
             io,
             driver,
-            is_moved,
+            primary: named,
         })
     }
 
@@ -148,14 +148,11 @@ impl Connector {
         matches!(self.place, Place::Watched(..))
     }
 
-    /// Whether the sentinels name another server now than the last connection was made to.
-    pub(crate) async fn has_moved(&self) -> bool {
+    /// The server that the sentinels name now, if there are some that answer.
+    pub(crate) async fn primary(&self) -> Option<Address> {
         match &self.place {
-            Place::Watched(sentinels, _) => {
-                let found = sentinels.find(self).await;
-                found.is_ok_and(|(_, is_moved)| is_moved)
-            }
-            _ => false,
+            Place::Watched(sentinels, _) => sentinels.find(self).await.ok(),
+            _ => None,
         }
     }
 

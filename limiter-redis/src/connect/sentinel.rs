@@ -1,9 +1,9 @@
 //! Where the primary is now: what the sentinels say that watch over it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -25,8 +25,8 @@ pub(super) struct Sentinels {
     tls: Option<TlsConnector>,
     /// Kept between two questions, one for each of them.
     links: Vec<tokio::sync::Mutex<Option<MultiplexedConnection>>>,
-    /// The primary to which the last connection was made.
-    current: Mutex<Option<Address>>,
+    /// The latest failover that was heard of.
+    epoch: AtomicU64,
 }
 
 /// A primary under sentinels.
@@ -55,21 +55,13 @@ impl Sentinels {
                 .iter()
                 .map(|_| Default::default())
                 .collect(),
-            current: Mutex::new(None),
+            epoch: AtomicU64::new(0),
         }
     }
 
-    /// Where the primary is now, and whether it was elsewhere when that was last asked.
-    pub(super) async fn find(&self, connector: &Connector) -> Result<(Address, bool), RedisError> {
-        let primary = self.ask(connector).await?;
-        let mut current = self.current.lock();
-        let is_moved = current.as_ref().is_some_and(|known| *known != primary);
-        *current = Some(primary.clone());
-        Ok((primary, is_moved))
-    }
-
-    /// Asks all of them. Of those that answer about as soon as the first, the one that knows of the latest failover is believed.
-    async fn ask(&self, connector: &Connector) -> Result<Address, RedisError> {
+    /// Where the primary is now. All are asked; of those that answer about as soon as the first, the one that knows of the latest
+    /// failover is believed. One that knows less than was known before is believed if nobody knows more.
+    pub(super) async fn find(&self, connector: &Connector) -> Result<Address, RedisError> {
         let nodes = self.watched.sentinels.iter().zip(&self.links);
         let asked = nodes.map(|(node, link)| async {
             let answer = timeout(LIMIT, self.ask_one(connector, node, link)).await;
@@ -79,13 +71,16 @@ impl Sentinels {
             })
         });
         let mut asked: FuturesUnordered<_> = asked.collect();
+        let known = self.epoch.load(Ordering::Relaxed);
         let mut best: Option<Said> = None;
         let mut failure = None;
         let mut end = Instant::now() + 2 * LIMIT;
         while let Ok(Some(answer)) = timeout_at(end, asked.next()).await {
             match answer {
                 Ok(said) => {
-                    end = end.min(Instant::now() + PATIENCE);
+                    if said.epoch >= known {
+                        end = end.min(Instant::now() + PATIENCE);
+                    }
                     if best.as_ref().is_none_or(|best| said.epoch > best.epoch) {
                         best = Some(said);
                     }
@@ -97,8 +92,9 @@ impl Sentinels {
             let kind = redis::ErrorKind::Io;
             RedisError::from((kind, "no sentinel tells where the primary is"))
         };
-        best.map(|said| said.primary)
-            .ok_or_else(|| failure.unwrap_or_else(none))
+        let said = best.ok_or_else(|| failure.unwrap_or_else(none))?;
+        self.epoch.store(said.epoch, Ordering::Relaxed);
+        Ok(said.primary)
     }
 
     async fn link(

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
+use crate::cluster::Address;
 use crate::connect::{Connected, Connector};
 use crate::error::server_error;
 use crate::pool::role::check_role;
@@ -63,6 +64,8 @@ pub(crate) struct Origin {
     failures: AtomicU32,
     /// When the last attempt began.
     tried: Mutex<Option<Instant>>,
+    /// The server that a generation's connections are to, if sentinels said so.
+    primary: Mutex<Option<(u64, Address)>>,
     /// Counted up when all connections are found to be of no use (a server that became a replica, a network that forgot them);
     /// those of an older generation are not used again.
     generation: AtomicU64,
@@ -88,6 +91,8 @@ pub(crate) struct Life {
     /// How many replies came on it.
     replies: AtomicU64,
     is_counted: AtomicBool,
+    /// The server that it is to, if sentinels said so.
+    primary: Option<Address>,
     origin: Arc<Origin>,
 }
 
@@ -116,6 +121,7 @@ impl Origin {
             failed: watch::Sender::new(None),
             failures: AtomicU32::new(0),
             tried: Mutex::new(None),
+            primary: Mutex::new(None),
             generation: AtomicU64::new(0),
             live: watch::Sender::new(0),
             beginnings: AtomicU64::new(0),
@@ -218,10 +224,27 @@ impl Origin {
         self.connector.is_watched()
     }
 
-    /// Asks the sentinels where the server is; if it is elsewhere, the connections are replaced.
+    /// Asks the sentinels where the server is; if it is elsewhere than this generation's connections are, they are replaced.
     pub(crate) async fn follow(&self) {
         let generation = self.generation();
-        if self.connector.has_moved().await {
+        if let Some(primary) = self.connector.primary().await {
+            self.note_primary(generation, &primary);
+        }
+    }
+
+    /// All connections of a generation are to one server.
+    fn note_primary(&self, generation: u64, primary: &Address) {
+        let is_elsewhere = {
+            let mut known = self.primary.lock();
+            match &*known {
+                Some((of, server)) if *of == generation => server != primary,
+                _ => {
+                    *known = Some((generation, primary.clone()));
+                    false
+                }
+            }
+        };
+        if is_elsewhere {
             self.condemn(generation);
         }
     }
@@ -267,17 +290,14 @@ impl Origin {
         let Connected {
             mut io,
             driver,
-            is_moved,
+            primary,
         } = self.connector.connect().await?;
-        if is_moved {
-            // The others are to a server that is no primary any more. This one is of their generation, and made again.
-            self.condemn(generation);
-        }
         let life = Arc::new(Life {
             generation,
             has_ended: AtomicBool::new(false),
             replies: AtomicU64::new(0),
             is_counted: AtomicBool::new(false),
+            primary,
             origin: self.clone(),
         });
         let ending = Ending(life.clone());
@@ -356,6 +376,11 @@ impl Life {
     /// Counts it among the pool's, until it ends.
     fn count(&self) {
         let origin = &self.origin;
+        if let Some(primary) = &self.primary
+            && self.generation == origin.generation()
+        {
+            origin.note_primary(self.generation, primary);
+        }
         origin.live.send_if_modified(|live| {
             if self.generation != origin.generation() {
                 return false;

@@ -137,14 +137,17 @@ impl Server {
 /// Looks for as long as the pool is there.
 pub(super) async fn look(pool: bb8::Pool<Manager>, origin: Arc<Origin>, host: String, seen: Seen) {
     let (mut beginning, mut answers) = (origin.beginnings(), origin.answers());
+    let mut tried = Instant::now();
     loop {
         sleep(TICK).await;
-        let is_used = answers != origin.answers() && !seen.is_younger_than(PERIOD);
+        let is_time = tried.elapsed() >= PERIOD && !seen.is_younger_than(PERIOD);
+        let is_used = answers != origin.answers() && is_time;
         let is_new = beginning != origin.beginnings() && !seen.is_younger_than(TICK);
         if !(is_used || is_new) || *origin.live().borrow() == 0 {
             continue;
         }
         (beginning, answers) = (origin.beginnings(), origin.answers());
+        tried = Instant::now();
         let ask = async {
             let mut io = pool.get().await.ok()?.io.clone();
             let info = redis::cmd("INFO");

@@ -40,6 +40,9 @@ struct World {
     failures: u32,
     answered: Option<Duration>,
     opened_at: Duration,
+    knocked_at: Duration,
+    /// When it closed after it had been open.
+    closed_at: Option<Duration>,
     times: u32,
 }
 
@@ -70,6 +73,8 @@ impl World {
             failures: 0,
             answered: None,
             opened_at: Duration::ZERO,
+            knocked_at: Duration::ZERO,
+            closed_at: None,
             times: 0,
         }
     }
@@ -102,6 +107,7 @@ impl World {
             (Word::Open, Admission::Knock(permit)) => {
                 assert!(self.now - self.opened_at >= longest / 2, "too early");
                 self.turn(Word::Knocking);
+                self.knocked_at = self.now;
                 (permit, true)
             }
             // I-B3: its probes and no more.
@@ -115,7 +121,15 @@ impl World {
             }
             (Word::Knocking, Admission::Refused { .. }) => {
                 assert_eq!(self.live(true), 1, "nobody knocks");
+                assert!(self.now - self.knocked_at < 4 * TICK, "for ever");
                 return;
+            }
+            // Who knocks may have no time for it.
+            (Word::Knocking, Admission::Knock(permit)) => {
+                assert!(self.now - self.knocked_at >= 4 * TICK, "two knock");
+                self.turn(Word::Knocking);
+                self.knocked_at = self.now;
+                (permit, true)
             }
             (word, admission) => panic!("{word:?} answers {admission:?}"),
         };
@@ -144,7 +158,11 @@ impl World {
                     }
                     if self.failures == 2 {
                         expected = Some(Change::Opened);
-                        self.times = 0;
+                        let soon = |at: &Duration| self.now - *at < 4 * TICK;
+                        self.times = match self.closed_at.filter(soon) {
+                            Some(_) => self.times + 1,
+                            None => 0,
+                        };
                         self.turn(Word::Open);
                     }
                 }
@@ -156,6 +174,7 @@ impl World {
                 }
                 (Word::HalfOpen, Completion::Answered) => {
                     expected = Some(Change::Closed);
+                    self.closed_at = Some(self.now);
                     self.turn(Word::Closed);
                 }
                 (Word::HalfOpen, Completion::Late) => {}

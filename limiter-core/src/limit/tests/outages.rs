@@ -356,3 +356,58 @@ async fn a_local_rule_without_a_local_store_is_refused() {
     let limiter = Limiter::new(MapStore::new(Capabilities::ALL));
     assert!(limiter.check(&policy, &key).await.is_allowed());
 }
+
+/// An operation's id is that of its group: what was made locally admits nothing else, and a denial was not made at all.
+#[tokio::test]
+async fn a_local_operation_admits_nothing_but_itself() {
+    let world = World::new();
+    let limiter = &world.limiter;
+    let (local, admin) = (shared("local", 2, 1, 1), policy(Outage::Deny));
+    let keys = [local.key(["a"]), admin.key(["a"])];
+    let once = |name: &str| OperationId::new(name);
+    let user = Charge::new(&local, &keys[0]);
+    world.set_away(true);
+    let made = limiter.charge_once(&once("k"), &[user]).await.unwrap().0;
+    assert!(made.is_allowed() && made.is_degraded());
+    world.set_away(false);
+    // With a policy more, which nobody has asked for.
+    let both = [user, Charge::new(&admin, &keys[1])];
+    let error = limiter.charge_once(&once("k"), &both).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    // The same group, under a rule that denies by now.
+    let strict = local.clone().with_outage(Outage::Deny);
+    let user = Charge::new(&strict, &keys[0]);
+    let now = limiter.charge_once(&once("k"), &[user]).await.unwrap().0;
+    assert!(!now.is_degraded() && !now.is_replay(), "{now:?}");
+    // Denied here, it is asked for again at the store.
+    world.set_away(true);
+    let dear = [Charge::new(&local, &keys[0]).with_cost(2)];
+    let denied = limiter.charge_once(&once("d"), &dear).await.unwrap().0;
+    assert!(!denied.is_allowed() && denied.is_degraded());
+    world.set_away(false);
+    let other = local.key(["b"]);
+    let dear = [Charge::new(&local, &other).with_cost(2)];
+    let asked = limiter.charge_once(&once("d"), &dear).await.unwrap().0;
+    assert!(asked.is_allowed() && !asked.is_degraded(), "{asked:?}");
+}
+
+/// I-H5: what another policy of the group can never admit is not counted here; and a shadow without a share keeps nobody out.
+#[tokio::test]
+async fn a_group_is_counted_locally_whole_or_not_at_all() {
+    let world = World::new();
+    world.set_away(true);
+    let (local, allow) = (shared("local", 100, 1, 1), policy(Outage::Allow));
+    let keys = [local.key(["a"]), allow.key(["b"])];
+    let group = [
+        Charge::new(&local, &keys[0]),
+        Charge::new(&allow, &keys[1]).with_cost(6),
+    ];
+    let never = world.limiter.check_all(&group).await;
+    assert_eq!(never.outcome, Outcome::Never);
+    assert_eq!(world.used(&local, &keys[0]).await, (0, 0));
+    let shadow = shared("shadow", 2, 1, 3).with_shadow(true);
+    let watched = shadow.key(["a"]);
+    let group = [group[0], Charge::new(&shadow, &watched)];
+    assert!(world.limiter.check_all(&group).await.is_allowed());
+    assert_eq!(world.used(&local, &keys[0]).await, (0, 1));
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +11,6 @@ use crate::error::Error;
 use crate::limit::policy::{Outage, Policy};
 use crate::limit::share::Share;
 use crate::limit::store::{Action, Group, Issuer, LimitStore, Observed, Source, Step};
-use crate::sync::Mutex;
 
 /// The store that counts meanwhile. It keeps what it has counted when the other is back, so that an outage that comes and goes
 /// grants nothing anew (I-B1).
@@ -23,12 +22,29 @@ pub(super) struct Local {
     knows_any: AtomicBool,
 }
 
-/// Ids under which something was done here, and until when that is remembered: asked again, it was done here.
+/// Ids under which something was done here: asked again while that is remembered, it was done here.
 #[derive(Debug, Default)]
 struct Known {
-    until: HashMap<u128, Instant>,
+    made: HashMap<u128, Made>,
     /// How many there may be before those are dropped that are over.
     room: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    until: Instant,
+    /// Of the group, for an operation: another one under the same id is a conflict.
+    fingerprint: Option<u128>,
+}
+
+/// Whether a group was made here before.
+pub(super) enum Earlier {
+    /// It was not, as far as is known.
+    No,
+    /// It was.
+    Yes,
+    /// Another one was, under the same operation id.
+    Another,
 }
 
 impl Local {
@@ -44,18 +60,25 @@ impl Local {
         self.store.is_issuer(issuer)
     }
 
-    /// Whether something was done here under an id of the group.
-    pub(super) fn knows(&self, group: &Group<'_>) -> bool {
+    /// Whether a group was made here before, by its ids.
+    pub(super) fn knows(&self, group: &Group<'_>) -> Earlier {
         if !self.knows_any.load(Ordering::Relaxed) {
-            return false;
+            return Earlier::No;
         }
         let mut ids = ids(group).peekable();
         if ids.peek().is_none() {
-            return false;
+            return Earlier::No;
         }
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        ids.any(|(id, _)| known.until.get(&id).is_some_and(|until| now < *until))
+        let live = |id: u128| known.made.get(&id).filter(|made| now < made.until);
+        match ids.find_map(|(id, _)| live(id)) {
+            None => Earlier::No,
+            Some(made) => match made.fingerprint {
+                Some(fingerprint) if fingerprint != group.fingerprint() => Earlier::Another,
+                _ => Earlier::Yes,
+            },
+        }
     }
 
     /// Applies those steps of a group that are at `places`, under their shares. `None` if it cannot: one of them asks for more than
@@ -66,9 +89,24 @@ impl Local {
         places: &[usize],
         observed: &mut [Observed],
     ) -> Option<Result<(), Error>> {
+        let mut counted = Vec::with_capacity(places.len());
         let mut policies = Vec::with_capacity(places.len());
         for place in places {
-            policies.push(policy_of(group, *place)?);
+            match policy_of(group, *place) {
+                Some(policy) => {
+                    counted.push(*place);
+                    policies.push(policy);
+                }
+                // A shadow never blocks.
+                None if group.steps()[*place].policy.is_shadow() => {
+                    observed[*place] = Observed::unseen(Source::Outage).degrade();
+                }
+                None => return None,
+            }
+        }
+        let places = &counted[..];
+        if places.is_empty() {
+            return Some(Ok(()));
         }
         let steps: Vec<Step<'_>> = places
             .iter()
@@ -92,7 +130,12 @@ impl Local {
         if let Err(error) = result {
             return Some(Err(error));
         }
-        self.remember(group);
+        let admits = |(place, answer): (&usize, &Observed)| {
+            group.steps()[*place].policy.is_shadow() || answer.is_admitted()
+        };
+        if places.iter().zip(&answers).all(admits) {
+            self.remember(group);
+        }
         for (place, mut answer) in places.iter().zip(answers) {
             answer.source = Source::Memory;
             let share = share_of(&group.steps()[*place]);
@@ -123,12 +166,14 @@ impl Local {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         self.knows_any.store(true, Ordering::Relaxed);
         let now = Instant::now();
+        let fingerprint = group.operation().map(|_| group.fingerprint());
         for (id, ttl) in ids {
-            known.until.insert(id, now + ttl);
+            let until = now + ttl;
+            known.made.insert(id, Made { until, fingerprint });
         }
-        if known.until.len() > known.room {
-            known.until.retain(|_, until| now < *until);
-            known.room = (2 * known.until.len()).max(1_024);
+        if known.made.len() > known.room {
+            known.made.retain(|_, made| now < made.until);
+            known.room = (2 * known.made.len()).max(1_024);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use self::local::Local;
+use self::local::{Earlier, Local};
 use crate::error::{Effect, Error, ErrorKind};
 use crate::health::Health;
 use crate::limit::policy::Outage;
@@ -108,6 +108,12 @@ impl<S: LimitStore> OutageRules<S> {
         let places: Vec<usize> = (0..group.steps().len())
             .filter(|place| is_local(&group.steps()[*place]))
             .collect();
+        if let Some(never) = self.never(group) {
+            // Before anything is counted: the group is not admitted.
+            observed.copy_from_slice(&never);
+            self.log.note(rule, &error);
+            return Ok(());
+        }
         if !places.is_empty() {
             match self
                 .local
@@ -128,6 +134,24 @@ impl<S: LimitStore> OutageRules<S> {
             }
         }
         Ok(())
+    }
+
+    /// The answer to a group of which a part that no local store counts can never be admitted.
+    fn never(&self, group: &Group<'_>) -> Option<Vec<Observed>> {
+        let is_never = |(index, step): (usize, &Step<'_>)| {
+            let asked = group.total_cost(index);
+            !is_local(step) && !step.policy.is_shadow() && asked > step.policy.quota().capacity()
+        };
+        let steps = group.steps().iter().enumerate();
+        if !steps.clone().any(is_never) {
+            return None;
+        }
+        let unseen = Observed::unseen(Source::Outage).degrade();
+        let answers = steps.map(|(index, step)| match is_never((index, step)) {
+            true => Observed::blind(Verdict::Never, Source::Outage).degrade(),
+            false => unseen,
+        });
+        Some(answers.collect())
     }
 
     /// What is allowed unseen.
@@ -197,7 +221,14 @@ impl<S: LimitStore> OutageRules<S> {
         group: &Group<'_>,
         observed: &mut [Observed],
     ) -> Option<Result<(), Error>> {
-        let local = self.local.as_ref().filter(|local| local.knows(group))?;
+        let local = self.local.as_ref()?;
+        match local.knows(group) {
+            Earlier::No => return None,
+            Earlier::Another => return Some(Err(group.conflict())),
+            // Where another rule decides by now, it is not made again here.
+            Earlier::Yes if rule_of(group) != Some(Substitute::Local) => return None,
+            Earlier::Yes => {}
+        }
         let places: Vec<usize> = (0..group.steps().len())
             .filter(|place| is_local(&group.steps()[*place]))
             .collect();
