@@ -25,9 +25,9 @@ const WHOLE: Lengths = Lengths {
     after: Duration::from_millis(4_000),
 };
 const QUICK: Lengths = Lengths {
-    before: Duration::from_millis(1_500),
-    fault: Duration::from_millis(2_200),
-    after: Duration::from_millis(1_500),
+    before: Duration::from_millis(800),
+    fault: Duration::from_millis(2_000),
+    after: Duration::from_millis(1_000),
 };
 
 #[derive(Default)]
