@@ -246,3 +246,55 @@ async fn a_stopped_redis_costs_few_lines_and_no_time() {
     let later: usize = lines[1..].iter().map(Vec::len).sum();
     assert!((1..=4).contains(&later), "{:#?}", &lines[1..]);
 }
+
+/// With the breaker open a request takes what it takes without Redis: beside an instance in memory, in turns.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_breaker_costs_no_time() {
+    const REQUESTS: usize = 400;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("limits.json");
+    let mut policies: serde_json::Value =
+        serde_json::from_str(include_str!("../limits.json")).unwrap();
+    for policy in policies.as_array_mut().unwrap() {
+        policy["limit"] = 1_000_000.into();
+        policy["outage"] = serde_json::json!({ "local": "1/1" });
+    }
+    std::fs::write(&path, policies.to_string()).unwrap();
+    let limits = [("LIMITS_FILE", path.to_str().unwrap())];
+    let redis = RedisServer::start_tcp();
+    let services = [started(&redis.url(), &limits), Service::start(&limits)];
+    let _stalled = redis.stall();
+    let ask = async |service: &Service| {
+        let path = "/agent/s1/turns/7/tools/search";
+        service.post(path, ALICE, r#"{"cost": 1}"#).await
+    };
+    eventually("the breaker is open", async || {
+        let reply = ask(&services[0]).await;
+        (reply.elapsed < Duration::from_millis(50)).then_some(())
+    })
+    .await;
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        let mut took = [Vec::new(), Vec::new()];
+        for _ in 0..REQUESTS {
+            for (service, took) in services.iter().zip(&mut took) {
+                let reply = ask(service).await;
+                assert_eq!(reply.status, 200, "{reply:?}");
+                took.push(reply.elapsed);
+            }
+        }
+        let p99 = took.map(|mut took| {
+            took.sort_unstable();
+            took[REQUESTS * 99 / 100]
+        });
+        rounds.push(
+            (p99[0]
+                .saturating_sub(Duration::from_millis(1))
+                .as_secs_f64())
+                / p99[1].as_secs_f64(),
+        );
+    }
+    rounds.sort_by(f64::total_cmp);
+    // What a request may take more is a millisecond and a fifth.
+    assert!(rounds[rounds.len() / 2] <= 1.2, "{rounds:?}");
+}

@@ -91,6 +91,7 @@ async fn main() -> ExitCode {
     let lengths = if arguments.is_quick { QUICK } else { WHOLE };
     let faults = match (arguments.only, arguments.sabotage) {
         (Some(only), _) => vec![only],
+        (None, Some(sabotage)) if arguments.is_quick => sabotage.faults()[..1].to_vec(),
         (None, Some(sabotage)) => sabotage.faults().to_vec(),
         (None, None) => Fault::ALL.to_vec(),
     };

@@ -48,13 +48,13 @@ impl Sabotage {
         }
     }
 
-    /// The faults in which it shows.
+    /// The faults in which it shows; a quick run has the first.
     pub fn faults(self) -> &'static [Fault] {
         match self {
             Self::BreakerNeverOpens => &[Fault::Stopped, Fault::Frozen],
             Self::FreshFallback => &[Fault::Flapping],
             Self::Resends => &[Fault::HeldPackets, Fault::LostReplies],
-            Self::DemotedPrimaryKept => &[Fault::PrimaryKilled, Fault::Partition],
+            Self::DemotedPrimaryKept => &[Fault::Partition, Fault::PrimaryKilled],
             Self::WrongStore => &[Fault::Flapping, Fault::Killed],
         }
     }

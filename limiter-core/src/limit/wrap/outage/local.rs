@@ -151,6 +151,9 @@ impl Local {
             .filter(|step| step.action == Action::Reset)
             .map(|step| Step::new(step.policy, step.key(), Action::Reset))
             .collect();
+        if steps.is_empty() {
+            return;
+        }
         if let Ok(resets) = Group::new(&steps, &self.store.capabilities()) {
             let mut observed = vec![Observed::default(); steps.len()];
             // Nothing is there to be forgotten, if it fails.
