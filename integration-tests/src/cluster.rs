@@ -318,6 +318,7 @@ pub(crate) fn wait(what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < deadline, "{what}");
+        // The pause of the poll: the servers' processes need the core that polling without one would take.
         std::thread::sleep(Duration::from_millis(10));
     }
 }

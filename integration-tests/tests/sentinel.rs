@@ -94,6 +94,7 @@ async fn a_primary_that_was_replaced_behind_its_back_is_left() {
     let follows = async || {
         limiter.try_check(&monthly(), &key()).await.unwrap();
         let count: Option<u64> = sentinels.servers[1].command(&["GET", key().as_str()]);
+        // The pace of a load: sentinels are asked while there are checks.
         tokio::time::sleep(Duration::from_millis(20)).await;
         (count > Some(1)).then_some(())
     };

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::config::{RedisConfig, config_error};
 use crate::guard::Guard;
 use crate::limit::{is_of_a_node, ping};
-use crate::pool::connection::{Probe, ProbeKeys};
+use crate::pool::probe::{Probe, ProbeKeys};
 use crate::pool::request::Request;
 use crate::pool::{Keeps, Pool};
 use crate::script;

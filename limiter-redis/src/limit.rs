@@ -17,7 +17,7 @@ use crate::batch::{Batches, Place};
 use crate::config::RedisConfig;
 use crate::error::server_error;
 use crate::guard::Guard;
-use crate::pool::connection::{Probe, ProbeKeys};
+use crate::pool::probe::{Probe, ProbeKeys};
 use crate::pool::{Keeps, Pool};
 use crate::script::call::{Call, floor};
 use crate::script::reply;

@@ -216,7 +216,7 @@ pub(super) async fn inject(fault: Fault, world: &mut World, length: Duration) ->
             sleep(length).await;
             block_in_place(|| server.command::<()>(&["REPLICAOF", "NO", "ONE"]));
         }
-        Fault::Misconf => block_in_place(|| misconfigure(world.server(), length)),
+        Fault::Misconf => misconfigure(world.server(), length).await,
         Fault::OutOfMemory | Fault::Evicting => {
             let policy = match fault {
                 Fault::Evicting => "allkeys-random",
@@ -341,21 +341,23 @@ fn load_slowly(server: &mut RedisServer, length: Duration) {
 }
 
 /// The next save fails, and writes are refused until one succeeds.
-fn misconfigure(server: &RedisServer, length: Duration) {
+async fn misconfigure(server: &RedisServer, length: Duration) {
     let set = |name: &str, value: &str| {
         server.command::<()>(&["CONFIG", "SET", name, value]);
     };
-    // A name that cannot be a file.
-    let name: Vec<String> = server.command(&["CONFIG", "GET", "dbfilename"]);
-    server.block_saves(true);
-    set("stop-writes-on-bgsave-error", "yes");
-    set("save", "3600 1");
-    let _: redis::RedisResult<()> = redis::cmd("BGSAVE").exec(&mut server.admin());
-    std::thread::sleep(length);
-    server.block_saves(false);
-    set("save", "");
-    let _: redis::RedisResult<()> = redis::cmd("SAVE").exec(&mut server.admin());
-    drop(name);
+    block_in_place(|| {
+        server.block_saves(true);
+        set("stop-writes-on-bgsave-error", "yes");
+        set("save", "3600 1");
+        server.command::<()>(&["BGSAVE"]);
+    });
+    // The length of the fault.
+    sleep(length).await;
+    block_in_place(|| {
+        server.block_saves(false);
+        set("save", "");
+        server.command::<()>(&["SAVE"]);
+    });
 }
 
 async fn fail_over(fault: Fault, world: &mut World, length: Duration) -> Vec<Loss> {

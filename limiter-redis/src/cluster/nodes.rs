@@ -15,7 +15,7 @@ use crate::batch::Batches;
 use crate::config::{RedisConfig, config_error};
 use crate::error::advise;
 use crate::guard::Guard;
-use crate::pool::connection::{Probe, ProbeKeys};
+use crate::pool::probe::{Probe, ProbeKeys};
 use crate::pool::{Keeps, Pool};
 use crate::script::call::floor;
 use crate::script::{self, Scripts};

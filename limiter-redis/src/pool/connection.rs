@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use bb8_redis::bb8::ManageConnection;
 use parking_lot::Mutex;
+use redis::RedisError;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, Script, ServerErrorKind};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
 use crate::cluster::Address;
 use crate::connect::{Connected, Connector};
-use crate::error::server_error;
+use crate::pool::probe::Probe;
 use crate::pool::role::check_role;
 
 /// How long a failed attempt to connect answers for the next ones, so that a server that comes back
@@ -34,21 +34,6 @@ const SPREAD: Duration = Duration::from_millis(500);
 
 /// The last failed attempt to connect, and when it was.
 pub(crate) type Failure = Option<(Instant, RedisError)>;
-
-/// A script to run, and keys to run it on, when a connection is made.
-#[derive(Clone)]
-pub(crate) struct Probe {
-    pub(crate) script: Script,
-    pub(crate) keys: ProbeKeys,
-    pub(crate) arguments: Vec<String>,
-}
-
-#[derive(Clone)]
-pub(crate) enum ProbeKeys {
-    These(Vec<String>),
-    /// One that stands on this node of a cluster now, if there is one.
-    OfNode(Arc<dyn Fn() -> Option<String> + Send + Sync>),
-}
 
 /// Where a pool's connections come from, and what is known of all of them.
 pub(crate) struct Origin {
@@ -311,47 +296,10 @@ impl Origin {
         let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.round_trip.fetch_min(micros, Ordering::Relaxed);
         if self.probed.load(Ordering::Relaxed) != generation + 1 {
-            self.try_rights(&mut io).await?;
+            self.probe.run(&mut io, &self.host).await?;
             self.probed.store(generation + 1, Ordering::Relaxed);
         }
         Ok(Connection { io, life })
-    }
-
-    /// Runs the probe. A key that has just moved to another node of a cluster tells nothing, and the
-    /// connection is as good as the last one.
-    async fn try_rights(&self, io: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        let mut probe = self.probe.script.prepare_invoke();
-        match &self.probe.keys {
-            ProbeKeys::These(keys) => {
-                for key in keys {
-                    probe.key(key);
-                }
-            }
-            ProbeKeys::OfNode(key) => {
-                // Needed while a slot moves, which is late to find out.
-                redis::cmd("ASKING").exec_async(io).await?;
-                match key() {
-                    Some(key) => probe.key(key),
-                    None => return Ok(()),
-                };
-            }
-        }
-        for argument in &self.probe.arguments {
-            probe.arg(argument);
-        }
-        let Err(error) = probe.invoke_async::<()>(io).await else {
-            return Ok(());
-        };
-        if error.code() == Some("OOM") {
-            // A server that is full tells nothing of our rights, and takes what is given back.
-            tracing::error!(host = %self.host, "Redis is out of memory: charges fail until there is room; raise maxmemory");
-            return Ok(());
-        }
-        use ServerErrorKind::{Ask, ClusterDown, Moved, TryAgain};
-        match (&self.probe.keys, server_error(&error)) {
-            (ProbeKeys::OfNode(_), Some((Ask | ClusterDown | Moved | TryAgain, _))) => Ok(()),
-            _ => Err(error),
-        }
     }
 }
 

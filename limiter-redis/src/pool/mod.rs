@@ -1,7 +1,7 @@
 //! A bb8 pool whose connections are shared: whoever sends something takes a connection, sends on its handle and gives it back at
 //! once. The reply is awaited by a task of its own, so that a caller that leaves costs nobody anything.
 //!
-//! - `connection`: how connections are made and tried. `keeper`: keeps them while nobody uses them. `pulse`: the ping of health. `look`: what a
+//! - `connection`: how connections are made; `role` and `probe`: how they are tried. `keeper`: keeps them while nobody uses them. `pulse`: the ping of health. `look`: what a
 //!   server tells of itself.
 //! - `request`: what is sent in a call of its own, beside the batches.
 
@@ -10,6 +10,7 @@ mod pulse;
 
 pub(crate) mod connection;
 pub(crate) mod look;
+pub(crate) mod probe;
 pub(crate) mod request;
 mod role;
 
@@ -25,8 +26,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use self::connection::{Life, Manager, Origin, Probe};
+use self::connection::{Life, Manager, Origin};
 use self::look::{Seen, Server, look};
+use self::probe::Probe;
 use self::pulse::{AGE, Pulse};
 use self::request::Request;
 use crate::config::RedisConfig;

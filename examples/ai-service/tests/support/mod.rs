@@ -8,6 +8,7 @@
 )]
 
 use std::io::{BufRead, BufReader};
+use std::ops::Deref;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -110,24 +111,6 @@ impl Service {
         Self::start(&[("REDIS_URL", url)])
     }
 
-    pub(crate) async fn post(&self, path: &str, key: &str, body: impl Into<String>) -> Reply {
-        self.caller.post(path, key, body).await
-    }
-
-    pub(crate) async fn get(&self, path: &str, key: &str) -> Reply {
-        self.caller.get(path, key).await
-    }
-
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: impl Into<String>,
-    ) -> Reply {
-        self.caller.send(method, path, headers, body).await
-    }
-
     pub(crate) fn address(&self) -> &str {
         self.caller.base.trim_start_matches("http://")
     }
@@ -154,6 +137,15 @@ impl Service {
     /// What the service has logged since it listens.
     pub(crate) fn log(&self) -> String {
         self.lines.try_iter().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Who has an instance can call it.
+impl Deref for Service {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
     }
 }
 

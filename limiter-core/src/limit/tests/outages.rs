@@ -297,7 +297,7 @@ async fn what_was_made_locally_ends_locally() {
     again.cancel().await.unwrap();
     charged.unwrap().refund().await.unwrap();
     assert_eq!(world.used(&policy, &key).await, (0, 3));
-    // It goes on being renewed here.
+    // It goes on being renewed here. The sleeps are of paused time.
     world.local.clock.advance(TTL / 2);
     tokio::time::sleep(TTL / 2).await;
     world.local.clock.advance(TTL / 2);
