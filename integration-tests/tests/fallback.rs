@@ -9,7 +9,7 @@ use integration_tests::{Fault, Faulty, random};
 use limiter_core::Key;
 use limiter_core::clock::{Clock, ManualClock, Timestamp};
 use limiter_core::limit::wrap::OutageRules;
-use limiter_core::limit::{Limiter, Outage, Policy, Quota, Share, Source};
+use limiter_core::limit::{Limiter, Outage, Policy, Quota, Share};
 use limiter_memory::{MemoryConfig, MemoryStore};
 use proptest::prelude::*;
 
@@ -37,11 +37,29 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..150)
 }
 
+/// A running instance, and which start of all it was.
+struct Instance {
+    faulty: Faulty,
+    limiter: Limiter,
+    is_away: bool,
+    start: u64,
+}
+
 struct Fleet {
     clock: ManualClock,
     shared: MemoryStore,
-    instances: Vec<(Faulty, Limiter, bool)>,
+    instances: Vec<Instance>,
     starts: u64,
+}
+
+impl Instance {
+    fn set_away(&mut self, is_away: bool) {
+        self.is_away = is_away;
+        self.faulty.set(match is_away {
+            true => Fault::Request,
+            false => Fault::None,
+        });
+    }
 }
 
 impl Fleet {
@@ -61,18 +79,23 @@ impl Fleet {
         fleet
     }
 
-    fn started(&mut self) -> (Faulty, Limiter, bool) {
+    fn started(&mut self) -> Instance {
         self.starts += 1;
         let faulty = Faulty::new(self.shared.clone());
         let config = MemoryConfig::default().with_clock(self.clock.clone());
         let rules = OutageRules::new(faulty.clone());
         let rules = rules.with_local(Arc::new(MemoryStore::with_config(&config)));
-        (faulty, Limiter::raw(Arc::new(rules)), false)
+        Instance {
+            faulty,
+            limiter: Limiter::raw(Arc::new(rules)),
+            is_away: false,
+            start: self.starts,
+        }
     }
 }
 
-/// What was admitted, when, and who counted it.
-type Admitted = (u64, u64, Source);
+/// When so much was admitted, and by which start of an instance; `None` by the shared store.
+type Admitted = (u64, u64, Option<u64>);
 
 async fn play(
     policy: &Policy,
@@ -90,30 +113,21 @@ async fn play(
             }
             Event::Restart(instance) => {
                 let mut started = fleet.started();
-                started.2 = fleet.instances[instance].2;
-                started.0.set(if started.2 {
-                    Fault::Request
-                } else {
-                    Fault::None
-                });
+                started.set_away(fleet.instances[instance].is_away);
                 fleet.instances[instance] = started;
             }
             Event::Toggle(instance) => {
-                let (faulty, _, is_away) = &mut fleet.instances[instance];
-                *is_away = !*is_away;
-                faulty.set(if *is_away {
-                    Fault::Request
-                } else {
-                    Fault::None
-                });
+                let instance = &mut fleet.instances[instance];
+                instance.set_away(!instance.is_away);
             }
             Event::Check(instance, cost) => {
-                let (_, limiter, is_away) = &fleet.instances[instance];
-                let decision = limiter.check_n(policy, key, cost).await;
-                assert_eq!(decision.degraded, *is_away, "{decision:?}");
+                let instance = &fleet.instances[instance];
+                let decision = instance.limiter.check_n(policy, key, cost).await;
+                assert_eq!(decision.degraded, instance.is_away, "{decision:?}");
                 if decision.is_allowed() {
                     let now = fleet.clock.now().as_micros();
-                    admitted.push((now, cost, decision.source));
+                    let by = instance.is_away.then_some(instance.start);
+                    admitted.push((now, cost, by));
                 }
             }
         }
@@ -183,16 +197,26 @@ fn i_b1_a_fleet_of_windows_in_and_out_of_fallback() {
         let period = window.window().as_duration();
         let (admitted, starts) = runtime.block_on(play(&policy, &key, period, &events));
         let length = window.window().as_micros();
-        let most = 2 * window.limit() + starts * 2 * share.of(window.limit());
+        let share = share.of(window.limit());
+        let most = 2 * window.limit() + starts * 2 * share;
+        let stores = (1..=starts).map(Some).chain([None]);
         for (from, ..) in &admitted {
-            let inside = admitted
-                .iter()
-                .filter(|(at, ..)| (*from..from + length).contains(at));
-            let taken: u64 = inside.map(|(_, cost, _)| cost).sum();
+            let inside = || {
+                let inside = admitted.iter();
+                inside.filter(|(at, ..)| (*from..from + length).contains(at))
+            };
+            let taken: u64 = inside().map(|(_, cost, _)| cost).sum();
             prop_assert!(taken <= most, "{taken} of {most}: {admitted:?}");
+            for store in stores.clone() {
+                let own = inside().filter(|(.., by)| *by == store);
+                let taken: u64 = own.map(|(_, cost, _)| cost).sum();
+                let most = 2 * store.map_or(window.limit(), |_| share);
+                prop_assert!(
+                    taken <= most,
+                    "{taken} of {most} by {store:?}: {admitted:?}"
+                );
+            }
         }
-        let of_store = |source: Source| source == Source::Memory;
-        prop_assert!(admitted.iter().all(|(.., source)| of_store(*source)));
         Ok(())
     });
 }

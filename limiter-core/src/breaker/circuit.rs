@@ -44,6 +44,8 @@ enum State {
         times: u32,
         /// How many are under way.
         probes: u32,
+        /// How many were late, one after the other.
+        late: u32,
     },
 }
 
@@ -106,8 +108,8 @@ pub enum Completion {
     Answered,
     /// It did not, or said that it cannot serve.
     Failed,
-    /// It did not in the time that the caller gave, which is less than the store's own: counts in a row, but neither in the
-    /// rate nor against a probe.
+    /// It did not in the time that the caller gave, which is less than the store's own: counts in a row, of probes too, but neither
+    /// in the rate nor against a single probe.
     Late,
     /// The call says nothing of the store: it was dropped, refused before it was sent, or this process was at fault.
     Nothing,
@@ -179,11 +181,14 @@ impl Circuit {
             },
             State::Open { times, .. } => {
                 let times = *times;
-                self.knock(now, times)
+                let until = now.saturating_add(self.config.open(u32::MAX));
+                self.enter(State::Knocking { times, until });
+                Admission::Knock(self.permit(now))
             }
-            State::Knocking { times, until } if now >= *until => {
-                let times = *times;
-                self.knock(now, times)
+            State::Knocking { until, .. } if now >= *until => {
+                // Of the same generation: the first of them to be answered is.
+                *until = now.saturating_add(self.config.open(u32::MAX));
+                Admission::Knock(self.permit(now))
             }
             State::HalfOpen { probes, .. } if *probes < most => {
                 *probes += 1;
@@ -224,7 +229,11 @@ impl Circuit {
             State::Knocking { times, .. } => {
                 let times = *times;
                 match completion {
-                    Completion::Answered => self.enter(State::HalfOpen { times, probes: 0 }),
+                    Completion::Answered => self.enter(State::HalfOpen {
+                        times,
+                        probes: 0,
+                        late: 0,
+                    }),
                     Completion::Failed | Completion::Late => {
                         self.open(now, times.saturating_add(1));
                     }
@@ -233,8 +242,14 @@ impl Circuit {
                 }
                 None
             }
-            State::HalfOpen { times, probes } => {
+            State::HalfOpen {
+                times,
+                probes,
+                late,
+            } => {
                 *probes = probes.saturating_sub(1);
+                *late += u32::from(completion == Completion::Late);
+                let is_too_late = *late >= self.config.failures_in_a_row();
                 let times = *times;
                 match completion {
                     Completion::Answered => {
@@ -244,18 +259,15 @@ impl Circuit {
                         }));
                         return Some(Change::Closed);
                     }
-                    Completion::Failed => self.open(now, times.saturating_add(1)),
-                    Completion::Late | Completion::Nothing => {}
+                    Completion::Late if !is_too_late => {}
+                    Completion::Failed | Completion::Late => {
+                        self.open(now, times.saturating_add(1));
+                    }
+                    Completion::Nothing => {}
                 }
                 None
             }
         }
-    }
-
-    fn knock(&mut self, now: Duration, times: u32) -> Admission {
-        let until = now.saturating_add(self.config.open(u32::MAX));
-        self.enter(State::Knocking { times, until });
-        Admission::Knock(self.permit(now))
     }
 
     fn permit(&self, at: Duration) -> Permit {

@@ -131,10 +131,12 @@ impl Breaker {
         let mut state = self.0.lock();
         let admission = state.circuit.admit(now);
         let why = match admission {
-            Admission::Call(permit) => return Entry::Call(self.pass(permit)),
-            _ => state.why.clone(),
+            Admission::Call(_) => Arc::default(),
+            Admission::Knock(_) | Admission::Refused { .. } => {
+                state.refused += 1;
+                state.why.clone()
+            }
         };
-        state.refused += 1;
         drop(state);
         match admission {
             Admission::Call(permit) => Entry::Call(self.pass(permit)),
@@ -216,7 +218,7 @@ impl Breaker {
                     more,
                     store,
                     error,
-                    "the store fails: it is left alone, and asked again at most a second apart"
+                    "the store fails: it is left alone for a moment, and then asked whether it is there"
                 );
             }
             Some(Change::Closed) => {

@@ -58,6 +58,25 @@ impl<S: CacheStore> Fallback<S> {
         result
     }
 
+    /// What stands in this process under the keys, if the store is away and one of them is a counter here.
+    async fn counters<T>(
+        &self,
+        result: &Result<T, Error>,
+        keys: &[CacheKey],
+    ) -> Option<Vec<Option<Entry>>> {
+        if !self.has_counted() || !self.is_away(result) {
+            return None;
+        }
+        let counters = self.local.get_many(keys).await.ok()?;
+        if !counters.iter().any(Option::is_some) {
+            return None;
+        }
+        if let Err(error) = result {
+            self.log.note(Substitute::Counted, error);
+        }
+        Some(counters)
+    }
+
     fn has_counted(&self) -> bool {
         self.has_counted.load(Ordering::Relaxed)
     }
@@ -72,17 +91,18 @@ impl<S: CacheStore> CacheStore for Fallback<S> {
 
     async fn get(&self, key: &CacheKey) -> Result<Option<Entry>, Error> {
         let result = self.inner.get(key).await;
-        if self.has_counted()
-            && self.is_away(&result)
-            && let Ok(Some(counter)) = self.local.get(key).await
-        {
-            return Ok(Some(counter));
+        match self.counters(&result, std::slice::from_ref(key)).await {
+            Some(counters) => Ok(counters.into_iter().next().flatten()),
+            None => self.noted(result),
         }
-        self.noted(result)
     }
 
     async fn get_many(&self, keys: &[CacheKey]) -> Result<Vec<Option<Entry>>, Error> {
-        self.noted(self.inner.get_many(keys).await)
+        let result = self.inner.get_many(keys).await;
+        match self.counters(&result, keys).await {
+            Some(counters) => Ok(counters),
+            None => self.noted(result),
+        }
     }
 
     async fn set(&self, key: &CacheKey, entry: NewEntry<'_>) -> Result<(), Error> {

@@ -117,17 +117,6 @@ pub enum Outage {
     },
 }
 
-impl Outage {
-    /// A stable lower-case name for logs, metrics and configuration: `deny`, `allow` or `local`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deny => "deny",
-            Self::Allow => "allow",
-            Self::Local { .. } => "local",
-        }
-    }
-}
-
 impl Policy {
     /// An enforced policy of scope `default` and version 1 that denies in an outage.
     ///

@@ -142,7 +142,11 @@ pub(super) async fn look(pool: bb8::Pool<Manager>, origin: Arc<Origin>, host: St
         sleep(TICK).await;
         let is_time = tried.elapsed() >= PERIOD && !seen.is_younger_than(PERIOD);
         let is_used = answers != origin.answers() && is_time;
-        let is_new = beginning != origin.beginnings() && !seen.is_younger_than(TICK);
+        if seen.is_younger_than(2 * TICK) {
+            // It was asked when the connections began.
+            beginning = origin.beginnings();
+        }
+        let is_new = beginning != origin.beginnings();
         if !(is_used || is_new) || *origin.live().borrow() == 0 {
             continue;
         }

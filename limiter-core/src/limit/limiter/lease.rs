@@ -308,7 +308,8 @@ impl Holder {
         self.limiter.apply(&steps, None, &mut observed).await?;
         let decision = GroupDecision::of(&steps, &observed);
         // What this process counts itself is an answer; the rule that admits unseen is none.
-        let is_unseen = |observed: &Observed| observed.degraded && !observed.seen;
+        let is_unseen =
+            |observed: &Observed| observed.degraded && !observed.seen && observed.issuer.is_none();
         if observed.iter().any(is_unseen) {
             return Err(Error::new(
                 ErrorKind::Connection,

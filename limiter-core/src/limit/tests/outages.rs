@@ -411,3 +411,74 @@ async fn a_group_is_counted_locally_whole_or_not_at_all() {
     assert!(world.limiter.check_all(&group).await.is_allowed());
     assert_eq!(world.used(&local, &keys[0]).await, (0, 1));
 }
+
+/// A lease over a limit that is counted here and one that is allowed unseen is renewed and released as one.
+#[tokio::test(start_paused = true)]
+async fn a_mixed_lease_is_held() {
+    const TTL: Duration = Duration::from_secs(60);
+    let world = World::new();
+    let quota = Quota::concurrency(1).unwrap();
+    let streams = |name: &str| Policy::new(name, quota).unwrap();
+    let share = Share::WHOLE;
+    let local = streams("local").with_outage(Outage::Local { share });
+    let allow = streams("allow").with_outage(Outage::Allow);
+    // A share of one, rounded down, is nothing.
+    let share = Share::new(1, 2).unwrap();
+    let shadow = streams("shadow").with_outage(Outage::Local { share });
+    let shadow = shadow.with_shadow(true);
+    let policies = [&local, &allow, &shadow];
+    let keys = policies.map(|policy| policy.key(["a"]));
+    let charges = policies.into_iter().zip(&keys);
+    let charges: Vec<Charge<'_>> = charges
+        .map(|(policy, key)| Charge::new(policy, key))
+        .collect();
+    world.set_away(true);
+    let lease = world.limiter.acquire(&charges, TTL).await.unwrap().held();
+    let lease = lease.unwrap();
+    for _ in 0..3 {
+        // Of paused time.
+        world.local.clock.advance(TTL / 2);
+        tokio::time::sleep(TTL / 2).await;
+        assert_eq!(lease.status(), LeaseStatus::Held);
+    }
+    world.set_away(false);
+    assert_eq!(world.used(&local, &keys[0]).await, (0, 1));
+    lease.release().await.unwrap();
+    assert_eq!(world.used(&local, &keys[0]).await, (0, 0));
+}
+
+/// A reservation's id is that of its group too.
+#[tokio::test]
+async fn a_local_reservation_admits_nothing_but_itself() {
+    const TTL: Duration = Duration::from_secs(60);
+    let world = World::new();
+    let (local, allow) = (shared("local", 10, 1, 1), policy(Outage::Allow));
+    let keys = [local.key(["a"]), allow.key(["b"])];
+    let charges = [Charge::new(&local, &keys[0]), Charge::new(&allow, &keys[1])];
+    let reserve = async |charges: &[Charge<'_>]| {
+        world
+            .limiter
+            .reserve_as(OperationId::new("job"), charges, TTL)
+            .await
+    };
+    world.set_away(true);
+    let held = reserve(&charges[..1]).await.unwrap().held().unwrap();
+    world.set_away(false);
+    let error = reserve(&charges).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(
+        reserve(&charges[..1])
+            .await
+            .unwrap()
+            .held()
+            .unwrap()
+            .is_replay()
+    );
+    held.cancel().await.unwrap();
+    assert_eq!(world.used(&local, &keys[0]).await, (0, 0));
+    // Never stays never, also where the share is nothing.
+    world.set_away(true);
+    let small = shared("small", 2, 1, 3);
+    let never = world.limiter.check_n(&small, &small.key(["a"]), 3).await;
+    assert_eq!(never.outcome, Outcome::Never);
+}

@@ -33,8 +33,8 @@ struct Known {
 #[derive(Clone, Copy, Debug)]
 struct Made {
     until: Instant,
-    /// Of the group, for an operation: another one under the same id is a conflict.
-    fingerprint: Option<u128>,
+    /// Of the group: another one under the same id is a conflict.
+    fingerprint: u128,
 }
 
 /// Whether a group was made here before.
@@ -43,7 +43,7 @@ pub(super) enum Earlier {
     No,
     /// It was.
     Yes,
-    /// Another one was, under the same operation id.
+    /// Another one was, under one of its ids.
     Another,
 }
 
@@ -74,10 +74,8 @@ impl Local {
         let live = |id: u128| known.made.get(&id).filter(|made| now < made.until);
         match ids.find_map(|(id, _)| live(id)) {
             None => Earlier::No,
-            Some(made) => match made.fingerprint {
-                Some(fingerprint) if fingerprint != group.fingerprint() => Earlier::Another,
-                _ => Earlier::Yes,
-            },
+            Some(made) if made.fingerprint == group.fingerprint() => Earlier::Yes,
+            Some(_) => Earlier::Another,
         }
     }
 
@@ -169,7 +167,7 @@ impl Local {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         self.knows_any.store(true, Ordering::Relaxed);
         let now = Instant::now();
-        let fingerprint = group.operation().map(|_| group.fingerprint());
+        let fingerprint = group.fingerprint();
         for (id, ttl) in ids {
             let until = now + ttl;
             known.made.insert(id, Made { until, fingerprint });
@@ -209,9 +207,12 @@ fn share_of(step: &Step<'_>) -> Share {
 fn policy_of(group: &Group<'_>, place: usize) -> Option<Policy> {
     let step = &group.steps()[place];
     let policy = step.policy;
-    let quota = policy.quota().scaled(share_of(step)).ok()?;
     let asked = group.total_cost(place);
-    // Above the whole limit it is never admitted anywhere, which the store says.
-    let is_beyond = asked > quota.capacity() && asked <= policy.quota().capacity();
+    if asked > policy.quota().capacity() {
+        // It is never admitted anywhere, which the store says.
+        return Some(policy.clone());
+    }
+    let quota = policy.quota().scaled(share_of(step)).ok()?;
+    let is_beyond = asked > quota.capacity();
     (!is_beyond || policy.is_shadow()).then(|| policy.clone().with_quota(quota))
 }

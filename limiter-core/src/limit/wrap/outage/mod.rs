@@ -128,12 +128,22 @@ impl<S: LimitStore> OutageRules<S> {
         }
         self.log.note(rule, &error);
         let is_unsent = error.effect() == Effect::No || !places.is_empty();
-        for (index, (step, observed)) in group.steps().iter().zip(observed).enumerate() {
+        for (index, (step, observed)) in group.steps().iter().zip(&mut *observed).enumerate() {
             if !is_local(step) {
                 *observed = self.allowed(step, group.total_cost(index), is_unsent);
             }
         }
+        if !places.is_empty() {
+            self.keep(observed);
+        }
         Ok(())
+    }
+
+    /// What was made here in part is followed up here as a whole: what no local store keeps, nobody does.
+    fn keep(&self, observed: &mut [Observed]) {
+        for observed in observed.iter_mut().filter(|it| it.issuer.is_none()) {
+            *observed = observed.issued_by(self.issuer);
+        }
     }
 
     /// The answer to a group of which a part that no local store counts can never be admitted.
@@ -207,11 +217,7 @@ impl<S: LimitStore> OutageRules<S> {
         let local = self.local.as_ref()?;
         Some(match local.apply(group, &places, observed) {
             Some(answer) => answer,
-            None => Err(Error::new(
-                ErrorKind::Capacity,
-                "limit.apply",
-                "this process's share of the limit has become too small for what was admitted of it",
-            )),
+            None => Err(shrunk()),
         })
     }
 
@@ -224,7 +230,14 @@ impl<S: LimitStore> OutageRules<S> {
         let local = self.local.as_ref()?;
         match local.knows(group) {
             Earlier::No => return None,
-            Earlier::Another => return Some(Err(group.conflict())),
+            Earlier::Another => {
+                let reserve = |step: &&Step<'_>| matches!(step.action, Action::Reserve { .. });
+                let reserved = group.steps().iter().find(reserve);
+                return Some(Err(match (group.operation(), reserved) {
+                    (None, Some(step)) => step.conflict(),
+                    _ => group.conflict(),
+                }));
+            }
             // Where another rule decides by now, it is not made again here.
             Earlier::Yes if rule_of(group) != Some(Substitute::Local) => return None,
             Earlier::Yes => {}
@@ -232,12 +245,15 @@ impl<S: LimitStore> OutageRules<S> {
         let places: Vec<usize> = (0..group.steps().len())
             .filter(|place| is_local(&group.steps()[*place]))
             .collect();
-        let answer = local.apply(group, &places, observed)?;
-        for (index, (step, observed)) in group.steps().iter().zip(observed).enumerate() {
+        let Some(answer) = local.apply(group, &places, observed) else {
+            return Some(Err(shrunk()));
+        };
+        for (index, (step, observed)) in group.steps().iter().zip(&mut *observed).enumerate() {
             if !is_local(step) {
                 *observed = self.allowed(step, group.total_cost(index), true);
             }
         }
+        self.keep(observed);
         Some(answer)
     }
 
@@ -264,6 +280,14 @@ impl<S: LimitStore> OutageRules<S> {
             )),
         }
     }
+}
+
+fn shrunk() -> Error {
+    Error::new(
+        ErrorKind::Capacity,
+        "limit.apply",
+        "this process's share of the limit has become too small for what was admitted of it",
+    )
 }
 
 fn is_local(step: &Step<'_>) -> bool {
