@@ -285,6 +285,56 @@ async fn overload_is_refused_at_once() {
     assert_eq!((charged, store.unheard()), (admitted, 0));
 }
 
+/// Callers that ask again as soon as they are refused leave the runtime to others: to timers, and to those who carry the answers.
+#[test]
+fn who_is_refused_lets_others_run() {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let (done, is_done) = std::sync::mpsc::channel();
+    // Ends with the test, whatever becomes of the thread.
+    let server = RedisServer::start_tcp();
+    let port = server.port();
+    // Without that nothing in the runtime would end, so it is waited for from without.
+    std::thread::spawn(move || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        let refused = runtime.block_on(async {
+            let proxy = Proxy::start(port).await;
+            proxy.delay(Duration::from_millis(50));
+            let url = format!("redis://limiter:limiter-secret@127.0.0.1:{}", proxy.port());
+            let deadline = Duration::from_millis(500);
+            let config = RedisConfig::new(&url).unwrap().with_batches(1);
+            let config = config.with_check_deadline(deadline);
+            let limiter = Limiter::new(RedisStore::new(&config).unwrap());
+            let is_over = Arc::<AtomicBool>::default();
+            let callers: Vec<_> = (0..2_000)
+                .map(|_| {
+                    let (limiter, is_over) = (limiter.clone(), is_over.clone());
+                    tokio::spawn(async move {
+                        let (policy, key) = (plenty(), Key::new(["ratelimit", "loop"]));
+                        let mut refused = 0_u64;
+                        while !is_over.load(Ordering::SeqCst) {
+                            let answer = limiter.try_check(&policy, &key).await;
+                            refused += u64::from(answer.is_err());
+                        }
+                        refused
+                    })
+                })
+                .collect();
+            // The length of a load.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            is_over.store(true, Ordering::SeqCst);
+            let mut refused = 0;
+            for caller in callers {
+                refused += caller.await.unwrap();
+            }
+            refused
+        });
+        let _ = done.send(refused);
+    });
+    let refused = is_done.recv_timeout(PATIENCE).unwrap();
+    assert!(refused > 1_000, "{refused}");
+}
+
 /// A user that may not use every key: who asks for such a key is told, and nobody else.
 #[tokio::test]
 async fn a_forbidden_key_is_its_own_groups_error() {

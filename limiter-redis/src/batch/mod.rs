@@ -146,7 +146,14 @@ impl Batches {
     ) -> Result<Value, Undone> {
         let start = Instant::now();
         let lane = self.shared.hasher.hash_one(policy);
-        let mut waiting = self.enter(lane, call, place, start, end)?;
+        let mut waiting = match self.enter(lane, call, place, start, end) {
+            Ok(waiting) => waiting,
+            Err(refused) => {
+                // Who asks again and again still lets others run, those among them who carry the answers.
+                tokio::task::yield_now().await;
+                return Err(refused);
+            }
+        };
         let told = match timeout_at(end, &mut waiting.reply).await {
             Ok(Ok(told)) => {
                 waiting.is_told = true;
