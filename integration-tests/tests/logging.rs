@@ -223,12 +223,20 @@ async fn a_redis_that_fills_up_is_an_alarm() {
         eventually("it is warm", async || store.warm_up().await.ok()).await;
         let told = (logs.with("fills up").len(), logs.with("nearly full").len());
         assert_eq!(told, (warnings, errors), "{percent}");
-        let health = store.health().await.message;
+        let health = store.health().await;
+        let message = &health.message;
         assert!(
-            health.contains("% of its memory, maxmemory-policy noeviction"),
-            "{health}"
+            message.contains("% of its memory, maxmemory-policy noeviction"),
+            "{message}"
         );
-        assert!(health.contains("version "), "{health}");
+        assert!(message.contains("version "), "{message}");
+        assert_eq!(health.servers.len(), 1, "{health:?}");
+        let told = &health.servers[0];
+        assert_eq!(told.memory_limit, Some(most.parse().unwrap()));
+        let about = told.memory_percent().unwrap();
+        assert!(about.abs_diff(percent) <= 2, "{health:?}");
+        assert_eq!(told.eviction.as_deref(), Some("noeviction"));
+        assert_eq!(told.host, server.config().host());
     }
 }
 

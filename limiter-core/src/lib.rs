@@ -85,7 +85,7 @@ mod testing;
 
 pub use error::{Effect, Error, ErrorKind};
 pub use fingerprint::Fingerprint;
-pub use health::Health;
+pub use health::{Health, ServerInfo};
 pub use key::{IdentitySecret, Key, KeyBuilder};
 pub use log_limit::LogLimit;
 pub use outage_log::{OutageLog, Substitute};

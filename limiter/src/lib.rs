@@ -72,7 +72,9 @@ pub use limiter_core::limit::{
     LivePolicy, ModelCall, ModelCallReserved, OperationId, Outage, Outcome, Period, Policy, Quota,
     Reservation, Reserved, Share, Source, TokenUsage, Unit,
 };
-pub use limiter_core::{Effect, Error, ErrorKind, Health, IdentitySecret, Key, OutageLog};
+pub use limiter_core::{
+    Effect, Error, ErrorKind, Health, IdentitySecret, Key, OutageLog, ServerInfo,
+};
 #[cfg(feature = "http")]
 pub use limiter_http as http;
 /// The README's examples, compiled and run.

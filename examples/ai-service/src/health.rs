@@ -29,11 +29,13 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Json<Value> {
         "redis_connected": is_redis(&limits),
         "message": limits.message,
         "ping_latency_ms": millis(&limits),
+        "servers": servers(&limits),
         "cache": {
             "backend": cache.backend,
             "redis_connected": is_redis(&cache),
             "message": cache.message,
             "ping_latency_ms": millis(&cache),
+            "servers": servers(&cache),
         },
         "degraded": degraded,
         "degraded_for_seconds": since.map(|since| since.as_secs_f64()),
@@ -47,6 +49,22 @@ fn is_redis(health: &Health) -> bool {
 
 fn millis(health: &Health) -> Option<f64> {
     health.latency.map(|latency| latency.as_secs_f64() * 1e3)
+}
+
+/// What each Redis told of itself last; a field that it did not tell is null.
+fn servers(health: &Health) -> Vec<Value> {
+    let servers = health.servers.iter();
+    let described = servers.map(|server| {
+        json!({
+            "host": server.host,
+            "version": server.version,
+            "memory_used_bytes": server.memory_used,
+            "memory_limit_bytes": server.memory_limit,
+            "memory_used_percent": server.memory_percent(),
+            "eviction": server.eviction,
+        })
+    });
+    described.collect()
 }
 
 /// How often the metrics' samples are folded.

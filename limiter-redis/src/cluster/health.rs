@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::map::SlotMap;
 use super::nodes::Nodes;
 use super::slot::SLOTS;
+use crate::pool::look;
 
 const OPERATION: &str = "redis.ping";
 
@@ -28,12 +29,16 @@ pub(super) async fn of(nodes: &Arc<Nodes>, end: Instant) -> Health {
         nodes.refresh_soon(None);
     }
     let (connected, mut message) = words(&map, &answers);
+    let mut servers = Vec::new();
     for master in map.masters() {
         if let Ok(node) = nodes.node(master) {
-            let words = node.pool().words() + &node.guard().words();
+            let server = node.pool().server();
+            let told = server.as_ref().map(look::words).unwrap_or_default();
+            let words = told + &node.guard().words();
             if !words.is_empty() {
                 message.push_str(&format!("; {}{words}", node.pool().host()));
             }
+            servers.extend(server);
         }
     }
     let answered = answers.iter().any(Result::is_ok);
@@ -43,6 +48,7 @@ pub(super) async fn of(nodes: &Arc<Nodes>, end: Instant) -> Health {
         answered.then(|| start.elapsed()),
         message,
     )
+    .with_servers(servers)
 }
 
 fn words(map: &SlotMap, answers: &[Result<(), Error>]) -> (bool, String) {

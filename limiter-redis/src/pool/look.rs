@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bb8_redis::bb8;
+use limiter_core::ServerInfo;
 use parking_lot::Mutex;
 use redis::Value;
 use tokio::time::{Instant, sleep, timeout};
@@ -29,26 +30,23 @@ const NEARLY_FULL: u64 = 95;
 pub(crate) struct Server {
     /// Whether it is a node of a cluster.
     pub(crate) is_node: bool,
-    version: Option<String>,
-    /// How it makes room when it is full, if it can be full.
-    eviction: Option<String>,
-    used: u64,
-    /// 0 if it has no limit.
-    most: u64,
+    info: ServerInfo,
 }
 
 /// What was seen last, and when. Shared by the pools of all runtimes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen(Arc<Mutex<Option<(Instant, Server)>>>);
+pub(crate) struct Seen(Arc<Mutex<Option<(Instant, ServerInfo)>>>);
 
 impl Seen {
     /// Notes what a server tells, and says what has become worse.
     pub(crate) fn note(&self, host: &str, server: Server) {
-        let before = self.0.lock().replace((Instant::now(), server.clone()));
+        let Server { mut info, .. } = server;
+        host.clone_into(&mut info.host);
+        let before = self.0.lock().replace((Instant::now(), info.clone()));
         let before = before.map(|(_, before)| before).unwrap_or_default();
-        if let Some(policy) = &server.eviction
+        if let Some(policy) = &info.eviction
             && policy != "noeviction"
-            && before.eviction != server.eviction
+            && before.eviction != info.eviction
         {
             tracing::error!(
                 policy,
@@ -56,7 +54,8 @@ impl Seen {
                 "this Redis evicts keys when it is full, counters too: set maxmemory-policy noeviction, and give caches a Redis of their own with CACHE_REDIS_URL"
             );
         }
-        let (percent, earlier) = (server.percent(), before.percent());
+        let percent = info.memory_percent().unwrap_or(0);
+        let earlier = before.memory_percent().unwrap_or(0);
         if percent >= NEARLY_FULL && earlier < NEARLY_FULL {
             tracing::error!(
                 percent,
@@ -72,11 +71,10 @@ impl Seen {
         }
     }
 
-    /// What health says of it, to be put behind another sentence.
-    pub(crate) fn words(&self) -> String {
+    /// What it was.
+    pub(crate) fn info(&self) -> Option<ServerInfo> {
         let seen = self.0.lock();
-        seen.as_ref()
-            .map_or(String::new(), |(_, server)| server.words())
+        seen.as_ref().map(|(_, info)| info.clone())
     }
 
     fn is_younger_than(&self, age: Duration) -> bool {
@@ -99,39 +97,33 @@ impl Server {
                 .map(str::trim)
         };
         let number = |name: &str| field(name).and_then(|number| number.parse().ok());
-        let most = number("maxmemory").unwrap_or(0);
-        let eviction = field("maxmemory_policy").filter(|_| most > 0);
+        let mut info = ServerInfo::default();
+        info.version = field("redis_version").map(str::to_owned);
+        info.memory_used = number("used_memory");
+        info.memory_limit = number("maxmemory").filter(|limit| *limit > 0);
+        if info.memory_limit.is_some() {
+            info.eviction = field("maxmemory_policy").map(str::to_owned);
+        }
         Self {
             is_node: field("cluster_enabled") == Some("1"),
-            version: field("redis_version").map(str::to_owned),
-            eviction: eviction.map(str::to_owned),
-            used: number("used_memory").unwrap_or(0),
-            most,
+            info,
         }
     }
+}
 
-    fn percent(&self) -> u64 {
-        let percent = u128::from(self.used) * 100 / u128::from(self.most.max(1));
-        match self.most {
-            0 => 0,
-            _ => u64::try_from(percent).unwrap_or(u64::MAX),
-        }
+/// What health says of a server in words, to be put behind another sentence.
+pub(crate) fn words(info: &ServerInfo) -> String {
+    let mut words = String::new();
+    if let Some(version) = &info.version {
+        words.push_str(&format!(" (version {version})"));
     }
-
-    fn words(&self) -> String {
-        let mut words = String::new();
-        if let Some(version) = &self.version {
-            words.push_str(&format!(" (version {version})"));
-        }
-        if self.most > 0 {
-            let policy = self.eviction.as_deref().unwrap_or("unknown");
-            words.push_str(&format!(
-                "; it uses {} % of its memory, maxmemory-policy {policy}",
-                self.percent()
-            ));
-        }
-        words
+    if let Some(percent) = info.memory_percent() {
+        let policy = info.eviction.as_deref().unwrap_or("unknown");
+        words.push_str(&format!(
+            "; it uses {percent} % of its memory, maxmemory-policy {policy}"
+        ));
     }
+    words
 }
 
 /// Looks for as long as the pool is there.
@@ -172,15 +164,15 @@ mod tests {
         let told = |text: &str| Server::read(&Value::BulkString(text.into()));
         let full = "redis_version:7.0.15\r\n# Memory\r\nused_memory:83\r\nmaxmemory:100\r\nmaxmemory_policy:allkeys-lru\r\n# Cluster\r\ncluster_enabled:1\r\n";
         let server = told(full);
-        assert_eq!(server.eviction.as_deref(), Some("allkeys-lru"));
         assert!(server.is_node);
+        assert_eq!(server.info.eviction.as_deref(), Some("allkeys-lru"));
         assert_eq!(
-            server.words(),
+            words(&server.info),
             " (version 7.0.15); it uses 83 % of its memory, maxmemory-policy allkeys-lru"
         );
-        let endless = told(&full.replace("maxmemory:100", "maxmemory:0"));
-        assert_eq!((endless.eviction.as_deref(), endless.percent()), (None, 0));
-        assert_eq!(endless.words(), " (version 7.0.15)");
+        let endless = told(&full.replace("maxmemory:100", "maxmemory:0")).info;
+        assert_eq!((&endless.eviction, endless.memory_limit), (&None, None));
+        assert_eq!(words(&endless), " (version 7.0.15)");
         assert_eq!(told("cluster_enabled:0"), Server::default());
         assert_eq!(Server::read(&Value::Nil), Server::default());
     }

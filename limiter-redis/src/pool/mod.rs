@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bb8_redis::bb8;
-use limiter_core::{Effect, Error, ErrorKind, LogLimit};
+use limiter_core::{Effect, Error, ErrorKind, LogLimit, ServerInfo};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -125,9 +125,9 @@ impl Pool {
         self.shared.seen.note(&self.shared.host, server);
     }
 
-    /// What health says of what the server told.
-    pub(crate) fn words(&self) -> String {
-        self.shared.seen.words()
+    /// What the server told of itself last.
+    pub(crate) fn server(&self) -> Option<ServerInfo> {
+        self.shared.seen.info()
     }
 
     pub(crate) fn host(&self) -> &str {
