@@ -75,6 +75,12 @@ impl Key {
         &self.text
     }
 
+    /// What errors, logs and `Debug` show of it: the first segment, as `ratelimit:...`. What stands behind it may name a user;
+    /// whoever asked knows it.
+    pub fn masked(&self) -> impl fmt::Display + use<'_> {
+        Masked(&self.text)
+    }
+
     /// What tells the key from others in this process, made once with the key: a table that is asked for it need
     /// not hash the text again.
     pub fn fingerprint(&self) -> Fingerprint {
@@ -117,7 +123,19 @@ impl fmt::Display for Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({})", self.text)
+        write!(f, "Key({})", self.masked())
+    }
+}
+
+/// See [`Key::masked`].
+struct Masked<'a>(&'a str);
+
+impl fmt::Display for Masked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_once(':') {
+            Some((first, _)) if !first.starts_with('{') => write!(f, "{first}:..."),
+            _ => f.write_str("..."),
+        }
     }
 }
 
@@ -130,11 +148,19 @@ impl fmt::Debug for Key {
 /// let key = Key::builder().segment("ratelimit").hash_tag("acme").segment("api").build();
 /// assert_eq!(key.as_str(), "ratelimit:{acme}:api");
 /// ```
-#[derive(Clone, Debug, Default)]
+///
+/// `Debug` masks it, as it does a key.
+#[derive(Clone, Default)]
 #[must_use = "call `build`"]
 pub struct KeyBuilder {
     text: String,
     tagged: bool,
+}
+
+impl fmt::Debug for KeyBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyBuilder({})", Masked(&self.text))
+    }
 }
 
 impl KeyBuilder {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::limit::Source;
 
 /// Counts what was answered without the store, and writes one line a second of it. Clones count together: give the limits and the
 /// caches of a service one.
@@ -64,6 +65,14 @@ const KINDS: [Substitute; 5] = [
 ];
 
 impl Substitute {
+    /// Which rule admitted or denied what is marked as degraded.
+    pub(crate) fn of(source: Source, seen: bool) -> Option<Self> {
+        match source {
+            Source::Outage => Some(Self::Allowed),
+            _ => seen.then_some(Self::Local),
+        }
+    }
+
     /// A stable lower-case name for logs and metrics: `denied`, `allowed`, `local`, `missed`, `counted`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -202,7 +202,7 @@ fn parse(key: &CacheKey, value: &[u8]) -> Result<i64, Error> {
             Error::new(
                 ErrorKind::Foreign,
                 "cache.increment",
-                format!("{key} holds a value that is no integer; delete it or use another key"),
+                format!("a counter in {} holds a value that is no integer; delete it or use another key", key.namespace().masked()),
             )
         })
 }
@@ -211,6 +211,9 @@ fn out_of_range(key: &CacheKey) -> Error {
     Error::new(
         ErrorKind::InvalidInput,
         "cache.increment",
-        format!("{key} would leave the range of a 64-bit integer"),
+        format!(
+            "a counter in {} would leave the range of a 64-bit integer",
+            key.namespace().masked()
+        ),
     )
 }

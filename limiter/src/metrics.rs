@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `limiter_checks_total` | counter | `policy`, `scope`, `outcome`, `source` |
 //! | `limiter_errors_total` | counter | `policy`, `scope`, `kind` |
-//! | `limiter_degraded_total` | counter | `policy`, `scope`, `rule`: `deny`, `allow` or `local` |
+//! | `limiter_degraded_total` | counter | `policy`, `scope`, `rule`: `denied`, `allowed` or `local` |
 //! | `limiter_used_ratio` | histogram, 0 to 1 | `policy`, `scope` |
 //! | `limiter_check_seconds` | histogram | none |
 //! | `limiter_records_total` | counter | `kind`: `reservation`, `refund`, `lease`, `operation` |
@@ -16,8 +16,9 @@
 //! A record is what a store remembers so that a retry is harmless: a small key, for some days at most. A release that is repeated
 //! writes its record again, and counts again.
 
+use limiter_core::Substitute;
 use limiter_core::limit::wrap::{Event, Observer};
-use limiter_core::limit::{Action, Limiter, Mark, Observed, RecordKind, Source, Step, Verdict};
+use limiter_core::limit::{Action, Limiter, Mark, Observed, RecordKind, Step, Verdict};
 
 use crate::outcome;
 
@@ -87,7 +88,7 @@ impl Observer for Metrics {
                     "limiter_degraded_total",
                     "policy" => policy.clone(),
                     "scope" => scope.clone(),
-                    "rule" => rule,
+                    "rule" => rule.as_str(),
                 )
                 .increment(1);
             }
@@ -138,15 +139,13 @@ fn records(event: &Event<'_>) -> impl Iterator<Item = RecordKind> {
 }
 
 /// Which rule decided in the store's place, if one did.
-fn rule(event: &Event<'_>, observed: Option<&Observed>) -> Option<&'static str> {
+fn rule(event: &Event<'_>, observed: Option<&Observed>) -> Option<Substitute> {
     match observed {
         None => {
             let error = event.result.err()?;
-            error.kind().is_outage().then_some("deny")
+            error.kind().is_outage().then_some(Substitute::Denied)
         }
-        Some(observed) if !observed.degraded => None,
-        Some(observed) if observed.source == Source::Outage => Some("allow"),
-        Some(_) => Some("local"),
+        Some(observed) => observed.substitute(),
     }
 }
 

@@ -24,6 +24,8 @@ pub const MAX_TTL: Duration = Duration::from_secs(366 * 86_400);
 /// let research = Key::new(["cache", "companyResearch"]);
 /// assert_eq!(CacheKey::new(&research, "9f86d0").as_str(), "cache:companyResearch:9f86d0");
 /// ```
+///
+/// `Debug` masks it, as it does a key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CacheKey {
     namespace: Key,
@@ -56,8 +58,8 @@ impl fmt::Display for CacheKey {
     }
 }
 
-/// What a store holds under a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a store holds under a key. `Debug` shows the value's length.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
     /// The value.
@@ -73,8 +75,8 @@ impl Entry {
     }
 }
 
-/// What to store under a key.
-#[derive(Clone, Debug)]
+/// What to store under a key. `Debug` shows the value's length.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct NewEntry<'a> {
     /// The value.
@@ -94,6 +96,25 @@ impl NewEntry<'_> {
             ttl,
             tags: &[],
         }
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("bytes", &self.value.len())
+            .field("ttl", &self.ttl)
+            .finish()
+    }
+}
+
+impl fmt::Debug for NewEntry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewEntry")
+            .field("bytes", &self.value.len())
+            .field("ttl", &self.ttl)
+            .field("tags", &self.tags)
+            .finish()
     }
 }
 

@@ -82,10 +82,14 @@ fn long_segments_are_digested() {
 }
 
 #[test]
-fn keys_are_shown_and_secrets_are_not() {
+fn keys_are_shown_when_asked_for_and_secrets_are_not() {
     let key = Key::new(["ratelimit", "a b"]);
     assert_eq!(key.to_string(), "ratelimit:a b");
-    assert_eq!(format!("{key:?}"), "Key(ratelimit:a b)");
+    assert_eq!(format!("{key:?}"), "Key(ratelimit:...)");
+    assert_eq!(format!("{:?}", Key::new(["alice"])), "Key(...)");
+    let builder = Key::builder().hash_tag("alice").segment("api");
+    assert_eq!(format!("{builder:?}"), "KeyBuilder(...)");
+    assert_eq!(format!("{:?}", builder.build()), "Key(...)");
     let secret = IdentitySecret::new("Jefe");
     assert_eq!(format!("{secret:?}"), "IdentitySecret(masked)");
 }

@@ -95,7 +95,7 @@ fn read_obstacle(numbers: &[Value], group: &Group<'_>) -> Error {
         group.steps().get(index)
     };
     match numbers.as_slice() {
-        [1, index] => step(*index).map_or_else(not_understood, foreign),
+        [1, index] => step(*index).map_or_else(not_understood, Step::foreign),
         [2, index] => step(*index).map_or_else(not_understood, Step::gone),
         [3, index] => step(*index).map_or_else(not_understood, Step::conflict),
         [4] => group.conflict(),
@@ -170,17 +170,6 @@ fn kind_name(kind: u64) -> &'static str {
         5 => "concurrency",
         _ => "record",
     }
-}
-
-fn foreign(step: &Step<'_>) -> Error {
-    Error::new(
-        ErrorKind::Foreign,
-        OPERATION,
-        format!(
-            "{} (or a record of it) holds a value of another type and was left alone; rename or delete it",
-            step.counter
-        ),
-    )
 }
 
 fn not_understood() -> Error {

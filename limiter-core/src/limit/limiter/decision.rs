@@ -152,11 +152,10 @@ impl Decision {
 
     /// Which rule decided in the place of a store that gave no answer; `None` if it did.
     pub fn substitute(&self) -> Option<Substitute> {
-        match (self.outcome, self.source) {
+        match self.outcome {
             _ if !self.degraded => None,
-            (Outcome::Unavailable { kind }, _) => kind.is_outage().then_some(Substitute::Denied),
-            (_, Source::Outage) => Some(Substitute::Allowed),
-            _ => self.seen.then_some(Substitute::Local),
+            Outcome::Unavailable { kind } => kind.is_outage().then_some(Substitute::Denied),
+            _ => Substitute::of(self.source, self.seen),
         }
     }
 

@@ -108,8 +108,8 @@ fn apply_new(
             ErrorKind::Capacity,
             "limit.apply",
             format!(
-                "{} shares a counter for want of room; give a debit a group of its own",
-                steps[index].counter
+                "policy {} shares a counter for want of room; give a debit a group of its own",
+                steps[index].policy.name()
             ),
         ));
     }

@@ -87,7 +87,7 @@ impl<'a> Step<'a> {
         };
         refused(
             ErrorKind::Expired,
-            format!("the {what} {} on {} {why}", self.id(), self.counter),
+            format!("the {what} under {} {why}", self.place()),
         )
     }
 
@@ -97,10 +97,9 @@ impl<'a> Step<'a> {
         refused(
             ErrorKind::Conflict,
             format!(
-                "{} cannot {} {} any more: it was used for another amount, or ended otherwise; give each its own id",
-                self.id(),
+                "the id of this {} under {} was used for another amount, or ended otherwise; give each its own id",
                 self.action.as_str(),
-                self.counter
+                self.place()
             ),
         )
     }
@@ -110,10 +109,10 @@ impl<'a> Step<'a> {
         refused(
             ErrorKind::Conflict,
             format!(
-                "policy {} counts by {}, but {} holds the count of a {found}; give each policy keys of its own (Policy::key), or raise the policy's version if its algorithm changed",
+                "policy {} counts by {}, but its key {} holds the count of a {found}; give each policy keys of its own (Policy::key), or raise the policy's version if its algorithm changed",
                 self.policy.name(),
                 self.policy.quota().algorithm(),
-                self.counter
+                self.key().masked()
             ),
         )
     }
@@ -124,14 +123,26 @@ impl<'a> Step<'a> {
         refused(
             ErrorKind::Conflict,
             format!(
-                "{} (or a record of it) holds a state that another version of this library wrote; finish the deploy, or reset the key",
-                self.counter
+                "the key of {} (or a record of it) holds a state that another version of this library wrote; finish the deploy, or reset the key",
+                self.place()
             ),
         )
     }
 
-    fn id(&self) -> &str {
-        self.action.id().map_or("", OperationId::as_str)
+    /// The error of a step whose key holds what is no state of a limit. For implementors of stores.
+    pub fn foreign(&self) -> Error {
+        refused(
+            ErrorKind::Foreign,
+            format!(
+                "the key of {} (or a record of it) holds a value of another type and was left alone; rename or delete it",
+                self.place()
+            ),
+        )
+    }
+
+    /// Where it works, for errors: neither a user's id nor an operation's, which whoever asked knows, and which logs are not to have.
+    fn place(&self) -> String {
+        format!("policy {} ({})", self.policy.name(), self.key().masked())
     }
 }
 
@@ -265,9 +276,9 @@ impl<'a> Group<'a> {
             Some(step) => Err(refused(
                 ErrorKind::Misdirected,
                 format!(
-                    "the {} on {} was issued by another store; ask that one",
+                    "the {} under {} was issued by another store; ask that one",
                     step.action.as_str(),
-                    step.counter
+                    step.place()
                 ),
             )),
             None => Ok(()),
@@ -290,12 +301,10 @@ impl<'a> Group<'a> {
     /// The error of a group whose operation id was used for another one, or one whose charges were given back. For
     /// implementors of stores.
     pub fn conflict(&self) -> Error {
-        let id = self.operation.map_or("", |(id, _)| id.as_str());
         refused(
             ErrorKind::Conflict,
-            format!(
-                "operation {id} was used for another group, or was given back; give each its own id"
-            ),
+            "the operation's id was used for another group, or was given back; give each its own id"
+                .to_owned(),
         )
     }
 

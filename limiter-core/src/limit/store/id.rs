@@ -52,7 +52,7 @@ pub struct Mark {
 }
 
 /// The caller's name for an operation (a group, a reservation, a lease), under which a retry is
-/// recognised. It belongs to a key: the same id on another key is another operation. Unique for as
+/// recognised. `Debug` masks it: it may be a client's own text. It belongs to a key: the same id on another key is another operation. Unique for as
 /// long as the store remembers it; a UUID is a good one. Clones share the text.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OperationId(Arc<str>);
@@ -97,7 +97,7 @@ pub(crate) fn half(digest: impl AsRef<[u8]>) -> u128 {
 
 impl fmt::Debug for OperationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "OperationId({})", self.0)
+        f.write_str("OperationId(masked)")
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::id::{Issuer, Mark};
 use crate::clock::Timestamp;
 use crate::limit::share::Share;
+use crate::outage_log::Substitute;
 
 /// The state of one key after (or, where the group was denied, without) one step.
 ///
@@ -110,6 +111,11 @@ impl Observed {
             issuer: Some(issuer),
             ..self
         }
+    }
+
+    /// Which rule decided in the place of a store that gave no answer; `None` if it did, or nobody looked.
+    pub fn substitute(&self) -> Option<Substitute> {
+        Substitute::of(self.source, self.seen).filter(|_| self.degraded)
     }
 
     /// Whether the step could be admitted.

@@ -216,3 +216,42 @@ fn policy_of(group: &Group<'_>, place: usize) -> Option<Policy> {
     let is_beyond = asked > quota.capacity();
     (!is_beyond || policy.is_shadow()).then(|| policy.clone().with_quota(quota))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+    use crate::limit::store::Capabilities;
+    use crate::limit::{OperationId, Period, Quota};
+    use crate::testing::MapStore;
+
+    /// Ids that are over are forgotten when others come: what is known is bounded by what lives.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_is_what_lives() {
+        const ROUND: u64 = 2_000;
+        let ttl = Duration::from_secs(60);
+        let all = Capabilities::ALL;
+        let local = Local::new(Arc::new(MapStore::new(all)));
+        let quota = Quota::fixed_window(1_000_000, Period::DAY).unwrap();
+        let share = Share::WHOLE;
+        let policy = Policy::new("p", quota).unwrap();
+        let policy = policy.with_outage(Outage::Local { share });
+        let key = Key::new(["ratelimit", "a"]);
+        for round in 0..20 {
+            for number in 0..ROUND {
+                let id = OperationId::new(format!("{round} {number}"));
+                let charge = Action::Charge { cost: 1 };
+                let steps = [Step::new(&policy, &key, charge)];
+                let group = Group::new(&steps, &all).unwrap();
+                let group = group.with_operation(&id, ttl, &all).unwrap();
+                let mut observed = [Observed::default()];
+                let made = local.apply(&group, &[0], &mut observed);
+                made.unwrap().unwrap();
+                assert!(matches!(local.knows(&group), Earlier::Yes));
+            }
+            tokio::time::advance(ttl).await;
+        }
+        let known = local.known.lock().unwrap().made.len() as u64;
+        assert!((ROUND..=2 * ROUND + 1).contains(&known), "{known}");
+    }
+}
