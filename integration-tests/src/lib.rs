@@ -5,7 +5,7 @@
 //! - [`RedisSentinels`]: a primary and its replica, watched by three sentinels.
 //! - [`Bench`]: the memory and the Redis store under one clock.
 //! - [`TokioClock`]: a store's time that follows tokio's paused one.
-//! - [`fault`]: stores that lose requests and replies, a network that holds packets back.
+//! - [`fault`]: stores that lose requests and replies, a network that holds packets back, a server that answers what a test says.
 //! - [`AgentLoad`]: the load of an AI agent on several instances.
 //! - [`Logs`]: what was logged.
 //! - [`model`]: each limit from its definition, to compare stores with.
@@ -56,7 +56,7 @@ pub use agent_load::AgentLoad;
 pub use bench::Bench;
 pub use clock::TokioClock;
 pub use cluster::{Moving, RedisCluster};
-pub use fault::{Fault, Faulty, Proxy};
+pub use fault::{Fault, Faulty, Proxy, ReplyProxy};
 pub use logs::Logs;
 pub use sentinel::RedisSentinels;
 pub use server::{RedisServer, Stalled};

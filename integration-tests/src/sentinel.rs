@@ -1,6 +1,7 @@
 //! A primary, its replica and their sentinels, for one test.
 
 use std::fs;
+use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
@@ -8,10 +9,23 @@ use limiter_redis::RedisConfig;
 use tempfile::TempDir;
 
 use crate::cluster::{is_master, wait};
-use crate::server::{RedisServer, free_port, spawn};
+use crate::server::{RedisServer, free_port, spawn, tls_arguments};
 
 /// The primary's name.
 const NAME: &str = "mine";
+
+/// As whom they follow each other.
+const LOGIN: [&str; 4] = ["--masteruser", "admin", "--masterauth", "admin-secret"];
+
+fn follows(port: &str) -> [&str; 5] {
+    [
+        "--replicaof",
+        "127.0.0.1",
+        port,
+        "--repl-diskless-sync-delay",
+        "0",
+    ]
+}
 
 /// A primary and a replica that has all of its keys, watched by three sentinels with a password of their own, two of which have to
 /// agree. Stopped when dropped.
@@ -20,13 +34,15 @@ pub struct RedisSentinels {
     /// The primary first, and the replica. A failover swaps their roles, not their places.
     pub servers: [RedisServer; 2],
     sentinels: Vec<Sentinel>,
+    /// What to trust, if all speak TLS.
+    ca: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
 struct Sentinel {
     process: Child,
     port: u16,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl RedisSentinels {
@@ -38,20 +54,33 @@ impl RedisSentinels {
     /// The same, where the replica and the sentinels, and whoever asks them, reach the primary at another port: a proxy's in front
     /// of it.
     pub fn start_behind(reached_at: impl FnOnce(&RedisServer) -> u16) -> Self {
-        let login = ["--masteruser", "admin", "--masterauth", "admin-secret"];
-        let primary = RedisServer::start_tcp_with(&login);
+        let primary = RedisServer::start_tcp_with(&LOGIN);
         let port = reached_at(&primary).to_string();
-        let follows = format!("127.0.0.1 {port}");
-        let more = ["--replicaof", &follows, "--repl-diskless-sync-delay", "0"];
-        let replica = RedisServer::start_tcp_with(&[&login[..], &more].concat());
+        let replica = RedisServer::start_tcp_with(&[&LOGIN[..], &follows(&port)].concat());
+        Self::watch(primary, replica, &port, None)
+    }
+
+    /// The same, where all speak TLS and nothing else, also to each other.
+    pub fn start_tls() -> Self {
+        let login = [&LOGIN[..], &["--tls-replication", "yes"]].concat();
+        let primary = RedisServer::start_tls_with(&login);
+        let port = primary.port().to_string();
+        let replica = primary.start_tls_beside(&[&login[..], &follows(&port)].concat());
+        let ca = primary.ca_pem();
+        Self::watch(primary, replica, &port, Some(ca))
+    }
+
+    fn watch(primary: RedisServer, replica: RedisServer, port: &str, ca: Option<Vec<u8>>) -> Self {
         wait("the replica is not in step", || {
             let info: String = replica.command(&["INFO", "replication"]);
             info.contains("master_link_status:up")
         });
-        let sentinels = (0..3).map(|_| Sentinel::start(&port)).collect();
+        let tls = ca.as_ref().map(|_| primary.tls_directory());
+        let sentinels = (0..3).map(|_| Sentinel::start(port, tls)).collect();
         let it = Self {
             servers: [primary, replica],
             sentinels,
+            ca,
         };
         wait("the sentinels do not know each other", || {
             it.sentinels.iter().all(Sentinel::knows_all)
@@ -61,12 +90,24 @@ impl RedisSentinels {
 
     /// The URL of the least-privilege user.
     pub fn url(&self) -> String {
-        let ports = self.sentinels.iter().map(|sentinel| sentinel.port);
-        let hosts: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
-        format!(
-            "redis+sentinel://limiter:limiter-secret@{}/{NAME}",
-            hosts.join(",")
-        )
+        let ports: Vec<u16> = self.ports().collect();
+        self.url_at(&ports)
+    }
+
+    /// The sentinels' ports.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.sentinels.iter().map(|sentinel| sentinel.port)
+    }
+
+    /// The URL with other ports for the sentinels: proxies' in front of them.
+    pub fn url_at(&self, ports: &[u16]) -> String {
+        let hosts = ports.iter().map(|port| format!("127.0.0.1:{port}"));
+        let hosts = hosts.collect::<Vec<_>>().join(",");
+        let scheme = match self.ca {
+            None => "redis",
+            Some(_) => "rediss",
+        };
+        format!("{scheme}+sentinel://limiter:limiter-secret@{hosts}/{NAME}")
     }
 
     /// The sentinels' own password.
@@ -76,8 +117,18 @@ impl RedisSentinels {
 
     /// Settings with a deadline that a busy test machine keeps.
     pub fn config(&self) -> RedisConfig {
+        self.config_of(&self.url())
+    }
+
+    /// The same of another URL.
+    pub fn config_of(&self, url: &str) -> RedisConfig {
         let credentials = limiter_redis::Credentials::of_password(self.password());
-        let config = RedisConfig::new(&self.url()).unwrap();
+        let mut config = RedisConfig::new(url).unwrap();
+        if let Some(ca) = &self.ca {
+            // Sentinels name addresses, and the certificate a host.
+            config = config.with_tls_ca(ca.clone()).unwrap();
+            config = config.with_tls_server_name("localhost").unwrap();
+        }
         config
             .with_sentinel_credentials(credentials)
             .unwrap()
@@ -96,13 +147,22 @@ impl RedisSentinels {
 }
 
 impl Sentinel {
-    fn start(primary: &str) -> Self {
+    fn start(primary: &str, tls: Option<&Path>) -> Self {
         let directory = TempDir::with_prefix("limiter-").unwrap();
         let port = free_port();
         let file = directory.path().join("sentinel.conf");
         let path = directory.path().display();
+        let ports = match tls {
+            None => format!("port {port}"),
+            Some(tls) => {
+                let own = tls_arguments(tls, port);
+                let own = own.chunks(2).map(|pair| pair.join(" "));
+                let own: Vec<String> = own.map(|line| line[2..].to_owned()).collect();
+                format!("port 0\ntls-replication yes\n{}", own.join("\n"))
+            }
+        };
         let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {path}\nrequirepass sentinel-secret\n\
+            "{ports}\nbind 127.0.0.1\nunixsocket {path}/sentinel.sock\ndir {path}\nrequirepass sentinel-secret\n\
              sentinel sentinel-pass sentinel-secret\n\
              sentinel monitor {NAME} 127.0.0.1 {primary} 2\n\
              sentinel auth-user {NAME} admin\nsentinel auth-pass {NAME} admin-secret\n\
@@ -113,13 +173,14 @@ impl Sentinel {
         Self {
             process: spawn(&arguments),
             port,
-            _directory: directory,
+            directory,
         }
     }
 
     fn knows_all(&self) -> bool {
         let told = || -> Option<Vec<String>> {
-            let url = format!("redis://:sentinel-secret@127.0.0.1:{}", self.port);
+            let path = self.directory.path().display();
+            let url = format!("redis+unix://{path}/sentinel.sock?pass=sentinel-secret");
             let client = redis::Client::open(url).ok()?;
             let mut connection = client.get_connection().ok()?;
             let mut ask = redis::cmd("SENTINEL");

@@ -49,7 +49,7 @@ impl RedisServer {
         Self::start_tcp_with(&[])
     }
 
-    /// On a free loopback port, speaking TLS only, with a certificate for `localhost` that only
+    /// On a free loopback port, where it speaks TLS only, with a certificate for `localhost` that only
     /// [`ca_pem`](Self::ca_pem) vouches for.
     pub fn start_tls() -> Self {
         Self::start_tls_with(&[])
@@ -117,10 +117,7 @@ impl RedisServer {
     /// The URL of any user.
     pub fn url_of(&self, user: &str, password: &str) -> String {
         match self.address {
-            Address::Unix => format!(
-                "redis+unix://{}?user={user}&pass={password}",
-                self.socket().display()
-            ),
+            Address::Unix => self.unix_url(user, password),
             Address::Tcp(port) | Address::Node(port) => {
                 format!("redis://{user}:{password}@127.0.0.1:{port}")
             }
@@ -132,7 +129,12 @@ impl RedisServer {
 
     /// The least-privilege user's URL at another loopback port: a proxy's in front of this server.
     pub fn url_at(&self, port: u16) -> String {
-        format!("redis://limiter:limiter-secret@127.0.0.1:{port}")
+        match self.address {
+            Address::Tls(_) | Address::Expired(_) => {
+                format!("rediss://limiter:limiter-secret@localhost:{port}")
+            }
+            _ => format!("redis://limiter:limiter-secret@127.0.0.1:{port}"),
+        }
     }
 
     /// The ids of the least-privilege user's connections that have said who they are, as the server knows them.
@@ -165,18 +167,24 @@ impl RedisServer {
 
     /// A plain connection with a user's rights.
     pub fn connect_as(&self, user: &str, password: &str) -> redis::Connection {
-        let url = self.url_of(user, password);
-        let client = match self.address {
-            Address::Tls(_) | Address::Expired(_) => {
-                let trusted = redis::TlsCertificates {
-                    client_tls: None,
-                    root_cert: Some(self.ca_pem()),
-                };
-                redis::Client::build_with_tls(url, trusted)
-            }
-            _ => redis::Client::open(url),
-        };
+        let client = redis::Client::open(self.plain_url(user, password));
         client.unwrap().get_connection().unwrap()
+    }
+
+    /// Without TLS, which is what tests are about and not made with: the Redis library would ask the process for a provider.
+    fn plain_url(&self, user: &str, password: &str) -> String {
+        match self.address {
+            Address::Tls(_) | Address::Expired(_) => self.unix_url(user, password),
+            _ => self.url_of(user, password),
+        }
+    }
+
+    fn unix_url(&self, user: &str, password: &str) -> String {
+        let socket = self.socket();
+        format!(
+            "redis+unix://{}?user={user}&pass={password}",
+            socket.display()
+        )
     }
 
     /// Runs one command with every right.
@@ -190,7 +198,7 @@ impl RedisServer {
 
     /// Runs one command with every right; `None` if it fails, as where the server is away or about to change.
     pub fn try_command<T: redis::FromRedisValue>(&self, line: &[&str]) -> Option<T> {
-        let client = redis::Client::open(self.admin_url()).ok()?;
+        let client = redis::Client::open(self.plain_url("admin", "admin-secret")).ok()?;
         let mut admin = client.get_connection().ok()?;
         let (name, arguments) = line.split_first()?;
         redis::cmd(name).arg(arguments).query(&mut admin).ok()
@@ -201,6 +209,28 @@ impl RedisServer {
         let mut command = redis::cmd("SET");
         command.arg(key).arg(value);
         command.exec(&mut self.admin()).unwrap();
+    }
+
+    /// Another one that speaks TLS, with this one's certificate: whoever trusts one trusts both.
+    pub(crate) fn start_tls_beside(&self, arguments: &[&str]) -> Self {
+        let path = |name: &str| self.directory.path().join(name).display().to_string();
+        let (certificate, key) = (path("cert.pem"), path("key.pem"));
+        let same = [
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &certificate,
+        ];
+        let beside = Self::start_tls_with(&[&same[..], arguments].concat());
+        fs::write(beside.directory.path().join("cert.pem"), self.ca_pem()).unwrap();
+        beside
+    }
+
+    /// Where its certificate and key are.
+    pub(crate) fn tls_directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The certificate that clients of [`start_tls`](Self::start_tls) have to trust.
@@ -306,18 +336,8 @@ impl RedisServer {
     fn is_ready(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.process.try_wait().unwrap().is_none() {
-            match self.address {
-                // The certificate vouches for it.
-                Address::Tls(port) | Address::Expired(port) => {
-                    if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                        return true;
-                    }
-                }
-                _ => {
-                    if let Some(process) = self.answering() {
-                        return process == self.process.id();
-                    }
-                }
+            if let Some(process) = self.answering() {
+                return process == self.process.id();
             }
             assert!(Instant::now() < deadline, "redis-server does not answer");
             std::thread::yield_now();
@@ -327,7 +347,7 @@ impl RedisServer {
 
     /// The id of the process that answers at the address.
     fn answering(&self) -> Option<u32> {
-        let client = redis::Client::open(self.admin_url()).ok()?;
+        let client = redis::Client::open(self.plain_url("admin", "admin-secret")).ok()?;
         let mut admin = client.get_connection().ok()?;
         let info: String = redis::cmd("INFO").arg("server").query(&mut admin).ok()?;
         let mut lines = info.lines();
@@ -395,7 +415,8 @@ fn arguments(address: &Address, directory: &Path, extra: &[&str]) -> Vec<String>
                 _ => 4000,
             };
             certify_until(directory, until);
-            let mut own = vec!["--port".to_owned(), "0".to_owned()];
+            let mut own: Vec<String> = ["--port", "0", "--unixsocket"].map(Into::into).into();
+            own.push(path("redis.sock"));
             own.extend(tls_arguments(directory, *port));
             own
         }

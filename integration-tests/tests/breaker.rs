@@ -135,15 +135,21 @@ async fn a_lost_reply_is_asked_for_again_by_its_id() {
     assert_eq!(counted(), before + 7);
 }
 
-/// Misuse and a caller's own haste open no breaker.
+/// Misuse and a caller's own haste open no breaker: neither that of a deadline before anything is sent, nor that of one before the
+/// answer.
 #[tokio::test]
 async fn who_is_at_fault_opens_no_breaker() {
     let server = RedisServer::start_tcp();
-    let limiter = redis_limiter(&server.config());
-    let hasty = limiter.clone().with_deadline(Duration::from_micros(1));
+    let proxy = Proxy::start(server.port()).await;
+    let config = RedisConfig::new(&server.url_at(proxy.port())).unwrap();
+    let limiter = redis_limiter(&config.with_check_deadline(Duration::from_secs(10)));
     server.command::<()>(&["LPUSH", "ratelimit:foreign", "1"]);
     let foreign = Key::new(["ratelimit", "foreign"]);
-    for _ in 0..50 {
+    limiter.try_check(&monthly(), &key()).await.unwrap();
+    proxy.delay(Duration::from_millis(20));
+    for round in 0..50 {
+        let haste = [Duration::from_micros(1), Duration::from_millis(20)][round % 2];
+        let hasty = limiter.clone().with_deadline(haste);
         let error = limiter.try_check(&monthly(), &foreign).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
         let late = hasty.try_check(&monthly(), &key()).await;

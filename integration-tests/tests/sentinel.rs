@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use integration_tests::{Proxy, RedisSentinels, eventually, policy, redis_limiter};
+use integration_tests::{Proxy, RedisSentinels, ReplyProxy, eventually, policy, redis_limiter};
 use limiter_core::limit::{Limiter, Period, Policy, Quota};
 use limiter_core::{Effect, ErrorKind, Key};
 use limiter_redis::{Credentials, RedisConfig};
@@ -135,4 +135,50 @@ async fn sentinels_have_a_password_of_their_own() {
     let plain = RedisConfig::new("redis://localhost").unwrap();
     let refused = plain.with_sentinel_credentials(Credentials::of_password("x"));
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Config);
+}
+
+/// One sentinel was cut off from the others and still names the old primary, and it answers first: those who know of a later
+/// failover are believed.
+#[tokio::test]
+async fn a_sentinel_that_missed_the_failover_is_not_believed() {
+    let mut sentinels = RedisSentinels::start();
+    let mut networks = Vec::new();
+    let mut replies = Vec::new();
+    for port in sentinels.ports() {
+        let network = Proxy::start(port).await;
+        replies.push(ReplyProxy::start(network.port()).await);
+        networks.push(network);
+    }
+    let ports: Vec<u16> = replies.iter().map(ReplyProxy::port).collect();
+    let config = sentinels.config_of(&sentinels.url_at(&ports));
+    let limiter = redis_limiter(&config.with_check_deadline(Duration::from_millis(500)));
+    recovers(&limiter).await;
+    // It answers at once, and the others do not.
+    replies[0].repeat(&["SENTINEL"]);
+    for network in &networks[1..] {
+        network.delay(Duration::from_millis(10));
+    }
+    sentinels.servers[0].stop();
+    recovers(&limiter).await;
+    assert!(sentinels.is_primary(1) && counted(&sentinels, 1) > 0);
+    assert!(replies[0].answered() > 0, "it was asked");
+}
+
+/// D2, sentinels, a primary and a replica that speak TLS only: found, and followed.
+#[tokio::test]
+async fn a_failover_over_tls_is_followed() {
+    let mut sentinels = RedisSentinels::start_tls();
+    let config = sentinels.config();
+    assert!(config.uses_tls());
+    let limiter = redis_limiter(&config.with_check_deadline(Duration::from_millis(500)));
+    recovers(&limiter).await;
+    sentinels.servers[0].stop();
+    recovers(&limiter).await;
+    assert!(sentinels.is_primary(1) && counted(&sentinels, 1) > 0);
+    // Nobody vouches for the sentinels: nothing is asked in the clear.
+    let untrusted = RedisConfig::new(&sentinels.url()).unwrap();
+    let limiter = redis_limiter(&untrusted.with_check_deadline(Duration::from_secs(10)));
+    let error = limiter.try_check(&monthly(), &key()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection, "{error}");
+    assert!(error.message().contains("certificate"), "{error}");
 }

@@ -1,6 +1,6 @@
 //! D2: `rediss://` against a real server whose certificate only a private authority vouches for.
 //!
-//! Nothing here installs a rustls provider: every test shows that none is needed (LESSONS "TLS that
+//! Two rustls providers are compiled in, and nothing here installs one: every test shows that none has to be (LESSONS "TLS that
 //! panics because no rustls provider is installed").
 #![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
@@ -56,6 +56,16 @@ async fn limits_and_cache_work_with_the_authority_s_certificate() {
     let entry = NewEntry::new(value.clone(), Duration::from_secs(60));
     cache.set(&cached, entry).await.unwrap();
     assert_eq!(cache.get(&cached).await.unwrap().unwrap().value, value);
+}
+
+/// What the others show is worth something: whoever asks rustls for the provider of this process panics.
+#[test]
+fn this_process_has_two_providers_and_has_chosen_none() {
+    use rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
+    assert!(CryptoProvider::get_default().is_none());
+    let suites = [ring::default_provider(), aws_lc_rs::default_provider()];
+    assert!(suites.iter().all(|suite| !suite.cipher_suites.is_empty()));
+    assert!(std::panic::catch_unwind(rustls::ClientConfig::builder).is_err());
 }
 
 /// `REDIS_TLS_CA_FILE`.

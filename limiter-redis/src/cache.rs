@@ -177,13 +177,12 @@ impl CacheStore for RedisCache {
             return Ok(Vec::new());
         }
         // In one transaction: the time left must be that of the value that was read.
-        let mut read = redis::pipe();
-        read.atomic();
-        for key in keys {
+        let of = |key: &CacheKey| {
             let full = self.full(key.as_str());
-            read.cmd("GET").arg(&full).cmd("PTTL").arg(&full);
-        }
-        let reply = self.call(OPERATION, Request::Pipeline(read)).await?;
+            ["GET", "PTTL"].map(|name| redis::cmd(name).arg(&full).take())
+        };
+        let read = keys.iter().flat_map(of).collect();
+        let reply = self.call(OPERATION, Request::Transaction(read)).await?;
         let parts: Vec<(Option<Bytes>, i64)> = understand(OPERATION, reply)?;
         Ok(parts
             .into_iter()
@@ -209,17 +208,13 @@ impl CacheStore for RedisCache {
 
     async fn delete(&self, key: &CacheKey) -> Result<bool, Error> {
         const OPERATION: &str = "cache.delete";
-        let mut delete = redis::pipe();
-        delete
-            .atomic()
-            .cmd("UNLINK")
-            .arg(self.full(key.as_str()))
-            .cmd("ZREM")
-            .arg(self.index(key.namespace()))
-            .arg(key.as_str())
-            .ignore();
-        let reply = self.call(OPERATION, Request::Pipeline(delete)).await?;
-        let (removed,): (u64,) = understand(OPERATION, reply)?;
+        let mut unlink = redis::cmd("UNLINK");
+        unlink.arg(self.full(key.as_str()));
+        let mut unindex = redis::cmd("ZREM");
+        unindex.arg(self.index(key.namespace())).arg(key.as_str());
+        let delete = vec![unlink, unindex];
+        let reply = self.call(OPERATION, Request::Transaction(delete)).await?;
+        let (removed, _): (u64, u64) = understand(OPERATION, reply)?;
         Ok(removed > 0)
     }
 
@@ -267,12 +262,18 @@ fn increment_error(key: &CacheKey, error: Error) -> Error {
     let (kind, message) = if refusal.contains("would overflow") {
         (
             ErrorKind::InvalidInput,
-            format!("{key} would leave the range of a 64-bit integer"),
+            format!(
+                "a counter in {} would leave the range of a 64-bit integer",
+                key.namespace().masked()
+            ),
         )
     } else if error.kind() == ErrorKind::Foreign || refusal.contains("not an integer") {
         (
             ErrorKind::Foreign,
-            format!("{key} holds a value that is no integer; delete it or use another key"),
+            format!(
+                "a counter in {} holds a value that is no integer; delete it or use another key",
+                key.namespace().masked()
+            ),
         )
     } else {
         return error;

@@ -7,13 +7,20 @@ use redis::{ErrorKind as RedisKind, RedisError, ServerErrorKind};
 
 /// The error of a call whose bytes may have left.
 pub(crate) fn from_redis(operation: &'static str, host: &str, error: RedisError) -> Error {
-    let (kind, effect, advice) = match inner(&error) {
-        Some(inner) => classify(&inner),
-        None => classify(&error),
-    };
+    let error = without_arguments(error);
+    let (kind, effect, advice) = classify(&error);
     Error::new(kind, operation, format!("Redis at {host}: {error}{advice}"))
         .with_effect(effect)
         .with_source(error)
+}
+
+/// What a server that does not know a command says, without what it repeats of the command: passwords, users' ids.
+pub(crate) fn without_arguments(error: RedisError) -> RedisError {
+    const REPEATS: &str = ", with args beginning with";
+    match error.detail().and_then(|text| text.split_once(REPEATS)) {
+        Some((text, _)) => RedisError::from((error.kind(), "unknown command", text.to_owned())),
+        None => error,
+    }
 }
 
 /// The same error, for another of those whom it concerns.
@@ -35,27 +42,16 @@ pub(crate) fn advise(error: Error, advice: &str) -> Error {
         .with_source(error)
 }
 
-/// The first error of a pipeline or transaction, which is what counts: a transaction that holds one
-/// has done nothing.
-fn inner(error: &RedisError) -> Option<RedisError> {
-    let errors = error.clone().into_server_errors()?;
-    errors.first().map(|(_, error)| error.clone().into())
-}
-
-/// What kind of error the server itself sent, if it was the server, and the error without a pipeline
-/// around it.
-pub(crate) fn server_error(error: &RedisError) -> Option<(ServerErrorKind, RedisError)> {
-    let error = inner(error).unwrap_or_else(|| error.clone());
+/// What kind of error the server itself sent, if it was the server.
+pub(crate) fn server_error(error: &RedisError) -> Option<ServerErrorKind> {
     match error.kind() {
-        RedisKind::Server(kind) => Some((kind, error)),
+        RedisKind::Server(kind) => Some(kind),
         _ => None,
     }
 }
 
 /// Whether the connection must not be used again.
 pub(crate) fn breaks(error: &RedisError) -> bool {
-    let inner = inner(error);
-    let error = inner.as_ref().unwrap_or(error);
     use ServerErrorKind::{BusyLoading, MasterDown, ReadOnly};
     match error.kind() {
         RedisKind::Io | RedisKind::Parse | RedisKind::AuthenticationFailed => true,
@@ -147,6 +143,28 @@ fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
         {
             MISSING_RIGHT
         }
+        // Not of a command in a script, which is told as an unknown Redis command.
+        _ if error
+            .detail()
+            .is_some_and(|text| text.starts_with("unknown command")) =>
+        {
+            (
+                ErrorKind::Unsupported,
+                Effect::No,
+                "; the server, or a proxy before it, lacks a command that docs/redis-setup.md lists",
+            )
+        }
+        // Of a hosted plan.
+        _ if error
+            .detail()
+            .is_some_and(|text| text.starts_with("max ") && text.contains(" limit exceeded")) =>
+        {
+            (
+                ErrorKind::Server,
+                Effect::No,
+                "; the plan's commands are used up: wait, or choose another plan",
+            )
+        }
         RedisKind::Server(Server::ReadOnly) => (
             ErrorKind::Server,
             Effect::No,
@@ -174,6 +192,12 @@ fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
                 ErrorKind::Foreign,
                 Effect::No,
                 "; the key is of another type and was left alone",
+            ),
+            // Protected mode: the server hangs up on whoever is not on its own machine.
+            Some("DENIED") => (
+                ErrorKind::Unauthorized,
+                Effect::No,
+                "; set a password at the server and name it in the URL",
             ),
             Some("NOAUTH" | "WRONGPASS") => (
                 ErrorKind::Unauthorized,
@@ -212,6 +236,21 @@ mod tests {
             assert!(error.message().contains("docs/redis-setup.md"), "{error}");
         }
         assert_eq!(said("ERR unknown").kind(), ErrorKind::Protocol);
+    }
+
+    /// D2: Redis repeats the first arguments of a command that it does not know, and AUTH may be one.
+    #[test]
+    fn a_command_s_arguments_are_not_repeated() {
+        let error = said(
+            "ERR unknown command 'AUTH', with args beginning with: 'limiter' 'hunter2' 'ratelimit:user:alice' ",
+        );
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(
+            error.message().contains("unknown command 'AUTH'"),
+            "{error}"
+        );
+        let all = format!("{error:?} {:?}", error.source());
+        assert!(!all.contains("hunter2") && !all.contains("alice"), "{all}");
     }
 
     #[test]

@@ -71,8 +71,7 @@ impl Passing {
 fn said(error: &Error) -> Option<Completion> {
     use ServerErrorKind::{Ask, ClusterDown, CrossSlot, Moved, NoPerm, NoScript, TryAgain};
     let source = error.source()?.downcast_ref::<RedisError>()?;
-    let (kind, source) = server_error(source)?;
-    match kind {
+    match server_error(source)? {
         // It is well, and another one is to be asked, or later.
         Ask | CrossSlot | Moved | NoScript | TryAgain => Some(Completion::Answered),
         // Of one slot, and not of the cluster.

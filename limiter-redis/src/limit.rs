@@ -17,6 +17,7 @@ use crate::batch::{Batches, Place};
 use crate::config::RedisConfig;
 use crate::error::server_error;
 use crate::guard::Guard;
+use crate::pool::look::words;
 use crate::pool::probe::{Probe, ProbeKeys};
 use crate::pool::{Keeps, Pool};
 use crate::script::call::{Call, floor};
@@ -164,7 +165,7 @@ pub(crate) fn is_of_a_node(error: &Error) -> bool {
     use ServerErrorKind::{Ask, CrossSlot, Moved};
     let source = error.source().and_then(|source| source.downcast_ref());
     let kind = source.and_then(|error: &RedisError| server_error(error));
-    matches!(kind, Some((Ask | CrossSlot | Moved, _)))
+    matches!(kind, Some(Ask | CrossSlot | Moved))
 }
 
 #[async_trait]
@@ -240,9 +241,10 @@ pub(crate) async fn ping(pool: &Pool, guard: &Guard, what: &str) -> Health {
     let breaker = guard.words();
     match answer {
         Ok(latency) => {
-            let told = pool.words();
+            let server = pool.server();
+            let told = server.as_ref().map(words).unwrap_or_default();
             let message = format!("{what} Redis at {}{told}{breaker}", pool.host());
-            Health::new("redis", true, Some(latency), message)
+            Health::new("redis", true, Some(latency), message).with_servers(server)
         }
         Err(error) => {
             let message = format!("{}{breaker}", error.message());

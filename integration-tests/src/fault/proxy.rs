@@ -8,8 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Aborts;
 
 /// Forwards what it is sent to a server, and the answers back. A packet is what was read at once; each connection keeps its
 /// packets' order, and packets that are under way arrive even if their sender has left. Ends with the last clone's drop.
@@ -55,15 +56,6 @@ struct Faults {
 struct Loses {
     requests: bool,
     replies: bool,
-}
-
-#[derive(Debug)]
-struct Aborts(JoinHandle<()>);
-
-impl Drop for Aborts {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Proxy {

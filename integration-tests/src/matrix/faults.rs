@@ -33,10 +33,28 @@ pub enum Fault {
     Misconf,
     /// It is out of memory and evicts nothing.
     OutOfMemory,
-    /// It is out of memory and evicts everything.
-    Evicting,
+    /// It is out of memory and evicts keys, whichever.
+    AllkeysRandom,
+    /// It is out of memory and evicts the keys that were used the longest ago.
+    AllkeysLru,
+    /// It is out of memory and evicts the keys that are used the least.
+    AllkeysLfu,
+    /// It is out of memory and evicts keys that have a time to live, as counters do; when there are none left, it refuses.
+    VolatileRandom,
+    /// The same, those that were used the longest ago.
+    VolatileLru,
+    /// The same, those that are used the least.
+    VolatileLfu,
+    /// The same, those that end the soonest.
+    VolatileTtl,
     /// Our password is not right any more.
     WrongPassword,
+    /// We may run no scripts any more.
+    MissingRight,
+    /// It answers everything with errors of all kinds, PING too.
+    Refusals,
+    /// It answers PING, and every script with errors of all kinds.
+    ScriptsRefused,
     /// Each packet takes nearly the deadline, each way.
     Latency,
     /// Bytes come one by one.
@@ -57,6 +75,8 @@ pub enum Fault {
     Flapping,
     /// A server that speaks TLS is killed, and starts again empty.
     TlsKilled,
+    /// Nothing passes to a server that speaks TLS.
+    TlsFrozen,
     /// A primary is killed, and its replica takes its place.
     PrimaryKilled,
     /// A primary is cut off from its replica, which takes its place while it goes on.
@@ -69,7 +89,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 36] = [
         Self::Killed,
         Self::Stopped,
         Self::ClientKill,
@@ -80,8 +100,17 @@ impl Fault {
         Self::ReadOnly,
         Self::Misconf,
         Self::OutOfMemory,
-        Self::Evicting,
+        Self::AllkeysRandom,
+        Self::AllkeysLru,
+        Self::AllkeysLfu,
+        Self::VolatileRandom,
+        Self::VolatileLru,
+        Self::VolatileLfu,
+        Self::VolatileTtl,
         Self::WrongPassword,
+        Self::MissingRight,
+        Self::Refusals,
+        Self::ScriptsRefused,
         Self::Latency,
         Self::Drip,
         Self::HeldPackets,
@@ -92,6 +121,7 @@ impl Fault {
         Self::CutReplies,
         Self::Flapping,
         Self::TlsKilled,
+        Self::TlsFrozen,
         Self::PrimaryKilled,
         Self::Partition,
         Self::MasterKilled,
@@ -113,24 +143,45 @@ impl Fault {
 
     pub(super) fn place(self) -> Place {
         match self {
-            Self::TlsKilled => Place::Tls,
+            Self::TlsKilled | Self::TlsFrozen => Place::Tls,
+            Self::Refusals | Self::ScriptsRefused => Place::Refusing,
             Self::PrimaryKilled | Self::Partition => Place::Sentinels,
             Self::MasterKilled | Self::SlotMoves => Place::Cluster,
             _ => Place::Alone,
         }
     }
 
+    /// The policy of a server that makes room.
+    fn eviction(self) -> Option<&'static str> {
+        Some(match self {
+            Self::AllkeysRandom => "allkeys-random",
+            Self::AllkeysLru => "allkeys-lru",
+            Self::AllkeysLfu => "allkeys-lfu",
+            Self::VolatileRandom => "volatile-random",
+            Self::VolatileLru => "volatile-lru",
+            Self::VolatileLfu => "volatile-lfu",
+            Self::VolatileTtl => "volatile-ttl",
+            _ => return None,
+        })
+    }
+
+    /// Whether a quick run has another one of its kind.
+    pub fn is_variant(self) -> bool {
+        self.eviction().is_some() && self != Self::VolatileTtl
+    }
+
     /// Whether some checks are not answered by the store while it lasts. (The others are borne.)
     pub(super) fn shows(self) -> bool {
-        !matches!(
+        let is_borne = matches!(
             self,
             Self::ClientKill
                 | Self::ScriptFlush
-                | Self::Evicting
                 | Self::HeldPackets
                 | Self::Partition
                 | Self::SlotMoves
-        )
+        );
+        let makes_room = |policy: &str| policy.starts_with("allkeys");
+        !is_borne && !self.eviction().is_some_and(makes_room)
     }
 
     /// Whether, from its beginning to its end, no check is answered by the store.
@@ -143,10 +194,14 @@ impl Fault {
                 | Self::Busy
                 | Self::ReadOnly
                 | Self::WrongPassword
+                | Self::MissingRight
+                | Self::Refusals
+                | Self::ScriptsRefused
                 | Self::LostRequests
                 | Self::LostReplies
                 | Self::Frozen
                 | Self::TlsKilled
+                | Self::TlsFrozen
         )
     }
 }
@@ -217,23 +272,27 @@ pub(super) async fn inject(fault: Fault, world: &mut World, length: Duration) ->
             block_in_place(|| server.command::<()>(&["REPLICAOF", "NO", "ONE"]));
         }
         Fault::Misconf => misconfigure(world.server(), length).await,
-        Fault::OutOfMemory | Fault::Evicting => {
-            let policy = match fault {
-                Fault::Evicting => "allkeys-random",
-                _ => "noeviction",
-            };
+        Fault::MissingRight => {
             let server = world.server();
-            let set = |name: &str, value: &str| {
-                block_in_place(|| server.command::<()>(&["CONFIG", "SET", name, value]));
+            let may = |right: &str| {
+                block_in_place(|| server.command::<()>(&["ACL", "SETUSER", "limiter", right]));
             };
-            set("maxmemory-policy", policy);
-            set("maxmemory", "1");
+            may("-evalsha");
             sleep(length).await;
-            set("maxmemory", "0");
-            if fault == Fault::Evicting {
-                // Each charge may have evicted the one before.
-                return vec![lost(u64::MAX)];
-            }
+            may("+evalsha");
+        }
+        Fault::Refusals | Fault::ScriptsRefused => {
+            let replies = world.replies.clone().expect("a cell that refuses");
+            let commands: &[&str] = match fault {
+                Fault::Refusals => &[],
+                _ => &["EVALSHA", "EVAL"],
+            };
+            let mut errors = REFUSALS.iter().cycle();
+            again(length, millis(150), || {
+                replies.refuse(commands, errors.next().expect("it goes round"));
+            })
+            .await;
+            replies.heal();
         }
         Fault::WrongPassword => {
             let server = world.server();
@@ -248,12 +307,65 @@ pub(super) async fn inject(fault: Fault, world: &mut World, length: Duration) ->
         }
         Fault::PrimaryKilled | Fault::Partition => return fail_over(fault, world, length).await,
         Fault::MasterKilled | Fault::SlotMoves => return change(fault, world, length).await,
+        Fault::OutOfMemory => {
+            fill(world.server(), "noeviction", length).await;
+        }
         _ => {
+            if let Some(policy) = fault.eviction() {
+                fill(world.server(), policy, length).await;
+                // Each charge may have evicted the one before.
+                return vec![lost(u64::MAX)];
+            }
             let proxy = world.proxy.clone().expect("a cell with a proxy");
             disturb(fault, &proxy, length).await;
         }
     }
     Vec::new()
+}
+
+/// What servers say that cannot serve.
+const REFUSALS: [&str; 9] = [
+    "LOADING Redis is loading the dataset in memory",
+    "READONLY You can't write against a read only replica.",
+    "OOM command not allowed when used memory > 'maxmemory'.",
+    "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+    "CLUSTERDOWN The cluster is down",
+    "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "NOREPLICAS Not enough good replicas to write.",
+    "ERR max number of clients reached",
+];
+
+/// Somebody else fills the server with values that have no end, and it makes room by a policy.
+async fn fill(server: &RedisServer, policy: &str, length: Duration) {
+    static VALUE: [u8; 64 << 10] = [7; 64 << 10];
+    let set = |name: &str, value: &str| {
+        block_in_place(|| server.command::<()>(&["CONFIG", "SET", name, value]));
+    };
+    let mut connection = server.admin();
+    let info: String = block_in_place(|| server.command(&["INFO", "memory"]));
+    let mut lines = info.lines();
+    let used = lines.find_map(|line| line.strip_prefix("used_memory:"));
+    let used: u64 = used.unwrap().trim().parse().unwrap();
+    set("maxmemory-policy", policy);
+    set("maxmemory", &(used + (1 << 20)).to_string());
+    let mut number = 0;
+    again(length, Duration::from_millis(10), || {
+        let mut set = redis::cmd("SET");
+        set.arg(format!("other:{number}")).arg(&VALUE[..]);
+        // Refused when it is full.
+        let _ = set.exec(&mut connection);
+        number += 1;
+    })
+    .await;
+    set("maxmemory", "0");
+    block_in_place(|| {
+        for other in 0..number {
+            let _ = redis::cmd("UNLINK")
+                .arg(format!("other:{other}"))
+                .exec(&mut connection);
+        }
+    });
 }
 
 /// Spoils the network for a while.
@@ -288,7 +400,7 @@ async fn disturb(fault: Fault, proxy: &Proxy, length: Duration) {
             proxy.lose_replies(false);
             proxy.cut();
         }
-        Fault::Frozen => {
+        Fault::Frozen | Fault::TlsFrozen => {
             proxy.freeze();
             sleep(length).await;
             proxy.thaw();

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::load::{DEADLINE, INSTANCES, KEYS, key};
 use super::log::Rule;
 use super::sabotage::Sabotage;
-use crate::fault::Proxy;
+use crate::fault::{Proxy, ReplyProxy};
 use crate::{RedisCluster, RedisSentinels, RedisServer};
 
 /// What kind of servers a fault needs.
@@ -23,8 +23,10 @@ use crate::{RedisCluster, RedisSentinels, RedisServer};
 pub(super) enum Place {
     /// One server behind a proxy, with a file that it loads when it starts again.
     Alone,
-    /// One server that speaks TLS.
+    /// One server that speaks TLS, behind a proxy.
     Tls,
+    /// One server, and somebody who answers in its place.
+    Refusing,
     /// A primary behind a proxy, a replica and three sentinels. Callers reach the primary without the proxy.
     Sentinels,
     /// Three masters, each with a replica.
@@ -32,8 +34,10 @@ pub(super) enum Place {
 }
 
 pub(super) struct World {
+    place: Place,
     pub(super) servers: Servers,
     pub(super) proxy: Option<Proxy>,
+    pub(super) replies: Option<ReplyProxy>,
     limiters: Vec<Limiter>,
     cache: Arc<dyn CacheStore>,
 }
@@ -46,7 +50,7 @@ pub(super) enum Servers {
 
 impl World {
     pub(super) async fn start(place: Place, sabotage: Option<Sabotage>) -> Self {
-        let (servers, proxy, config) = servers(place, sabotage).await;
+        let (servers, network, config) = servers(place, sabotage).await;
         let config = config.with_check_deadline(DEADLINE);
         let config = match sabotage {
             Some(Sabotage::BreakerNeverOpens) => config.without_breaker(),
@@ -81,8 +85,10 @@ impl World {
             }
         };
         Self {
+            place,
             servers,
-            proxy,
+            proxy: network.proxy,
+            replies: network.replies,
             limiters,
             cache,
         }
@@ -106,14 +112,25 @@ impl World {
 
     /// When the server first answers a PING that comes the callers' way.
     pub(super) async fn first_pong(&self) -> Instant {
-        let url = match (&self.servers, &self.proxy) {
-            (Servers::One(server), Some(proxy)) => server.url_at(proxy.port()),
-            (Servers::Watched(watched), _) => {
+        let url = match &self.servers {
+            Servers::One(server) if self.place == Place::Tls => {
+                // Another way, where nothing stops it: only the server itself does.
+                while server.try_command::<String>(&["PING"]).is_none() {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                return Instant::now();
+            }
+            Servers::One(server) => {
+                let proxy = self.proxy.as_ref().map(Proxy::port);
+                let port = proxy.or(self.replies.as_ref().map(ReplyProxy::port));
+                server.url_at(port.expect("a cell with a network"))
+            }
+            Servers::Watched(watched) => {
                 let primary = usize::from(watched.is_primary(1));
                 watched.servers[primary].url()
             }
-            // TLS: that it accepts is what can be seen from here. A cluster answers as long as a majority does.
-            _ => return Instant::now(),
+            // A cluster answers as long as a majority does.
+            Servers::Cluster(_) => return Instant::now(),
         };
         let ping = move || {
             let client = redis::Client::open(url.as_str()).ok()?;
@@ -153,22 +170,46 @@ impl World {
     }
 }
 
-async fn servers(
-    place: Place,
-    sabotage: Option<Sabotage>,
-) -> (Servers, Option<Proxy>, RedisConfig) {
+/// What is between the callers and the servers.
+#[derive(Default)]
+struct Network {
+    proxy: Option<Proxy>,
+    replies: Option<ReplyProxy>,
+}
+
+impl Network {
+    fn of(proxy: Proxy) -> Self {
+        Self {
+            proxy: Some(proxy),
+            replies: None,
+        }
+    }
+}
+
+async fn servers(place: Place, sabotage: Option<Sabotage>) -> (Servers, Network, RedisConfig) {
     match place {
         Place::Alone => {
             let server = block_in_place(RedisServer::start_tcp);
             let proxy = Proxy::start(server.port()).await;
             let config = RedisConfig::new(&server.url_at(proxy.port())).unwrap();
-            (Servers::One(Box::new(server)), Some(proxy), config)
+            (Servers::One(Box::new(server)), Network::of(proxy), config)
         }
         Place::Tls => {
             let server = block_in_place(RedisServer::start_tls);
-            let config = RedisConfig::new(&server.url()).unwrap();
+            let proxy = Proxy::start(server.port()).await;
+            let config = RedisConfig::new(&server.url_at(proxy.port())).unwrap();
             let config = config.with_tls_ca(server.ca_pem()).unwrap();
-            (Servers::One(Box::new(server)), None, config)
+            (Servers::One(Box::new(server)), Network::of(proxy), config)
+        }
+        Place::Refusing => {
+            let server = block_in_place(RedisServer::start_tcp);
+            let replies = ReplyProxy::start(server.port()).await;
+            let config = RedisConfig::new(&server.url_at(replies.port())).unwrap();
+            let network = Network {
+                proxy: None,
+                replies: Some(replies),
+            };
+            (Servers::One(Box::new(server)), network, config)
         }
         Place::Sentinels => {
             let mut proxy = None;
@@ -189,12 +230,20 @@ async fn servers(
                     (port == behind).then(|| ("127.0.0.1".to_owned(), near))
                 }),
             };
-            (Servers::Watched(Box::new(watched)), proxy, config)
+            let network = Network {
+                proxy,
+                replies: None,
+            };
+            (Servers::Watched(Box::new(watched)), network, config)
         }
         Place::Cluster => {
             let cluster = block_in_place(RedisCluster::start_with_replicas);
             let config = cluster.config();
-            (Servers::Cluster(Box::new(cluster)), None, config)
+            (
+                Servers::Cluster(Box::new(cluster)),
+                Network::default(),
+                config,
+            )
         }
     }
 }

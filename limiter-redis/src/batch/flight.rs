@@ -243,8 +243,10 @@ fn tell_all(
 /// they stand on two nodes while their slot moves, or in two slots of a server that has some.
 fn is_for_one(error: &RedisError) -> bool {
     use ServerErrorKind::{Ask, CrossSlot, NoPerm, TryAgain};
-    let kind = server_error(error).map(|(kind, _)| kind);
-    matches!(kind, Some(Ask | CrossSlot | NoPerm | TryAgain))
+    matches!(
+        server_error(error),
+        Some(Ask | CrossSlot | NoPerm | TryAgain)
+    )
 }
 
 fn fail_all(shared: &Shared, evals: Vec<Eval>, generation: u64, error: &RedisError) {

@@ -45,9 +45,8 @@ impl Refusal {
     /// `None` if the call may have run, or cannot be helped by sending it again.
     fn of(error: &Error, asked: &Address, nodes: &Nodes) -> Option<Self> {
         let error = error.source()?.downcast_ref::<RedisError>()?;
-        let (kind, error) = server_error(error)?;
         let named = || Some(nodes.known(Address::parse(error.redirect_node()?.0, asked)?));
-        match kind {
+        match server_error(error)? {
             ServerErrorKind::Moved => named().map(Self::Moved),
             ServerErrorKind::Ask => named().map(Self::Ask),
             ServerErrorKind::TryAgain => Some(Self::TryAgain),

@@ -28,6 +28,7 @@ use tokio_rustls::TlsConnector;
 use self::sentinel::Sentinels;
 use crate::cluster::Address;
 use crate::config::{RedisConfig, config_error};
+use crate::error::without_arguments;
 
 pub(crate) use reach::{AddressMap, Reach, tls_name};
 pub use reach::{Credentials, CredentialsProvider, PasswordFile, Resolver};
@@ -250,7 +251,8 @@ async fn introduce(
             Err(error) => return Err(sent.err().unwrap_or(error).into()),
         }
     }
-    redis::parse_redis_value(&line)?.extract_error().map(drop)
+    let reply = redis::parse_redis_value(&line)?.extract_error();
+    reply.map(drop).map_err(without_arguments)
 }
 
 /// A connection over a stream, as somebody.

@@ -62,7 +62,7 @@ impl Probe {
         }
         use ServerErrorKind::{Ask, ClusterDown, Moved, TryAgain};
         match (&self.keys, server_error(&error)) {
-            (ProbeKeys::OfNode(_), Some((Ask | ClusterDown | Moved | TryAgain, _))) => Ok(()),
+            (ProbeKeys::OfNode(_), Some(Ask | ClusterDown | Moved | TryAgain)) => Ok(()),
             _ => Err(error),
         }
     }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Arg, Cmd, Pipeline, RedisError, Script, ServerErrorKind, ToRedisArgs, Value};
+use redis::{Arg, Cmd, RedisError, Script, ServerErrorKind, ToRedisArgs, Value};
 
 use crate::error::server_error;
 
 pub(crate) enum Request {
     Command(Cmd),
-    Pipeline(Pipeline),
+    /// All at once, for a reply with an entry for each.
+    Transaction(Vec<Cmd>),
     /// By its hash; loaded and sent again if the server does not know it, which is safe because it
     /// did not run.
     Script(Arc<Script>, Cmd),
@@ -35,7 +36,7 @@ impl Request {
         };
         match self {
             Self::Command(command) | Self::Script(_, command) => of(command),
-            Self::Pipeline(pipeline) => pipeline.cmd_iter().map(of).sum(),
+            Self::Transaction(commands) => commands.iter().map(of).sum(),
             Self::Load(_) => 0,
         }
     }
@@ -43,7 +44,7 @@ impl Request {
     pub(crate) async fn send(self, io: &mut MultiplexedConnection) -> Result<Value, RedisError> {
         match self {
             Self::Command(command) => command.query_async(io).await,
-            Self::Pipeline(pipeline) => pipeline.query_async(io).await,
+            Self::Transaction(commands) => transaction(commands, io).await,
             Self::Script(script, command) => match command.query_async(io).await {
                 Err(error) if is_unknown_script(&error) => {
                     script.load_async(io).await?;
@@ -54,6 +55,28 @@ impl Request {
             Self::Load(script) => script.load_async(io).await.map(|_| Value::Okay),
         }
     }
+}
+
+/// The library's own takes MULTI for granted: where a server refuses that, it loses count of the replies.
+async fn transaction(
+    commands: Vec<Cmd>,
+    io: &mut MultiplexedConnection,
+) -> Result<Value, RedisError> {
+    let mut pipeline = redis::pipe();
+    pipeline.cmd("MULTI");
+    for command in commands {
+        pipeline.add_command(command);
+    }
+    pipeline.cmd("EXEC");
+    let mut replies = io
+        .send_packed_commands(&pipeline, 0, pipeline.len())
+        .await?;
+    let executed = replies.pop().unwrap_or(Value::Nil);
+    // Why it was not, if so; EXEC only says that it was not.
+    for reply in replies {
+        reply.extract_error()?;
+    }
+    executed.extract_error()
 }
 
 /// The call of a script by its hash.
@@ -69,5 +92,5 @@ pub(crate) fn evalsha(
 }
 
 pub(crate) fn is_unknown_script(error: &RedisError) -> bool {
-    matches!(server_error(error), Some((ServerErrorKind::NoScript, _)))
+    matches!(server_error(error), Some(ServerErrorKind::NoScript))
 }
