@@ -7,8 +7,8 @@ use std::sync::Arc;
 use limiter_core::Error;
 use limiter_core::clock::Timestamp;
 
-/// An answer of [`get_or_compute`](crate::AiCache::get_or_compute).
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An answer of [`get_or_compute`](crate::AiCache::get_or_compute). `Debug` does not show the value.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Answer<T> {
     /// The answer.
@@ -17,6 +17,15 @@ pub struct Answer<T> {
     pub source: Source,
     /// When it was computed, by the clock of the process that did.
     pub created: Timestamp,
+}
+
+impl<T> fmt::Debug for Answer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("source", &self.source)
+            .field("created", &self.created)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<T: Clone> Answer<Arc<T>> {

@@ -100,7 +100,7 @@ impl<T: Cacheable> Tiers<T> {
         let operation = &*self.settings.operation;
         match why {
             Unreadable::Corrupt => {
-                tracing::warn!(operation, %key, "a cached value is corrupt; removing it");
+                tracing::warn!(operation, "a cached value is corrupt; removing it");
                 let _turn = ticket.turn().await;
                 if ticket.is_current().await {
                     self.delete(key).await;

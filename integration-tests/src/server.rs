@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use limiter_redis::RedisConfig;
@@ -53,6 +54,15 @@ impl RedisServer {
     /// [`ca_pem`](Self::ca_pem) vouches for.
     pub fn start_tls() -> Self {
         Self::start_tls_with(&[])
+    }
+
+    /// Whether the server program speaks TLS.
+    pub fn has_tls() -> bool {
+        // It ends at once: for want of a certificate, or of TLS.
+        let ended = program().args(["--port", "0", "--tls-port", "1"]).output();
+        let ended = ended.expect("the server program runs");
+        let said = [ended.stdout, ended.stderr].concat();
+        String::from_utf8_lossy(&said).contains("tls-cert-file configured")
     }
 
     /// The same, with further arguments.
@@ -252,14 +262,14 @@ impl RedisServer {
 
     /// Kills the process and starts it again from what it has saved, loading each key so slowly.
     pub fn restart_loading(&mut self, micros_a_key: u64) {
+        // How often it answers meanwhile. Older ones do so every two megabytes.
+        const OFTEN: &str = "loading-process-events-interval-bytes";
+        let known: Vec<String> = self.command(&["CONFIG", "GET", OFTEN]);
         self.stop();
         let mut arguments = self.arguments.clone();
-        let slow = [
-            ("--key-load-delay", micros_a_key.to_string()),
-            ("--loading-process-events-interval-bytes", "1024".to_owned()),
-        ];
-        for (name, value) in slow {
-            arguments.extend([name.to_owned(), value]);
+        arguments.extend(["--key-load-delay".to_owned(), micros_a_key.to_string()]);
+        if !known.is_empty() {
+            arguments.extend([format!("--{OFTEN}"), "1024".to_owned()]);
         }
         self.process = spawn(&arguments);
         assert!(self.is_ready(), "somebody else took the port");
@@ -374,17 +384,23 @@ impl Drop for RedisServer {
 }
 
 pub(crate) fn spawn(arguments: &[String]) -> Child {
-    for program in ["redis-server", "valkey-server"] {
-        let spawned = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
-        if let Ok(process) = spawned {
-            return process;
-        }
-    }
-    panic!("no redis-server on PATH: run ./scripts/test.sh, which installs one");
+    let spawned = program().args(arguments).stdout(Stdio::null()).spawn();
+    spawned.expect("the server program runs")
+}
+
+/// The server program of this machine.
+fn program() -> Command {
+    static NAME: OnceLock<&str> = OnceLock::new();
+    let name = NAME.get_or_init(|| {
+        let mut names = ["redis-server", "valkey-server"].into_iter();
+        let runs = |name: &&str| Command::new(name).arg("--version").output().is_ok();
+        names
+            .find(runs)
+            .expect("no redis-server on PATH: run ./scripts/test.sh, which installs one")
+    });
+    let mut command = Command::new(name);
+    command.stdin(Stdio::null());
+    command
 }
 
 fn arguments(address: &Address, directory: &Path, extra: &[&str]) -> Vec<String> {

@@ -87,7 +87,7 @@ fn foreign(result: Result<Observed, Error>) {
         (error.kind(), error.effect()),
         (ErrorKind::Foreign, Effect::No)
     );
-    assert!(error.message().contains("(ratelimit:...)"), "{error}");
+    assert!(error.message().contains("the key of policy "), "{error}");
 }
 
 /// A shadow on a key of another type charges nothing: what it reported could be given back later, from

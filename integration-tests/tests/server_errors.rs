@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use integration_tests::{RedisServer, ReplyProxy, eventually, policy};
-use limiter_core::cache::{CacheKey, CacheStore};
+use limiter_core::cache::{CacheKey, CacheStore, NewEntry};
 use limiter_core::limit::wrap::Stack;
 use limiter_core::limit::{Limiter, Outage, Period, Policy, Quota, Share};
 use limiter_core::{Effect, ErrorKind, Key};
@@ -25,7 +25,7 @@ enum Meaning {
 use Meaning::{Away, Misuse, Unserved};
 
 /// From the sources of Redis 6.2 to 8, Valkey 9, and of Upstash.
-const REPLIES: [(&str, ErrorKind, Effect, Meaning); 22] = {
+const REPLIES: [(&str, ErrorKind, Effect, Meaning); 24] = {
     use Effect::{No, Unknown};
     use ErrorKind::{Foreign, Protocol, Server, Unauthorized, Unsupported};
     [
@@ -95,7 +95,7 @@ const REPLIES: [(&str, ErrorKind, Effect, Meaning); 22] = {
         (
             "ERR max daily request limit exceeded. Limit: 10000, Usage: 10000.",
             Server,
-            No,
+            Unknown,
             Away,
         ),
         ("NOAUTH Authentication required.", Unauthorized, No, Away),
@@ -113,6 +113,18 @@ const REPLIES: [(&str, ErrorKind, Effect, Meaning); 22] = {
         ),
         (
             "NOPERM this user has no permissions to run the 'evalsha' command",
+            Unauthorized,
+            No,
+            Away,
+        ),
+        (
+            "NOPERM User limiter has no permissions to run the 'evalsha' command",
+            Unauthorized,
+            No,
+            Away,
+        ),
+        (
+            "NOPERM this user has no permissions to access one of the keys used as arguments",
             Unauthorized,
             Unknown,
             Unserved,
@@ -279,23 +291,67 @@ async fn an_unknown_error_may_have_been_a_charge() {
         unknown += 1;
     }
     // Nothing is sent again.
+    assert!(unknown > 0);
     assert_eq!(world.counted(), before + unknown);
 }
 
-/// To a cache each of them is an error, of the same kind.
+/// To a cache each of them is an error, of the same kind, and over when it is over: on the same connections.
 #[tokio::test]
 async fn a_cache_tells_the_same() {
     let world = World::new().await;
     let namespace = Key::new(["cache", "errors"]);
     let key = CacheKey::new(&namespace, "a");
-    for (reply, kind, ..) in REPLIES {
+    for (reply, kind, _, meaning) in REPLIES {
         let cache = RedisCache::new(&world.config).unwrap();
         eventually("it is warm", async || cache.warm_up().await.ok()).await;
-        world
-            .errors
-            .refuse(&["GET", "PTTL", "MULTI", "EXEC"], reply);
-        let error = cache.get(&key).await.unwrap_err();
-        assert_eq!(error.kind(), kind, "{error}");
-        world.errors.heal();
+        let entry = NewEntry::new("value", Duration::from_secs(60));
+        cache.set(&key, entry).await.unwrap();
+        for refused in [&["GET", "PTTL", "MULTI", "EXEC"][..], &["MULTI"], &["GET"]] {
+            world.errors.refuse(refused, reply);
+            let error = cache.get(&key).await.unwrap_err();
+            let is_open = error.kind() == ErrorKind::BreakerOpen && meaning == Away;
+            assert!(error.kind() == kind || is_open, "{refused:?}: {error}");
+            world.errors.heal();
+            let get = async || cache.get(&key).await.ok().flatten();
+            let value = eventually(reply, get).await.value;
+            assert_eq!(value, "value", "{reply}");
+        }
     }
+}
+
+/// EXEC is not let through, by a proxy say: what comes after on that connection is queued, so nothing does.
+#[tokio::test]
+async fn a_transaction_without_an_end_ends_its_connection() {
+    let world = World::new().await;
+    let config = world.config.clone().with_pool_size(1).without_breaker();
+    let cache = RedisCache::new(&config).unwrap();
+    let key = CacheKey::new(&Key::new(["cache", "exec"]), "a");
+    let entry = || NewEntry::new("value", Duration::from_secs(60));
+    cache.set(&key, entry()).await.unwrap();
+    world.errors.refuse(&["EXEC"], "ERR unknown command 'EXEC'");
+    let error = cache.get(&key).await.unwrap_err();
+    let said = (error.kind(), error.effect());
+    assert_eq!(said, (ErrorKind::Connection, Effect::Unknown), "{error}");
+    assert!(error.message().contains("EXEC was refused"), "{error}");
+    world.errors.heal();
+    eventually("it is read", async || cache.get(&key).await.ok().flatten()).await;
+    for _ in 0..10 {
+        cache.set(&key, entry()).await.unwrap();
+        assert_eq!(cache.get(&key).await.unwrap().unwrap().value, "value");
+    }
+}
+
+/// Redis does not roll back: a value whose namespace has no index is deleted, and that is what is told.
+#[tokio::test]
+async fn what_is_deleted_is_said_to_be() {
+    let world = World::new().await;
+    let cache = RedisCache::new(&world.config).unwrap();
+    let key = CacheKey::new(&Key::new(["cache", "index"]), "a");
+    let entry = NewEntry::new("value", Duration::from_secs(60));
+    cache.set(&key, entry).await.unwrap();
+    world.server.set("cache:index:%index", b"no index");
+    let error = cache.delete(&key).await.unwrap_err();
+    let said = (error.kind(), error.effect());
+    assert_eq!(said, (ErrorKind::Foreign, Effect::Yes), "{error}");
+    assert_eq!(cache.get(&key).await.unwrap(), None);
 }

@@ -120,7 +120,7 @@ async fn a_foreign_key_is_left_alone() {
                 (ErrorKind::Foreign, Effect::No)
             );
             // Whose key it is, who asked knows.
-            let named = format!("policy {} (ratelimit:...)", policy.name());
+            let named = format!("the key of policy {} ", policy.name());
             assert!(error.message().contains(&named), "{error}");
             let kind = ErrorKind::Foreign;
             let decision = limiter.check(&policy, foreign).await;

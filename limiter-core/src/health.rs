@@ -15,7 +15,7 @@ pub struct Health {
     /// One line for people; names the host, never a password.
     pub message: String,
     /// What the servers behind it told of themselves last, as far as they were asked: none in memory, one for each master of a
-    /// cluster.
+    /// cluster. A cache asks when it begins, limits once a minute besides.
     pub servers: Vec<ServerInfo>,
 }
 
@@ -23,7 +23,7 @@ pub struct Health {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerInfo {
-    /// Host and port.
+    /// As logs name it: host and port, a socket's path, or the name that its sentinels give it.
     pub host: String,
     /// `7.0.15`.
     pub version: Option<String>,

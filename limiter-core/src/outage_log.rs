@@ -65,9 +65,10 @@ const KINDS: [Substitute; 5] = [
 ];
 
 impl Substitute {
-    /// Which rule admitted or denied what is marked as degraded.
-    pub(crate) fn of(source: Source, seen: bool) -> Option<Self> {
+    /// Which rule admitted or denied, if one did.
+    pub(crate) fn of(source: Source, seen: bool, degraded: bool) -> Option<Self> {
         match source {
+            _ if !degraded => None,
             Source::Outage => Some(Self::Allowed),
             _ => seen.then_some(Self::Local),
         }

@@ -64,10 +64,17 @@ pub struct Target {
     pub(crate) cost: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Counter {
     Parts(Vec<String>),
     Exact(Key),
+}
+
+/// As a key's: it may name a user.
+impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counter(masked)")
+    }
 }
 
 impl Target {

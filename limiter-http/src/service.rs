@@ -122,7 +122,6 @@ impl Settings {
         let Some(client) = self.client.of(request) else {
             tracing::error!(
                 policy = policy.name(),
-                path = request.uri.path(),
                 "request refused: its peer address is unknown, so there is no key to limit it by; \
                  serve axum with into_make_service_with_connect_info::<SocketAddr>() and enable \
                  limiter-http's feature `axum`, or insert a limiter_http::PeerAddr into the \

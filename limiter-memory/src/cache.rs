@@ -1,11 +1,14 @@
 //! A cache in this process, on moka.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use limiter_core::cache::{CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry, check_ttl};
+use limiter_core::cache::{
+    CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry, check_ttl, no_integer, out_of_range,
+};
 use limiter_core::clock::{Clock, Timestamp};
 use limiter_core::{Error, ErrorKind, Health, Key};
 use moka::Expiry;
@@ -14,19 +17,27 @@ use moka::ops::compute::{CompResult, Op};
 
 use crate::config::MemoryConfig;
 
-/// Cached bytes in this process, bounded by size: moka evicts what is used least. Clones share it.
-#[derive(Clone, Debug)]
+/// Cached bytes in this process, bounded by size: moka evicts what is used least. Clones share it. `Debug` shows no value.
+#[derive(Clone)]
 pub struct MemoryCache {
     cache: Cache<CacheKey, Stored>,
     clock: Arc<dyn Clock>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Stored {
     value: Bytes,
     /// When the value is gone, by the store's clock; moka's own expiry only frees the memory.
     expires: Timestamp,
     ttl: Duration,
+}
+
+impl fmt::Debug for MemoryCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryCache")
+            .field("entries", &self.cache.entry_count())
+            .finish_non_exhaustive()
+    }
 }
 
 impl MemoryCache {
@@ -143,10 +154,10 @@ impl CacheStore for MemoryCache {
                     .map(moka::Entry::into_value)
                     .and_then(|stored| self.live(&stored).map(|left| (stored, left)));
                 let (current, expires) = match &existing {
-                    Some((stored, left)) => (parse(key, &stored.value)?, Some((stored, *left))),
+                    Some((stored, left)) => (parse(&stored.value)?, Some((stored, *left))),
                     None => (0, None),
                 };
-                let sum = current.checked_add(by).ok_or_else(|| out_of_range(key))?;
+                let sum = current.checked_add(by).ok_or_else(out_of_range)?;
                 let value = Bytes::from(sum.to_string());
                 Ok::<_, Error>(Op::Put(match expires {
                     Some((stored, left)) => Stored {
@@ -160,7 +171,7 @@ impl CacheStore for MemoryCache {
             .await?;
         match result {
             CompResult::Inserted(entry) | CompResult::ReplacedWith(entry) => {
-                parse(key, &entry.into_value().value)
+                parse(&entry.into_value().value)
             }
             _ => Err(Error::new(
                 ErrorKind::Protocol,
@@ -194,26 +205,9 @@ impl CacheStore for MemoryCache {
     }
 }
 
-fn parse(key: &CacheKey, value: &[u8]) -> Result<i64, Error> {
+fn parse(value: &[u8]) -> Result<i64, Error> {
     std::str::from_utf8(value)
         .ok()
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::Foreign,
-                "cache.increment",
-                format!("a counter in {} holds a value that is no integer; delete it or use another key", key.namespace().masked()),
-            )
-        })
-}
-
-fn out_of_range(key: &CacheKey) -> Error {
-    Error::new(
-        ErrorKind::InvalidInput,
-        "cache.increment",
-        format!(
-            "a counter in {} would leave the range of a 64-bit integer",
-            key.namespace().masked()
-        ),
-    )
+        .ok_or_else(no_integer)
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use limiter_core::cache::{CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry, check_ttl};
+use limiter_core::cache::{
+    CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry, check_ttl, no_integer, out_of_range,
+};
 use limiter_core::{Effect, Error, ErrorKind, Health, Key};
 use redis::{FromRedisValue, RedisError, Script, Value};
 use tokio::time::Instant;
@@ -83,9 +85,11 @@ impl RedisCache {
             filled => filled?,
         }
         warn_if_it_is_far(&self.pool, "a cache call", "CACHE_REDIS_DEADLINE_MILLIS");
-        if ask(&self.pool).await.is_node {
+        let server = ask(&self.pool).await;
+        if server.is_node {
             return Err(of_a_node());
         }
+        self.pool.note_server(server);
         let left = end.saturating_duration_since(Instant::now());
         let load = Request::Load(self.set.clone());
         self.pool.call_within(left, OPERATION, load).await.map(drop)
@@ -213,8 +217,8 @@ impl CacheStore for RedisCache {
         let mut unindex = redis::cmd("ZREM");
         unindex.arg(self.index(key.namespace())).arg(key.as_str());
         let delete = vec![unlink, unindex];
-        let reply = self.call(OPERATION, Request::Transaction(delete)).await?;
-        let (removed, _): (u64, u64) = understand(OPERATION, reply)?;
+        let reply = self.call(OPERATION, Request::Transaction(delete)).await;
+        let (removed, _): (u64, u64) = understand(OPERATION, reply.map_err(half_deleted)?)?;
         Ok(removed > 0)
     }
 
@@ -224,7 +228,7 @@ impl CacheStore for RedisCache {
         let reply = self
             .write(OPERATION, &self.increment, key, by.as_bytes(), ttl)
             .await
-            .map_err(|error| increment_error(key, error))?;
+            .map_err(increment_error)?;
         understand(OPERATION, reply)
     }
 
@@ -242,41 +246,43 @@ impl CacheStore for RedisCache {
 }
 
 fn understand<T: FromRedisValue>(operation: &'static str, reply: Value) -> Result<T, Error> {
-    redis::from_redis_value(reply).map_err(|error| {
+    // The library's error shows what was not understood: perhaps a value.
+    redis::from_redis_value(reply).map_err(|_| {
         Error::new(
             ErrorKind::Protocol,
             operation,
             "Redis's reply was not understood",
         )
         .with_effect(Effect::Unknown)
-        .with_source(error)
     })
 }
 
+/// Redis does not roll back: where the index is no index, its value is deleted all the same, and so it is where MULTI alone is
+/// refused.
+fn half_deleted(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Foreign => {
+            const WHY: &str = "deleted, but the namespace's index is no index: delete the key that ends in :%index";
+            let effect = Error::new(ErrorKind::Foreign, error.operation(), WHY);
+            effect.with_effect(Effect::Yes).with_source(error)
+        }
+        _ if std::error::Error::source(&error).is_some() => error.with_effect(Effect::Unknown),
+        _ => error,
+    }
+}
+
 /// INCRBY refuses before it changes anything; Redis has no codes for its reasons, only texts.
-fn increment_error(key: &CacheKey, error: Error) -> Error {
+fn increment_error(error: Error) -> Error {
     let refusal = std::error::Error::source(&error)
         .and_then(|source| source.downcast_ref::<RedisError>())
         .and_then(RedisError::detail)
         .unwrap_or_default();
-    let (kind, message) = if refusal.contains("would overflow") {
-        (
-            ErrorKind::InvalidInput,
-            format!(
-                "a counter in {} would leave the range of a 64-bit integer",
-                key.namespace().masked()
-            ),
-        )
+    let known = if refusal.contains("would overflow") {
+        out_of_range()
     } else if error.kind() == ErrorKind::Foreign || refusal.contains("not an integer") {
-        (
-            ErrorKind::Foreign,
-            format!(
-                "a counter in {} holds a value that is no integer; delete it or use another key",
-                key.namespace().masked()
-            ),
-        )
+        no_integer()
     } else {
         return error;
     };
-    Error::new(kind, "cache.increment", message).with_source(error)
+    known.with_source(error)
 }

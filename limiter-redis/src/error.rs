@@ -18,7 +18,10 @@ pub(crate) fn from_redis(operation: &'static str, host: &str, error: RedisError)
 pub(crate) fn without_arguments(error: RedisError) -> RedisError {
     const REPEATS: &str = ", with args beginning with";
     match error.detail().and_then(|text| text.split_once(REPEATS)) {
-        Some((text, _)) => RedisError::from((error.kind(), "unknown command", text.to_owned())),
+        Some((text, _)) => {
+            let what = "An error was signalled by the server";
+            RedisError::from((error.kind(), what, text.to_owned()))
+        }
         None => error,
     }
 }
@@ -112,6 +115,7 @@ fn tls_advice(error: &RedisError) -> &'static str {
 
 fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
     use ServerErrorKind as Server;
+    let text = error.detail().unwrap_or_default();
     match error.kind() {
         RedisKind::Io if error.is_timeout() => (ErrorKind::Timeout, Effect::Unknown, ""),
         RedisKind::Io => (ErrorKind::Connection, Effect::Unknown, tls_advice(error)),
@@ -120,51 +124,36 @@ fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
             Effect::No,
             "; check the user and the password in the URL",
         ),
+        // Before it ran.
+        RedisKind::Server(Server::NoPerm) if text.contains("'evalsha'") => {
+            let (kind, _, advice) = MISSING_RIGHT;
+            (kind, Effect::No, advice)
+        }
         RedisKind::Server(Server::NoPerm) => MISSING_RIGHT,
         _ if is_too_new(error) => (
             ErrorKind::Unsupported,
             Effect::No,
             "; the server is older than Redis 7",
         ),
-        _ if error
-            .detail()
-            .is_some_and(|text| text.contains("max number of clients")) =>
-        {
-            (
-                ErrorKind::Server,
-                Effect::No,
-                "; raise its maxclients, or give each instance fewer connections with REDIS_POOL_SIZE",
-            )
-        }
+        _ if text.contains("max number of clients") => (
+            ErrorKind::Server,
+            Effect::No,
+            "; raise its maxclients, or give each instance fewer connections with REDIS_POOL_SIZE",
+        ),
         // What a script may not do has no code of its own from Redis 7.0 on.
-        _ if error
-            .detail()
-            .is_some_and(|text| IN_A_SCRIPT.iter().any(|said| text.contains(said))) =>
-        {
-            MISSING_RIGHT
-        }
+        _ if IN_A_SCRIPT.iter().any(|said| text.contains(said)) => MISSING_RIGHT,
         // Not of a command in a script, which is told as an unknown Redis command.
-        _ if error
-            .detail()
-            .is_some_and(|text| text.starts_with("unknown command")) =>
-        {
-            (
-                ErrorKind::Unsupported,
-                Effect::No,
-                "; the server, or a proxy before it, lacks a command that docs/redis-setup.md lists",
-            )
-        }
-        // Of a hosted plan.
-        _ if error
-            .detail()
-            .is_some_and(|text| text.starts_with("max ") && text.contains(" limit exceeded")) =>
-        {
-            (
-                ErrorKind::Server,
-                Effect::No,
-                "; the plan's commands are used up: wait, or choose another plan",
-            )
-        }
+        _ if text.starts_with("unknown command") => (
+            ErrorKind::Unsupported,
+            Effect::No,
+            "; the server, or a proxy before it, lacks a command that docs/redis-setup.md lists",
+        ),
+        // Of a hosted plan; in the middle of a script, perhaps.
+        _ if text.starts_with("max ") && text.contains(" limit exceeded") => (
+            ErrorKind::Server,
+            Effect::Unknown,
+            "; the plan's commands are used up: wait, or choose another plan",
+        ),
         RedisKind::Server(Server::ReadOnly) => (
             ErrorKind::Server,
             Effect::No,
@@ -205,7 +194,9 @@ fn classify(error: &RedisError) -> (ErrorKind, Effect, &'static str) {
                 "; check the user and the password in the URL",
             ),
             // Refused before the first write; a script that has written goes on.
-            Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY") => (ErrorKind::Server, Effect::No, ""),
+            Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY" | "EXECABORT") => {
+                (ErrorKind::Server, Effect::No, "")
+            }
             _ => (ErrorKind::Protocol, Effect::Unknown, ""),
         },
     }

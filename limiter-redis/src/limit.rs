@@ -239,16 +239,17 @@ pub(crate) fn begin(
 pub(crate) async fn ping(pool: &Pool, guard: &Guard, what: &str) -> Health {
     let answer = pool.ping().await;
     let breaker = guard.words();
-    match answer {
+    let server = pool.server();
+    let health = match answer {
         Ok(latency) => {
-            let server = pool.server();
             let told = server.as_ref().map(words).unwrap_or_default();
             let message = format!("{what} Redis at {}{told}{breaker}", pool.host());
-            Health::new("redis", true, Some(latency), message).with_servers(server)
+            Health::new("redis", true, Some(latency), message)
         }
         Err(error) => {
             let message = format!("{}{breaker}", error.message());
             Health::new("redis", false, None, message)
         }
-    }
+    };
+    health.with_servers(server)
 }

@@ -1,6 +1,7 @@
 //! Limits on the tools that an AI agent calls: per turn and per session, each tool for itself (E1).
 
 use std::collections::HashMap;
+use std::fmt;
 
 use limiter_core::limit::{Charge, GroupDecision, Limiter, Period, Policy, Quota};
 use limiter_core::{Error, Key, KeyBuilder};
@@ -128,11 +129,21 @@ impl AgentLimits {
 }
 
 /// One turn of one session, whose tool calls are charged.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct AgentTurn<'a> {
     limits: &'a AgentLimits,
     session: KeyBuilder,
     turn: String,
+}
+
+/// Session and turn may name a user.
+impl fmt::Debug for AgentTurn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limits = self.limits;
+        f.debug_struct("AgentTurn")
+            .field("limits", limits)
+            .finish_non_exhaustive()
+    }
 }
 
 impl AgentTurn<'_> {

@@ -39,6 +39,11 @@ pub(crate) fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if !bytes.trim_ascii_start().starts_with(b"{") {
         return Err(Problem::bad_request("the body must be a JSON object"));
     }
-    serde_json::from_slice(bytes)
-        .map_err(|error| Problem::bad_request(format!("the body cannot be used: {error}")))
+    // Serde's own words repeat what was sent.
+    serde_json::from_slice(bytes).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        Problem::bad_request(format!(
+            "the body cannot be used: it is no JSON, or has a field that is missing, unknown or of the wrong type (line {line}, column {column})"
+        ))
+    })
 }

@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const OFFLINE_DELAY: Duration = Duration::from_millis(300);
 
 /// What a model answered.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 pub(crate) struct Completion {
     pub(crate) text: String,
     pub(crate) model: String,

@@ -14,7 +14,7 @@ use crate::problem::Problem;
 pub(crate) struct Users(HashMap<[u8; 32], User>);
 
 /// A caller.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct User {
     pub(crate) id: String,
     pub(crate) tenant: String,
@@ -38,17 +38,26 @@ impl Users {
     /// plain, because keys of counters are made of them.
     pub(crate) fn from_json(text: &str) -> Result<Self, String> {
         let lines: Vec<Line> = serde_json::from_str(text)
-            .map_err(|error| format!("the users cannot be read: {error}"))?;
+            // Serde's own words repeat what stands there, keys among it.
+            .map_err(|error| {
+                format!(
+                    "the users cannot be read: something is no JSON, or missing, unknown or of the wrong type at line {}, column {}",
+                    error.line(),
+                    error.column()
+                )
+            })?;
         let mut ids = HashSet::new();
         let mut users = HashMap::new();
-        for line in lines {
+        for (number, line) in (1..).zip(lines) {
             for id in [&line.user, &line.tenant] {
                 if !is_plain(id) {
-                    return Err(format!("the id {id:?} must be letters, digits, - and _"));
+                    return Err(format!(
+                        "user {number} in the file: the ids of users and tenants must be letters, digits, - and _"
+                    ));
                 }
             }
             if !ids.insert(line.user.clone()) {
-                return Err(format!("user {} stands twice in the users", line.user));
+                return Err(format!("user {number} in the file stands there before"));
             }
             let user = User {
                 admin_key: Key::builder()
@@ -60,8 +69,10 @@ impl Users {
                 tenant: line.tenant,
                 admin: line.admin,
             };
-            if let Some(other) = users.insert(digest(&line.key), user) {
-                return Err(format!("user {} has the key of another user", other.id));
+            if users.insert(digest(&line.key), user).is_some() {
+                return Err(format!(
+                    "user {number} in the file has the key of another one"
+                ));
             }
         }
         Ok(Self(users))

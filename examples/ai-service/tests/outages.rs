@@ -315,7 +315,10 @@ async fn an_open_breaker_costs_no_time() {
             (p99[0]
                 .saturating_sub(Duration::from_millis(1))
                 .as_secs_f64())
-                / p99[1].saturating_sub(limits).as_secs_f64(),
+                / p99[1]
+                    .saturating_sub(limits)
+                    .max(Duration::from_micros(1))
+                    .as_secs_f64(),
         );
     }
     rounds.sort_by(f64::total_cmp);

@@ -102,6 +102,10 @@ async fn main() -> ExitCode {
     let mut report = Report::default();
     for (number, fault) in faults.iter().enumerate() {
         eprint!("[{}/{}] {} ... ", number + 1, faults.len(), fault.name());
+        if !fault.is_possible() {
+            eprintln!("left out: the server program speaks no TLS");
+            continue;
+        }
         let verdict = matrix::cell(*fault, lengths, seed, arguments.sabotage).await;
         eprintln!(
             "{}",

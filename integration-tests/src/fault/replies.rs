@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::Aborts;
 
-/// Answers some commands in a server's place. Ends with its last clone's drop.
+/// Answers some commands in a server's place. Takes no connections any more after its last clone's drop.
 #[derive(Clone, Debug)]
 pub struct ReplyProxy {
     port: u16,
@@ -219,28 +219,29 @@ async fn read_frame(
     from: &mut (impl AsyncBufReadExt + Unpin),
     frame: &mut Vec<u8>,
 ) -> io::Result<()> {
-    let mut values = 1_u64;
+    let mut values = 1_usize;
     while values > 0 {
         values -= 1;
         let start = frame.len();
         if from.read_until(b'\n', frame).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let line = String::from_utf8_lossy(&frame[start..]).into_owned();
-        let (kind, rest) = line.split_at(1);
+        let (kind, rest) = (frame[start], frame[start + 1..].trim_ascii_end());
         // -1 is null: nothing follows.
-        let length = || rest.trim_end().parse::<u64>().ok();
+        let length = std::str::from_utf8(rest).ok();
+        let length = length.and_then(|length| length.parse::<usize>().ok());
         match kind {
-            "$" | "=" | "!" => {
-                if let Some(length) = length() {
-                    let mut text = from.take(length + 2);
-                    text.read_to_end(frame).await?;
+            b'$' | b'=' | b'!' => {
+                if let Some(length) = length {
+                    let end = frame.len();
+                    frame.resize(end + length + 2, 0);
+                    from.read_exact(&mut frame[end..]).await?;
                 }
             }
-            "*" | "~" | ">" => values += length().unwrap_or_default(),
-            "%" => values += 2 * length().unwrap_or_default(),
+            b'*' | b'~' | b'>' => values += length.unwrap_or_default(),
+            b'%' => values += 2 * length.unwrap_or_default(),
             // Attributes stand before a value.
-            "|" => values += 2 * length().unwrap_or_default() + 1,
+            b'|' => values += 2 * length.unwrap_or_default() + 1,
             _ => {}
         }
     }

@@ -165,6 +165,11 @@ impl Fault {
         })
     }
 
+    /// Whether it can be made with the server program that there is.
+    pub fn is_possible(self) -> bool {
+        self.place() != Place::Tls || RedisServer::has_tls()
+    }
+
     /// Whether a quick run has another one of its kind.
     pub fn is_variant(self) -> bool {
         self.eviction().is_some() && self != Self::VolatileTtl
@@ -292,6 +297,7 @@ pub(super) async fn inject(fault: Fault, world: &mut World, length: Duration) ->
                 replies.refuse(commands, errors.next().expect("it goes round"));
             })
             .await;
+            assert!(replies.answered() > 10, "it was asked");
             replies.heal();
         }
         Fault::WrongPassword => {
@@ -312,9 +318,10 @@ pub(super) async fn inject(fault: Fault, world: &mut World, length: Duration) ->
         }
         _ => {
             if let Some(policy) = fault.eviction() {
-                fill(world.server(), policy, length).await;
-                // Each charge may have evicted the one before.
-                return vec![lost(u64::MAX)];
+                let evicted = fill(world.server(), policy, length).await;
+                assert!(evicted > 0, "{policy}: nothing was evicted");
+                // Each may have been the key's.
+                return vec![lost(evicted)];
             }
             let proxy = world.proxy.clone().expect("a cell with a proxy");
             disturb(fault, &proxy, length).await;
@@ -336,36 +343,45 @@ const REFUSALS: [&str; 9] = [
     "ERR max number of clients reached",
 ];
 
-/// Somebody else fills the server with values that have no end, and it makes room by a policy.
-async fn fill(server: &RedisServer, policy: &str, length: Duration) {
-    static VALUE: [u8; 64 << 10] = [7; 64 << 10];
+/// Somebody else fills the server with values that have no end, and it makes room by a policy; how many keys it evicted.
+async fn fill(server: &RedisServer, policy: &str, length: Duration) -> u64 {
+    static LARGE: [u8; 64 << 10] = [7; 64 << 10];
+    // Between two large ones small ones find room.
+    const SMALL: usize = 1 << 10;
     let set = |name: &str, value: &str| {
         block_in_place(|| server.command::<()>(&["CONFIG", "SET", name, value]));
     };
+    let info = |name: &str| {
+        let info: String = block_in_place(|| server.command(&["INFO"]));
+        let mut lines = info.lines();
+        let field = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        field.unwrap().trim().parse::<u64>().unwrap()
+    };
     let mut connection = server.admin();
-    let info: String = block_in_place(|| server.command(&["INFO", "memory"]));
-    let mut lines = info.lines();
-    let used = lines.find_map(|line| line.strip_prefix("used_memory:"));
-    let used: u64 = used.unwrap().trim().parse().unwrap();
+    let (used, evicted) = (info("used_memory"), info("evicted_keys"));
     set("maxmemory-policy", policy);
     set("maxmemory", &(used + (1 << 20)).to_string());
     let mut number = 0;
     again(length, Duration::from_millis(10), || {
-        let mut set = redis::cmd("SET");
-        set.arg(format!("other:{number}")).arg(&VALUE[..]);
-        // Refused when it is full.
-        let _ = set.exec(&mut connection);
-        number += 1;
+        for size in std::iter::once(LARGE.len()).chain([SMALL; 20]) {
+            let mut set = redis::cmd("SET");
+            set.arg(format!("other:{number}")).arg(&LARGE[..size]);
+            // Refused when it is full.
+            let _ = set.exec(&mut connection);
+            number += 1;
+        }
     })
     .await;
+    let evicted = info("evicted_keys") - evicted;
     set("maxmemory", "0");
     block_in_place(|| {
+        let mut unlink = redis::cmd("UNLINK");
         for other in 0..number {
-            let _ = redis::cmd("UNLINK")
-                .arg(format!("other:{other}"))
-                .exec(&mut connection);
+            unlink.arg(format!("other:{other}"));
         }
+        unlink.exec(&mut connection).unwrap();
     });
+    evicted
 }
 
 /// Spoils the network for a while.
@@ -425,7 +441,8 @@ async fn disturb(fault: Fault, proxy: &Proxy, length: Duration) {
 /// A script of the administrator's runs until it is killed.
 async fn busy(server: &RedisServer, length: Duration) {
     block_in_place(|| {
-        server.command::<()>(&["CONFIG", "SET", "busy-reply-threshold", "50"]);
+        // By the name that all versions know.
+        server.command::<()>(&["CONFIG", "SET", "lua-time-limit", "50"]);
     });
     let mut connection = server.admin();
     let endless = std::thread::spawn(move || {

@@ -8,4 +8,7 @@ mod store;
 
 pub use breaking::Breaking;
 pub use fallback::Fallback;
-pub use store::{CacheCapabilities, CacheKey, CacheStore, Entry, MAX_TTL, NewEntry, check_ttl};
+pub use store::{
+    CacheCapabilities, CacheKey, CacheStore, Entry, MAX_TTL, NewEntry, check_ttl, no_integer,
+    out_of_range,
+};

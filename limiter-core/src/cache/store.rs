@@ -118,6 +118,19 @@ impl fmt::Debug for NewEntry<'_> {
     }
 }
 
+/// The error of an [increment](CacheStore::increment) of what is no integer. For implementors of stores.
+pub fn no_integer() -> Error {
+    const WHY: &str =
+        "the counter's key holds a value that is no integer; delete it or use another key";
+    Error::new(ErrorKind::Foreign, "cache.increment", WHY)
+}
+
+/// The error of an [increment](CacheStore::increment) out of the range of a counter. For implementors of stores.
+pub fn out_of_range() -> Error {
+    const WHY: &str = "the counter would leave the range of a 64-bit integer";
+    Error::new(ErrorKind::InvalidInput, "cache.increment", WHY)
+}
+
 /// Where cached bytes live.
 ///
 /// # Contract

@@ -85,11 +85,9 @@ fn long_segments_are_digested() {
 fn keys_are_shown_when_asked_for_and_secrets_are_not() {
     let key = Key::new(["ratelimit", "a b"]);
     assert_eq!(key.to_string(), "ratelimit:a b");
-    assert_eq!(format!("{key:?}"), "Key(ratelimit:...)");
-    assert_eq!(format!("{:?}", Key::new(["alice"])), "Key(...)");
+    assert_eq!(format!("{key:?}"), "Key(masked)");
     let builder = Key::builder().hash_tag("alice").segment("api");
-    assert_eq!(format!("{builder:?}"), "KeyBuilder(...)");
-    assert_eq!(format!("{:?}", builder.build()), "Key(...)");
+    assert_eq!(format!("{builder:?}"), "KeyBuilder(masked)");
     let secret = IdentitySecret::new("Jefe");
     assert_eq!(format!("{secret:?}"), "IdentitySecret(masked)");
 }

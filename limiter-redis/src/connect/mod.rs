@@ -28,7 +28,6 @@ use tokio_rustls::TlsConnector;
 use self::sentinel::Sentinels;
 use crate::cluster::Address;
 use crate::config::{RedisConfig, config_error};
-use crate::error::without_arguments;
 
 pub(crate) use reach::{AddressMap, Reach, tls_name};
 pub use reach::{Credentials, CredentialsProvider, PasswordFile, Resolver};
@@ -251,8 +250,7 @@ async fn introduce(
             Err(error) => return Err(sent.err().unwrap_or(error).into()),
         }
     }
-    let reply = redis::parse_redis_value(&line)?.extract_error();
-    reply.map(drop).map_err(without_arguments)
+    redis::parse_redis_value(&line)?.extract_error().map(drop)
 }
 
 /// A connection over a stream, as somebody.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::cluster::Address;
 use crate::connect::{Connected, Connector};
+use crate::error::without_arguments;
 use crate::pool::probe::Probe;
 use crate::pool::role::check_role;
 
@@ -177,6 +178,7 @@ impl Origin {
         let generation = self.generation();
         let made = timeout(self.limit, self.made(generation)).await;
         let result = made.map_err(late).and_then(|made| made);
+        let result = result.map_err(without_arguments);
         match &result {
             Ok(_) => {
                 // What failed before says nothing any more.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use redis::Value;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::Keeps;
 use crate::pool::connection::{Manager, Origin};
 
 /// How often, while it is used: an idle instance asks nothing.
@@ -38,36 +39,14 @@ pub(crate) struct Server {
 pub(crate) struct Seen(Arc<Mutex<Option<(Instant, ServerInfo)>>>);
 
 impl Seen {
-    /// Notes what a server tells, and says what has become worse.
-    pub(crate) fn note(&self, host: &str, server: Server) {
+    /// Notes what a server tells, and says what has become worse for counters, if it has some.
+    pub(crate) fn note(&self, host: &str, server: Server, keeps: Keeps) {
         let Server { mut info, .. } = server;
         host.clone_into(&mut info.host);
         let before = self.0.lock().replace((Instant::now(), info.clone()));
         let before = before.map(|(_, before)| before).unwrap_or_default();
-        if let Some(policy) = &info.eviction
-            && policy != "noeviction"
-            && before.eviction != info.eviction
-        {
-            tracing::error!(
-                policy,
-                host,
-                "this Redis evicts keys when it is full, counters too: set maxmemory-policy noeviction, and give caches a Redis of their own with CACHE_REDIS_URL"
-            );
-        }
-        let percent = info.memory_percent().unwrap_or(0);
-        let earlier = before.memory_percent().unwrap_or(0);
-        if percent >= NEARLY_FULL && earlier < NEARLY_FULL {
-            tracing::error!(
-                percent,
-                host,
-                "this Redis is nearly full: then charges fail, or counters are evicted; raise maxmemory"
-            );
-        } else if percent >= FILLING && earlier < FILLING {
-            tracing::warn!(
-                percent,
-                host,
-                "this Redis fills up; raise maxmemory before it is full"
-            );
+        if keeps == Keeps::Counters {
+            alarm(host, &info, &before);
         }
     }
 
@@ -111,6 +90,35 @@ impl Server {
     }
 }
 
+/// Says what has become worse.
+fn alarm(host: &str, info: &ServerInfo, before: &ServerInfo) {
+    if let Some(policy) = &info.eviction
+        && policy != "noeviction"
+        && before.eviction != info.eviction
+    {
+        tracing::error!(
+            policy,
+            host,
+            "this Redis evicts keys when it is full, counters too: set maxmemory-policy noeviction, and give caches a Redis of their own with CACHE_REDIS_URL"
+        );
+    }
+    let percent = info.memory_percent().unwrap_or(0);
+    let earlier = before.memory_percent().unwrap_or(0);
+    if percent >= NEARLY_FULL && earlier < NEARLY_FULL {
+        tracing::error!(
+            percent,
+            host,
+            "this Redis is nearly full: then charges fail, or counters are evicted; raise maxmemory"
+        );
+    } else if percent >= FILLING && earlier < FILLING {
+        tracing::warn!(
+            percent,
+            host,
+            "this Redis fills up; raise maxmemory before it is full"
+        );
+    }
+}
+
 /// What health says of a server in words, to be put behind another sentence.
 pub(crate) fn words(info: &ServerInfo) -> String {
     let mut words = String::new();
@@ -150,7 +158,7 @@ pub(super) async fn look(pool: bb8::Pool<Manager>, origin: Arc<Origin>, host: St
             info.query_async::<Value>(&mut io).await.ok()
         };
         if let Ok(Some(info)) = timeout(LIMIT, ask).await {
-            seen.note(&host, Server::read(&info));
+            seen.note(&host, Server::read(&info), Keeps::Counters);
         }
     }
 }

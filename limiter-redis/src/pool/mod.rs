@@ -122,7 +122,8 @@ impl Pool {
 
     /// Notes what the server tells of itself.
     pub(crate) fn note_server(&self, server: Server) {
-        self.shared.seen.note(&self.shared.host, server);
+        let shared = &self.shared;
+        shared.seen.note(&shared.host, server, shared.keeps);
     }
 
     /// What the server told of itself last.

@@ -1,5 +1,6 @@
 //! What is sent in a call of its own, beside the batches.
 
+use std::io;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
@@ -60,7 +61,7 @@ impl Request {
 /// The library's own takes MULTI for granted: where a server refuses that, it loses count of the replies.
 async fn transaction(
     commands: Vec<Cmd>,
-    io: &mut MultiplexedConnection,
+    connection: &mut MultiplexedConnection,
 ) -> Result<Value, RedisError> {
     let mut pipeline = redis::pipe();
     pipeline.cmd("MULTI");
@@ -68,7 +69,7 @@ async fn transaction(
         pipeline.add_command(command);
     }
     pipeline.cmd("EXEC");
-    let mut replies = io
+    let mut replies = connection
         .send_packed_commands(&pipeline, 0, pipeline.len())
         .await?;
     let executed = replies.pop().unwrap_or(Value::Nil);
@@ -76,7 +77,14 @@ async fn transaction(
     for reply in replies {
         reply.extract_error()?;
     }
-    executed.extract_error()
+    match executed {
+        // Redis itself says EXECABORT. Where EXEC was not let through, what others send is queued behind it for ever.
+        Value::ServerError(error) if error.code() != "EXECABORT" => {
+            let what = format!("EXEC was refused: {error}");
+            Err(io::Error::new(io::ErrorKind::ConnectionAborted, what).into())
+        }
+        executed => executed.extract_error(),
+    }
 }
 
 /// The call of a script by its hash.

@@ -200,11 +200,16 @@ impl Limiter {
         if let Some(after) = self.deadline {
             group = group.with_deadline(deadline(after));
         }
-        match self.store.try_apply_now(&group, observed) {
+        let answer = match self.store.try_apply_now(&group, observed) {
             Some(answer) => answer,
             // The store itself: an Arc of it would put the future into a box once more.
             None => self.store.as_ref().apply(&group, observed).await,
+        };
+        if answer.is_err() {
+            // Who asks again and again still lets others run, who may be those that bring the store back.
+            tokio::task::yield_now().await;
         }
+        answer
     }
 }
 

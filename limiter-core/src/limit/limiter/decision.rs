@@ -153,9 +153,10 @@ impl Decision {
     /// Which rule decided in the place of a store that gave no answer; `None` if it did.
     pub fn substitute(&self) -> Option<Substitute> {
         match self.outcome {
-            _ if !self.degraded => None,
-            Outcome::Unavailable { kind } => kind.is_outage().then_some(Substitute::Denied),
-            _ => Substitute::of(self.source, self.seen),
+            Outcome::Unavailable { kind } => {
+                (self.degraded && kind.is_outage()).then_some(Substitute::Denied)
+            }
+            _ => Substitute::of(self.source, self.seen, self.degraded),
         }
     }
 

@@ -109,10 +109,9 @@ impl<'a> Step<'a> {
         refused(
             ErrorKind::Conflict,
             format!(
-                "policy {} counts by {}, but its key {} holds the count of a {found}; give each policy keys of its own (Policy::key), or raise the policy's version if its algorithm changed",
+                "policy {} counts by {}, but its key holds the count of a {found}; give each policy keys of its own (Policy::key), or raise the policy's version if its algorithm changed",
                 self.policy.name(),
-                self.policy.quota().algorithm(),
-                self.key().masked()
+                self.policy.quota().algorithm()
             ),
         )
     }
@@ -142,7 +141,7 @@ impl<'a> Step<'a> {
 
     /// Where it works, for errors: neither a user's id nor an operation's, which whoever asked knows, and which logs are not to have.
     fn place(&self) -> String {
-        format!("policy {} ({})", self.policy.name(), self.key().masked())
+        format!("policy {}", self.policy.name())
     }
 }
 

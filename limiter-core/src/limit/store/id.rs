@@ -52,8 +52,9 @@ pub struct Mark {
 }
 
 /// The caller's name for an operation (a group, a reservation, a lease), under which a retry is
-/// recognised. `Debug` masks it: it may be a client's own text. It belongs to a key: the same id on another key is another operation. Unique for as
-/// long as the store remembers it; a UUID is a good one. Clones share the text.
+/// recognised. It belongs to a key: the same id on another key is another operation. Unique for as
+/// long as the store remembers it; a UUID is a good one. Clones share the text. `Debug` masks it: it may be
+/// a client's own.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OperationId(Arc<str>);
 

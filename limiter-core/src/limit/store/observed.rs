@@ -115,7 +115,7 @@ impl Observed {
 
     /// Which rule decided in the place of a store that gave no answer; `None` if it did, or nobody looked.
     pub fn substitute(&self) -> Option<Substitute> {
-        Substitute::of(self.source, self.seen).filter(|_| self.degraded)
+        Substitute::of(self.source, self.seen, self.degraded)
     }
 
     /// Whether the step could be admitted.

@@ -1,6 +1,7 @@
 //! The states that a group works on, and where they are kept.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use super::group::{Group, Step};
 use super::id::{Issuer, OperationId};
@@ -62,11 +63,20 @@ pub trait States {
 }
 
 /// States in a map, by [`Place::name`]: enough for tests and for small stores.
-#[derive(Debug)]
 pub struct MapStates<'a> {
     group: &'a Group<'a>,
     map: &'a mut HashMap<String, State>,
     issuer: Issuer,
+}
+
+/// Without the keys of others.
+impl fmt::Debug for MapStates<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapStates")
+            .field("group", self.group)
+            .field("states", &self.map.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> MapStates<'a> {

@@ -267,17 +267,17 @@ fn errors_name_the_step() {
         (
             settle.gone(),
             ErrorKind::Expired,
-            ["the reservation under policy", "(ratelimit:...)"],
+            ["the reservation", "under policy p "],
         ),
         (
             renew.gone(),
             ErrorKind::Expired,
-            ["the lease under policy streams", "(ratelimit:...)"],
+            ["the lease", "under policy streams "],
         ),
         (
             settle.conflict(),
             ErrorKind::Conflict,
-            ["the id of this settle under policy", "(ratelimit:...)"],
+            ["the id of this settle", "under policy p "],
         ),
     ] {
         assert_eq!(error.kind(), kind);
