@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// LESSONS: "Removing what is merely unknown makes old and new instances delete each other's
+    /// Known fault: "Removing what is merely unknown makes old and new instances delete each other's
     /// entries": both cases are told from corruption.
     #[test]
     fn unknown_is_not_corrupt() {
@@ -191,7 +191,7 @@ mod tests {
         );
     }
 
-    /// LESSONS: "Null mistaken for a miss".
+    /// Known fault: "Null mistaken for a miss".
     #[test]
     fn null_is_an_answer() {
         let stored = encode(&key("a"), CREATED, &None::<String>).unwrap();

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use limiter_redis::RedisConfig;
 use tempfile::TempDir;
 
-use crate::server::{RedisServer, certify, free_node_port, tls_arguments};
+use crate::launch::{certify, free_node_port, tls_arguments};
+use crate::server::RedisServer;
 
 const SLOTS: u16 = 16_384;
 

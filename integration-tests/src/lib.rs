@@ -39,6 +39,7 @@ mod bench;
 mod clock;
 mod cluster;
 pub mod fault;
+mod launch;
 mod logs;
 pub mod matrix;
 pub mod model;

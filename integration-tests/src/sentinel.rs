@@ -9,7 +9,8 @@ use limiter_redis::RedisConfig;
 use tempfile::TempDir;
 
 use crate::cluster::{is_master, wait};
-use crate::server::{RedisServer, free_port, spawn, tls_arguments};
+use crate::launch::{free_port, spawn, tls_arguments};
+use crate::server::RedisServer;
 
 /// The primary's name.
 const NAME: &str = "mine";

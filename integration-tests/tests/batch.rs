@@ -211,7 +211,7 @@ fn records_are_seen_by_the_groups_after_them() {
     assert_eq!(server.command::<String>(&["GET", A]), "3");
 }
 
-/// LESSONS: cost -5 mints credit, `nan` admits for ever. Nothing of a group that is not as it must be is done, and the others
+/// Known fault: cost -5 mints credit, `nan` admits for ever. Nothing of a group that is not as it must be is done, and the others
 /// are none the worse for it.
 #[test]
 fn arguments_that_are_not_right_are_refused() {

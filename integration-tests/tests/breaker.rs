@@ -158,7 +158,7 @@ async fn who_is_at_fault_opens_no_breaker() {
     }
 }
 
-/// LESSONS "in-process stores that grow without bound, or that a full cache empties": a flood of ids while Redis is away.
+/// Known fault: "in-process stores that grow without bound, or that a full cache empties": a flood of ids while Redis is away.
 #[tokio::test]
 async fn a_flood_of_ids_in_an_outage_is_bounded() {
     const KEYS: usize = 20_000;

@@ -146,7 +146,7 @@ async fn every_key_expires_within_its_bound() {
     assert!(keys(&server).iter().all(|key| pttl(&server, key) > 0));
 }
 
-/// LESSONS "durations under a second floored to 0": no refusal, no key without an expiry.
+/// Known fault: "durations under a second floored to 0": no refusal, no key without an expiry.
 #[tokio::test]
 async fn a_window_under_a_second_is_not_rounded_away() {
     let server = RedisServer::start();
@@ -166,7 +166,7 @@ async fn a_window_under_a_second_is_not_rounded_away() {
     }
 }
 
-/// C4, LESSONS "ambiguous joins": text from users stays inside its segment, so that two users never
+/// C4, known fault: "ambiguous joins": text from users stays inside its segment, so that two users never
 /// share a counter, and nobody reaches another's.
 #[tokio::test]
 async fn text_from_users_adds_no_structure() {

@@ -171,7 +171,7 @@ async fn the_host_is_named_and_the_password_never() {
     }
 }
 
-/// LESSONS "eviction": an evicting Redis is an error in the log, before it drops a counter.
+/// Known fault: "eviction": an evicting Redis is an error in the log, before it drops a counter.
 #[tokio::test]
 async fn warming_up_looks_at_the_eviction_policy() {
     let server = RedisServer::start();

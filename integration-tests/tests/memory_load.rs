@@ -1,4 +1,4 @@
-//! The memory store under load: it does not grow with the keys that were ever seen (LESSONS
+//! The memory store under load: it does not grow with the keys that were ever seen (known fault:
 //! governor#171), and groups from many threads neither wait for each other for ever nor lose a charge.
 #![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 

@@ -1,5 +1,5 @@
 //! The bounded table of the memory store: it holds what it may hold and never forgets a counter to
-//! make room (LESSONS limitador#466).
+//! make room (limitador#466).
 #![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 use std::collections::BTreeMap;

@@ -202,7 +202,7 @@ async fn connecting_counts_against_the_deadline() {
     eventually("the cache", async || cache.get(&cached).await.ok()).await;
 }
 
-/// LESSONS "a pool keeps a demoted primary": connections to it are given up, new ones refused.
+/// Known fault: "a pool keeps a demoted primary": connections to it are given up, new ones refused.
 #[tokio::test]
 async fn a_demoted_primary_is_left_and_taken_back() {
     let server = RedisServer::start_tcp();

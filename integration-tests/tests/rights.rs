@@ -1,5 +1,5 @@
 //! Credentials and rights: refused when a connection is made, in words, with nothing left behind.
-//! (LESSONS "an ACL without +pexpire left a counter with no TTL".)
+//! (known fault: "an ACL without +pexpire left a counter with no TTL".)
 #![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 use std::time::Duration;

@@ -37,7 +37,7 @@ async fn recovers(limiter: &Limiter) -> u64 {
     unknown
 }
 
-/// LESSONS "a pool keeps a demoted primary": the old primary dies; nothing is restarted here, and every charge is at the new one.
+/// Known fault: "a pool keeps a demoted primary": the old primary dies; nothing is restarted here, and every charge is at the new one.
 #[tokio::test]
 async fn a_failover_is_followed() {
     let mut sentinels = RedisSentinels::start();

@@ -1,6 +1,6 @@
 //! D2: `rediss://` against a real server whose certificate only a private authority vouches for.
 //!
-//! Two rustls providers are compiled in, and nothing here installs one: every test shows that none has to be (LESSONS "TLS that
+//! Two rustls providers are compiled in, and nothing here installs one: every test shows that none has to be (known fault: "TLS that
 //! panics because no rustls provider is installed").
 #![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 

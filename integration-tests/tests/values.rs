@@ -62,7 +62,7 @@ async fn a_counter_of_incr_and_expire_is_continued() {
     assert!(pttl(&server) <= ttl);
 }
 
-/// LESSONS "immortal keys": a counter whose EXPIRE never came does not count for ever.
+/// Known fault: "immortal keys": a counter whose EXPIRE never came does not count for ever.
 #[tokio::test]
 async fn a_counter_without_an_expiry_gets_one() {
     let server = RedisServer::start();
@@ -147,7 +147,7 @@ async fn a_foreign_key_is_left_alone() {
     assert_eq!(server.command::<i64>(&["PTTL", list.as_str()]), -1);
 }
 
-/// LESSONS "a stored nan admits for ever": what is no state counts as a fresh one, once.
+/// Known fault: "a stored nan admits for ever": what is no state counts as a fresh one, once.
 #[tokio::test]
 async fn an_unreadable_value_is_a_fresh_state() {
     let server = RedisServer::start();

@@ -108,7 +108,7 @@ mod tests {
         write_text(&mut out, text).map(|()| out).ok()
     }
 
-    /// LESSONS "two ids, one key", however the number is written.
+    /// Known fault: "two ids, one key", however the number is written.
     #[test]
     fn texts_that_a_double_would_merge_are_refused() {
         for (given, canonical) in [

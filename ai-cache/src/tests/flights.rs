@@ -72,7 +72,7 @@ async fn callers_share_one_computation() {
     );
 }
 
-/// LESSONS "Leader cancelled, everybody pays" (moka#59): not even when all callers go away.
+/// Known fault: "Leader cancelled, everybody pays" (moka#59): not even when all callers go away.
 #[tokio::test]
 async fn a_dropped_caller_cancels_nothing() {
     for leave in [1, 3] {

@@ -107,7 +107,7 @@ async fn l1_reads_again_after_its_own_time() {
     assert_eq!(reader.get("a").await.unwrap(), Some(text("new")));
 }
 
-/// I-K1. LESSONS: "One user's resume advice served to another".
+/// I-K1. Known fault: "One user's resume advice served to another".
 #[tokio::test]
 async fn users_never_share() {
     let store = TestStore::new();
@@ -166,7 +166,7 @@ async fn model_and_versions_separate_answers() {
     }
 }
 
-/// LESSONS: "Null mistaken for a miss".
+/// Known fault: "Null mistaken for a miss".
 #[tokio::test]
 async fn a_cached_null_is_a_hit() {
     let store = TestStore::new();
@@ -184,7 +184,7 @@ async fn a_cached_null_is_a_hit() {
     }
 }
 
-/// I-K5, and LESSONS: "remove only on a failed checksum".
+/// I-K5, and a known fault: "remove only on a failed checksum".
 #[tokio::test]
 async fn unreadable_values_are_misses() {
     let store = TestStore::new();

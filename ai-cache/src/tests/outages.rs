@@ -31,7 +31,7 @@ async fn an_outage_is_a_miss() {
 }
 
 /// I-K4: one computation per instance and L1 time while the store is away, whatever other keys do
-/// meanwhile. LESSONS: "Redis error treated as a miss floods the provider".
+/// meanwhile. Known fault: "Redis error treated as a miss floods the provider".
 #[tokio::test(start_paused = true)]
 async fn an_outage_does_not_flood_the_provider() {
     let store = TestStore::new();
@@ -81,7 +81,7 @@ async fn a_failed_clear_empties_this_process() {
     }
 }
 
-/// B6 and LESSONS "prompts logged as cache keys": one warning a second of each kind, with the operation, and
+/// B6, and a known fault: "prompts logged as cache keys": one warning a second of each kind, with the operation, and
 /// neither the parameters nor the answer.
 #[tokio::test(start_paused = true)]
 async fn warnings_name_the_operation_and_no_content() {

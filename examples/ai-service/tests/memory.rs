@@ -157,7 +157,7 @@ async fn personal_answers_are_their_users_own() {
     }
 }
 
-/// LESSONS: canonical JSON that rounds gives two ids one key.
+/// Known fault: canonical JSON that rounds gives two ids one key.
 #[tokio::test]
 async fn ids_above_2_to_53_do_not_share_an_answer() {
     let service = Service::start(&[]);

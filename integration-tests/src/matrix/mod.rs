@@ -1,6 +1,6 @@
 //! Every fault, with the three rules for outages side by side, and an independent checker of what came of it.
 //!
-//! - `world`: the servers and the network of a cell, and who calls. `faults`: what is done to them.
+//! - `world`: the servers and the network of a cell, and who calls. `faults`: what may become of them. `inject`: how that is done.
 //! - `load`: calls at a rate, each of them noted. `log`: the notes.
 //! - `checker`: what the notes may be, computed from the definitions of the limits and from nothing else.
 //! - `sabotage`: products that are broken on purpose. `report`: how it is told.
@@ -9,6 +9,7 @@
 
 mod checker;
 mod faults;
+mod inject;
 mod load;
 mod log;
 mod report;
@@ -50,7 +51,7 @@ pub async fn cell(
     let mut log = log::Log::new();
     sleep(lengths.before).await;
     log.begin(Instant::now());
-    let losses = faults::inject(fault, &mut world, lengths.fault).await;
+    let losses = inject::inject(fault, &mut world, lengths.fault).await;
     log.losses = losses;
     log.healed = Some(Instant::now());
     log.pong = Some(world.first_pong().await);

@@ -23,7 +23,7 @@ async fn charges(limiter: &Limiter, policy: &Policy, count: usize) -> Vec<Charge
     charged
 }
 
-/// LESSONS "refunds on a task each: 10,000 in an outage are 10,000 timers".
+/// Known fault: "refunds on a task each: 10,000 in an outage are 10,000 timers".
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_wait_in_one_task() {
     const MANY: usize = 10_000;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{TTL, World, daily, key, reserve, settle_down, streams};
 
-/// LESSONS: leases of a fixed length stop counting streams that are longer.
+/// Known fault: leases of a fixed length stop counting streams that are longer.
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_three_lease_lengths_stays_counted() {
     let world = World::new();

@@ -16,7 +16,7 @@ fn segment() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// LESSONS "ambiguous joins": equal texts only for equal segments.
+    /// Known fault: "ambiguous joins": equal texts only for equal segments.
     #[test]
     fn encoding_is_injective(a in vec(segment(), 1..5), b in vec(segment(), 1..5)) {
         prop_assert_eq!(a == b, Key::new(&a) == Key::new(&b));
@@ -39,7 +39,7 @@ proptest! {
         prop_assert!(key.as_str().len() <= 4 + MAX_SEGMENT_BYTES);
     }
 
-    /// LESSONS "CROSSSLOT from an empty tag": what stands in the braces is never empty, and the
+    /// Known fault: "CROSSSLOT from an empty tag": what stands in the braces is never empty, and the
     /// first brace pair is the tag.
     #[test]
     fn a_tag_is_never_empty(tag in segment(), other in segment()) {

@@ -150,7 +150,7 @@ fn forged() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// LESSONS "the leftmost X-Forwarded-For is the attacker's".
+    /// Known fault: "the leftmost X-Forwarded-For is the attacker's".
     #[test]
     fn a_stranger_cannot_choose_its_address(
         peer in address(), lines in vec(forged(), 0..4),
@@ -172,7 +172,7 @@ proptest! {
         prop_assert_eq!(resolve_bytes(peer, &lines), Client::from(client));
     }
 
-    /// LESSONS "IPv6 needs a /64".
+    /// Known fault: "IPv6 needs a /64".
     #[test]
     fn a_64_is_one_client_and_two_are_two(network: u64, other: u64, host: u64, host2: u64) {
         let client = |network: u64, host: u64| {
@@ -187,7 +187,7 @@ proptest! {
         prop_assert_eq!(shown.prefix_len(), 64);
     }
 
-    /// LESSONS "mapped v4 its v4".
+    /// Known fault: "mapped v4 its v4".
     #[test]
     fn a_mapped_address_is_its_ipv4(bits: u32) {
         let v4 = Ipv4Addr::from_bits(bits);

@@ -72,7 +72,7 @@ fn what_is_allowed_has_no_retry_after() {
 
 #[test]
 fn times_are_whole_seconds_rounded_up() {
-    // LESSONS "Retry-After of 0, fractions".
+    // Known fault: "Retry-After of 0, fractions".
     let policy = hourly("letters", 20);
     for (micros, retry_after, reset) in [
         (1, "1", "1"),

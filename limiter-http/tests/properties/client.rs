@@ -66,7 +66,7 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// LESSONS "the leftmost X-Forwarded-For is the attacker's": over any bytes and any chain.
+    /// Known fault: "the leftmost X-Forwarded-For is the attacker's": over any bytes and any chain.
     #[test]
     fn the_client_is_the_first_stranger_from_the_right(
         trusted in vec(network(), 0..4), peer in address(), lines in vec(line(), 0..4),

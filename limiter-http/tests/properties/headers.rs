@@ -66,7 +66,7 @@ fn timestamp() -> impl Strategy<Value = Timestamp> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
-    /// A3, N8, LESSONS "Retry-After of 0, fractions".
+    /// A3, N8, known fault: "Retry-After of 0, fractions".
     #[test]
     fn any_decision_has_headers_that_a_client_can_trust(
         decisions in vec(decision(), 0..5), decided in timestamp(), now in timestamp(),

@@ -192,7 +192,7 @@ proptest! {
         prop_assert!(equal(&back, &value), "{} is not {}", back, value);
     }
 
-    /// LESSONS: "Canonical JSON crates round integers above 2^53: two ids, one key".
+    /// Known fault: "Canonical JSON crates round integers above 2^53: two ids, one key".
     #[test]
     fn neighbours_above_2_53_differ(id in (1_u128 << 53)..u128::MAX) {
         prop_assert_ne!(text(&json!({"id": 1})), text(&BTreeMap::from([("id", id)])));

@@ -297,7 +297,7 @@ fn raw_text_is_refused() {
     assert_eq!(refused(&Raw), Refused::Raw);
 }
 
-/// LESSONS: "prompts logged as cache keys".
+/// Known fault: "prompts logged as cache keys".
 #[test]
 fn errors_name_the_type_and_not_the_content() {
     struct Quoting;

@@ -256,7 +256,7 @@ fn explore(world: &World, left: usize, histories: &mut usize) {
     }
 }
 
-/// I-B3, and LESSONS "half-open breaker wedged for six days by a dropped probe".
+/// I-B3, and a known fault: "half-open breaker wedged for six days by a dropped probe".
 #[test]
 fn every_short_history_is_as_documented() {
     let mut histories = 0;

@@ -339,7 +339,7 @@ async fn a_mixed_reservation_ends_as_one() {
     assert_eq!(world.used(&local, &keys[0]).await, (0, 4));
 }
 
-/// LESSONS "a safety rule that holds only if a wrapper was stacked by hand": it is told at once, and not first in an outage.
+/// Known fault: "a safety rule that holds only if a wrapper was stacked by hand": it is told at once, and not first in an outage.
 #[tokio::test]
 async fn a_local_rule_without_a_local_store_is_refused() {
     let store = Switched {
