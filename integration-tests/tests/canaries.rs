@@ -236,7 +236,7 @@ async fn nobody_reads_them() {
     said.has_none_of_them_in(&logs);
 }
 
-/// D2, D4: settings that cannot be used are told without what they hold.
+/// D2: settings that cannot be used are told without what they hold.
 #[test]
 fn settings_that_are_refused_are_not_repeated() {
     let logs = Logs::capture();
