@@ -258,7 +258,7 @@ fn understand<T: FromRedisValue>(operation: &'static str, reply: Value) -> Resul
 }
 
 /// Redis does not roll back: where the index is no index, its value is deleted all the same, and so it is where MULTI alone is
-/// refused.
+/// not known.
 fn half_deleted(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Foreign => {
@@ -266,7 +266,7 @@ fn half_deleted(error: Error) -> Error {
             let effect = Error::new(ErrorKind::Foreign, error.operation(), WHY);
             effect.with_effect(Effect::Yes).with_source(error)
         }
-        _ if std::error::Error::source(&error).is_some() => error.with_effect(Effect::Unknown),
+        ErrorKind::Unsupported => error.with_effect(Effect::Unknown),
         _ => error,
     }
 }
