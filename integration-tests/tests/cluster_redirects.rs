@@ -181,6 +181,13 @@ async fn a_slot_without_a_master_is_waited_for() {
 async fn a_node_that_the_map_does_not_know_is_found() {
     let mut cluster = RedisCluster::start();
     let limiter = limiter(&cluster.config()).await;
+    // What each master told when it was connected to.
+    let told = limiter.health().await.servers;
+    assert_eq!(told.len(), 3);
+    assert!(
+        told.iter().all(|server| server.version.is_some()),
+        "{told:?}"
+    );
     assert_eq!(charge(&limiter, "a").await, 1);
     let slot = slot_of(key("a").as_str());
     let home = cluster.home(slot);

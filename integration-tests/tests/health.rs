@@ -3,16 +3,17 @@
 use std::time::Instant;
 
 use integration_tests::{RedisServer, eventually, policy, redis_limiter};
-use limiter_core::Key;
 use limiter_core::cache::CacheStore;
-use limiter_core::limit::{Period, Quota};
-use limiter_redis::{RedisCache, RedisConfig};
+use limiter_core::limit::{Limiter, Period, Quota};
+use limiter_core::{Health, Key};
+use limiter_redis::{RedisCache, RedisConfig, RedisStore};
 
 #[tokio::test]
 async fn health_tells_what_is() {
     let mut server = RedisServer::start_tcp();
     let config: RedisConfig = server.config();
-    let limiter = redis_limiter(&config);
+    let store = RedisStore::new(&config).unwrap();
+    let limiter = Limiter::new(store.clone());
     let cache = RedisCache::new(&config).unwrap();
     let up = limiter.health().await;
     assert!(up.connected && up.backend == "redis", "{up:?}");
@@ -28,12 +29,27 @@ async fn health_tells_what_is() {
     assert_eq!(up.message, format!("cached in Redis at {}", config.host()));
     assert!(limiter.is_healthy().await && up.connected);
 
+    eventually("both are warm", async || {
+        cache.warm_up().await.and(store.warm_up().await).ok()
+    })
+    .await;
+    let told = |health: &Health| {
+        assert_eq!(health.servers.len(), 1, "{health:?}");
+        let server = &health.servers[0];
+        assert_eq!(server.host, config.host());
+        assert!(server.version.is_some() && server.memory_used > Some(0));
+    };
+    told(&limiter.health().await);
+    told(&cache.health().await);
+
     server.stop();
     eventually("an end of health", async || {
         (!limiter.is_healthy().await && !cache.health().await.connected).then_some(())
     })
     .await;
     for down in [limiter.health().await, cache.health().await] {
+        // What it told last.
+        told(&down);
         assert!(!down.connected && down.latency.is_none(), "{down:?}");
         assert!(down.message.contains(&config.host()), "{down:?}");
     }

@@ -85,11 +85,9 @@ impl RedisCache {
             filled => filled?,
         }
         warn_if_it_is_far(&self.pool, "a cache call", "CACHE_REDIS_DEADLINE_MILLIS");
-        let server = ask(&self.pool).await;
-        if server.is_node {
+        if ask(&self.pool).await.is_node {
             return Err(of_a_node());
         }
-        self.pool.note_server(server);
         let left = end.saturating_duration_since(Instant::now());
         let load = Request::Load(self.set.clone());
         self.pool.call_within(left, OPERATION, load).await.map(drop)

@@ -38,18 +38,18 @@ pub(crate) async fn warm_up(
             loaded => drop(loaded?),
         }
     }
-    let server = ask(pool).await;
-    if server != Server::default() {
-        pool.note_server(server.clone());
-    }
-    Ok(server)
+    Ok(ask(pool).await)
 }
 
-/// What the server tells; one that does not is not asked again.
+/// What the server tells, which is noted; one that does not is not asked again.
 pub(crate) async fn ask(pool: &Pool) -> Server {
     let info = Request::Command(redis::cmd("INFO"));
     let told = pool.call(WARM_UP, info).await;
-    told.map(|reply| Server::read(&reply)).unwrap_or_default()
+    let server = told.map(|reply| Server::read(&reply)).unwrap_or_default();
+    if server != Server::default() {
+        pool.note_server(server.clone());
+    }
+    server
 }
 
 /// Says so if what `what` may take is short for the way.

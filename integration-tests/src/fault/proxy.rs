@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Aborts;
+use super::{Aborts, accept, on_from};
 
 /// Forwards what it is sent to a server, and the answers back. A packet is what was read at once; each connection keeps its
 /// packets' order, and packets that are under way arrive even if their sender has left. Ends with the last clone's drop.
@@ -61,8 +61,6 @@ struct Loses {
 impl Proxy {
     /// In front of a server at a loopback port. Needs a tokio runtime.
     pub async fn start(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
         let network = Arc::new(Network {
             faults: Mutex::default(),
             frozen: watch::Sender::new(false),
@@ -71,22 +69,12 @@ impl Proxy {
             connected: AtomicU64::new(0),
             under_way: Arc::default(),
         });
-        let accepting = network.clone();
-        let accept = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let network = accepting.clone();
-                network.connected.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(async move {
-                    if let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await {
-                        network.join(client, server).await;
-                    }
-                });
-            }
-        });
+        let joining = network.clone();
+        let (port, listener) = accept(move |client| joining.clone().join(client, server)).await;
         Self {
             port,
             network,
-            _listener: Arc::new(Aborts(accept)),
+            _listener: Arc::new(listener),
         }
     }
 
@@ -170,9 +158,11 @@ impl Proxy {
 }
 
 impl Network {
-    async fn join(self: Arc<Self>, client: TcpStream, server: TcpStream) {
-        // Packets are small, and measured one by one.
-        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    async fn join(self: Arc<Self>, client: TcpStream, server: u16) {
+        self.connected.fetch_add(1, Ordering::Relaxed);
+        let Some(server) = on_from(&client, server).await else {
+            return;
+        };
         let mut cut = self.cut.subscribe();
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();

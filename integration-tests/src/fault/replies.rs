@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{self, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use super::Aborts;
+use super::{Aborts, accept, on_from};
 
 /// Answers some commands in a server's place. Takes no connections any more after its last clone's drop.
 #[derive(Clone, Debug)]
@@ -58,24 +58,13 @@ enum Reply {
 impl ReplyProxy {
     /// In front of a server at a loopback port. Needs a tokio runtime.
     pub async fn start(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
         let shared = Arc::<Shared>::default();
-        let accepting = shared.clone();
-        let accept = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let shared = accepting.clone();
-                tokio::spawn(async move {
-                    if let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await {
-                        shared.join(client, server).await;
-                    }
-                });
-            }
-        });
+        let joining = shared.clone();
+        let (port, listener) = accept(move |client| joining.clone().join(client, server)).await;
         Self {
             port,
             shared,
-            _listener: Arc::new(Aborts(accept)),
+            _listener: Arc::new(listener),
         }
     }
 
@@ -120,8 +109,10 @@ impl ReplyProxy {
 }
 
 impl Shared {
-    async fn join(&self, client: TcpStream, server: TcpStream) {
-        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    async fn join(self: Arc<Self>, client: TcpStream, server: u16) {
+        let Some(server) = on_from(&client, server).await else {
+            return;
+        };
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let (send, expected) = mpsc::unbounded_channel();

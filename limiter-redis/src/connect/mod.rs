@@ -16,7 +16,8 @@ use futures_util::future::select_ok;
 use limiter_core::Error;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, ConnectionAddr, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
+    AsyncConnectionConfig, Cmd, ConnectionAddr, ProtocolVersion, RedisConnectionInfo, RedisError,
+    Value,
 };
 use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret;
@@ -208,21 +209,28 @@ impl Connector {
             select.arg(self.redis.db());
             commands.push(select);
         }
-        let mut pipeline = redis::pipe();
         commands.push(redis::cmd("ROLE"));
-        for command in commands {
-            pipeline.add_command(command);
-        }
-        let mut io = io.clone();
-        let mut replies = io
-            .send_packed_commands(&pipeline, 0, pipeline.len())
-            .await?;
+        let mut replies = send_all(&mut io.clone(), commands).await?;
         let role = replies.pop().unwrap_or(Value::Nil);
         for reply in replies {
             reply.extract_error()?;
         }
         Ok(role)
     }
+}
+
+/// Sends several commands in one write: their replies, errors among them.
+pub(crate) async fn send_all(
+    connection: &mut MultiplexedConnection,
+    commands: impl IntoIterator<Item = Cmd>,
+) -> Result<Vec<Value>, RedisError> {
+    let mut pipeline = redis::pipe();
+    for command in commands {
+        pipeline.add_command(command);
+    }
+    connection
+        .send_packed_commands(&pipeline, 0, pipeline.len())
+        .await
 }
 
 /// Says who we are, or that we are here. The library reads nothing before it has sent something, and would miss why a server

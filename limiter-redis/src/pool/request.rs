@@ -6,6 +6,7 @@ use std::sync::Arc;
 use redis::aio::MultiplexedConnection;
 use redis::{Arg, Cmd, RedisError, Script, ServerErrorKind, ToRedisArgs, Value};
 
+use crate::connect::send_all;
 use crate::error::server_error;
 
 pub(crate) enum Request {
@@ -63,15 +64,9 @@ async fn transaction(
     commands: Vec<Cmd>,
     connection: &mut MultiplexedConnection,
 ) -> Result<Value, RedisError> {
-    let mut pipeline = redis::pipe();
-    pipeline.cmd("MULTI");
-    for command in commands {
-        pipeline.add_command(command);
-    }
-    pipeline.cmd("EXEC");
-    let mut replies = connection
-        .send_packed_commands(&pipeline, 0, pipeline.len())
-        .await?;
+    let commands = [redis::cmd("MULTI")].into_iter().chain(commands);
+    let commands = commands.chain([redis::cmd("EXEC")]);
+    let mut replies = send_all(connection, commands).await?;
     let executed = replies.pop().unwrap_or(Value::Nil);
     // Why it was not, if so; EXEC only says that it was not.
     for reply in replies {
