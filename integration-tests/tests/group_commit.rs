@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use integration_tests::{Proxy, RedisCluster, RedisServer, eventually, policy};
-use limiter_core::limit::{LimitStore, Limiter, Period, Policy, Quota};
+use limiter_core::limit::{LimitStore, Limiter, Outage, Period, Policy, Quota};
 use limiter_core::{Effect, ErrorKind, Key};
 use limiter_redis::{ClusterStore, RedisConfig, RedisStore};
 
@@ -307,15 +307,24 @@ fn who_is_refused_lets_others_run() {
             let limiter = Limiter::new(RedisStore::new(&config).unwrap());
             let is_over = Arc::<AtomicBool>::default();
             let counts = Arc::new([const { AtomicU64::new(0) }; 2]);
-            let callers: Vec<_> = (0..2_000)
-                .map(|_| {
-                    let (limiter, is_over) = (limiter.clone(), is_over.clone());
+            let hasty = limiter.clone().with_deadline(Duration::ZERO);
+            let callers: Vec<_> = (0..2_100)
+                .map(|caller| {
+                    // Some are refused, some are allowed in the store's place, and a few have no time at all.
+                    let (limiter, outage) = match caller {
+                        0..100 => (hasty.clone(), Outage::Deny),
+                        100..1_100 => (limiter.clone(), Outage::Deny),
+                        _ => (limiter.clone(), Outage::Allow),
+                    };
+                    let is_over = is_over.clone();
                     let counts = counts.clone();
                     tokio::spawn(async move {
-                        let (policy, key) = (plenty(), Key::new(["ratelimit", "loop"]));
+                        let policy = plenty().with_outage(outage);
+                        let key = Key::new(["ratelimit", "loop"]);
                         while !is_over.load(Ordering::SeqCst) {
                             let answer = limiter.try_check(&policy, &key).await;
-                            let count = &counts[usize::from(answer.is_ok())];
+                            let is_answered = answer.is_ok_and(|decision| !decision.degraded);
+                            let count = &counts[usize::from(is_answered)];
                             count.fetch_add(1, Ordering::SeqCst);
                         }
                     })
