@@ -99,6 +99,30 @@ pub(crate) async fn closed(contender: &Contender, callers: u64, slice: Duration)
     run
 }
 
+/// Asks once for each of so many keys, so many at a time. How many were not answered.
+pub(crate) async fn each(contender: &Contender, keys: usize, at_once: usize) -> usize {
+    let mut failed = 0;
+    for first in (0..keys).step_by(at_once) {
+        let asked = (first..keys.min(first + at_once)).map(|key| contender.ask(key));
+        let told = futures_util::future::join_all(asked).await;
+        failed += told.iter().filter(|told| !**told).count();
+    }
+    failed
+}
+
+/// So many callers who always ask together, in a runtime of one thread: each time in one batch. How many were answered.
+pub(crate) async fn together(contender: &Contender, callers: usize, slice: Duration) -> u64 {
+    let end = Instant::now() + slice;
+    let (mut answers, mut state) = (0, 1);
+    while Instant::now() < end {
+        let asked = (0..callers).map(|_| contender.ask(next(&mut state)));
+        let told = futures_util::future::join_all(asked).await;
+        assert!(told.iter().all(|told| *told), "everybody is admitted");
+        answers += u64::try_from(told.len()).unwrap_or(0);
+    }
+    answers
+}
+
 /// So many calls a second, whether or not the earlier ones have their answers. Each is as late as its answer is after its turn.
 pub(crate) async fn open(contender: &Contender, per_second: f64, slice: Duration) -> Run {
     const TICK: Duration = Duration::from_millis(1);

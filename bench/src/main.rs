@@ -1,14 +1,16 @@
-//! What a check in Redis costs: beside tower-rate-tier, which asks with a script of its own over one connection, and beside a
-//! floor, which sends PING over one. Starts its own servers. Prints named ratios, each the median over interleaved rounds, with
-//! its spread; writes `docs/performance.md`.
+//! What a check in Redis costs: beside tower-rate-tier, which asks with a script of its own over one connection; beside a plain
+//! GCRA script; beside what the hot script can do at most; and beside a floor, which sends PING. Starts its own servers. Prints named ratios, each the median over interleaved rounds, with
+//! its spread; writes `docs/performance.md` and `.svg`.
 //!
 //! ```text
 //! cargo run --release --manifest-path bench/Cargo.toml -- [--json FILE] [--only NAME] [--quick]
 //! ```
 //!
-//! - `load`: callers in a loop, and calls at a rate. `contender`: whom they ask.
-//! - `measures`: what is measured. `report`: how it is told.
+//! - `load`: callers in a loop, and calls at a rate. `contender`: whom they ask; `ceiling`: one of them, of the hot script alone.
+//! - `measures`: what is measured. `report`: how it is told; `chart`: in pictures.
 
+mod ceiling;
+mod chart;
 mod contender;
 mod load;
 mod measures;
@@ -26,6 +28,12 @@ struct Effort {
     rounds: usize,
     /// How long each contender runs in a round.
     slice: Duration,
+}
+
+impl Effort {
+    fn is_whole(self) -> bool {
+        self.rounds >= WHOLE.rounds
+    }
 }
 
 const WHOLE: Effort = Effort {
@@ -90,8 +98,13 @@ fn main() -> ExitCode {
         std::fs::write(&path, report.json()).expect("the file can be written");
     }
     if arguments.only.is_none() && !arguments.is_quick {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/performance.md");
-        std::fs::write(path, report.document()).expect("the document can be written");
+        let docs = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
+        for (file, text) in [
+            ("performance.md", report.document()),
+            ("performance.svg", chart::picture(report.charts())),
+        ] {
+            std::fs::write(docs.join(file), text).expect("the documents can be written");
+        }
     }
     ExitCode::SUCCESS
 }

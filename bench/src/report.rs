@@ -15,7 +15,19 @@ struct Ratio {
 pub(crate) struct Report {
     ratios: Vec<Ratio>,
     tables: Vec<(String, String)>,
+    charts: Vec<Chart>,
 }
+
+/// Rates against a number, a line for each contender.
+pub(crate) struct Chart {
+    pub(crate) title: String,
+    /// What the number counts.
+    pub(crate) counts: String,
+    pub(crate) lines: Vec<Line>,
+}
+
+/// A contender, and its points.
+pub(crate) type Line = (String, Vec<(f64, f64)>);
 
 /// The middle of the values, and the least and the most of them.
 pub(crate) fn median(values: &[f64]) -> (f64, f64, f64) {
@@ -57,6 +69,19 @@ impl Report {
         self.tables.push((heading.to_owned(), text));
     }
 
+    /// A picture of rates against a number.
+    pub(crate) fn chart(&mut self, title: &str, counts: &str, lines: Vec<Line>) {
+        self.charts.push(Chart {
+            title: title.to_owned(),
+            counts: counts.to_owned(),
+            lines,
+        });
+    }
+
+    pub(crate) fn charts(&self) -> &[Chart] {
+        &self.charts
+    }
+
     fn ratios(&self) -> String {
         let mut text = String::from("| Ratio | Median | Rounds | Wanted |\n|---|---|---|---|\n");
         for ratio in &self.ratios {
@@ -95,8 +120,11 @@ impl Report {
             "# Performance\n\n\
             Written by `cargo run --release --manifest-path bench/Cargo.toml`, on a machine with {} cores that ran Redis, the\n\
             callers and nothing else. Ratios are taken within a round, in which the contenders take turns; absolute times say little\n\
-            about another machine. A token bucket, {} keys, everybody admitted, a deadline of {} ms. The peer is\n\
-            tower-rate-tier 0.3.1 over its connection manager, with a smaller script; the floor is PING over one connection.\n\n\
+            about another machine. A token bucket, {} keys, everybody admitted, a deadline of {} ms, if nothing else is said. The peer\n\
+            is tower-rate-tier 0.3.1 over its connection manager, with a smaller script. GCRA is the smallest script that limits\n\
+            anything: TIME, GET and SET. The ceiling is the hot script of these crates, asked by a client that does nothing else, in\n\
+            calls of the size that the direct run had. The floor is PING over one connection.\n\n\
+            ![Checks a second](performance.svg)\n\n\
             ## Ratios\n\n{}{}",
             std::thread::available_parallelism().map_or(0, usize::from),
             KEYS,

@@ -13,7 +13,8 @@ use tokio::sync::Mutex;
 
 use crate::server::RedisServer;
 
-/// Two stores and the clock that both read. Redis is reached through several instances in turn.
+/// Two stores and the clock that both read. Redis is reached through two instances in turn, of which one has the hot script and
+/// the other all in one.
 #[derive(Debug)]
 pub struct Bench {
     /// The memory store.
@@ -41,10 +42,14 @@ impl Bench {
             .get_multiplexed_async_connection_with_config(&patient)
             .await
             .unwrap();
-        let instance = || RedisStore::with_virtual_clock(&server.virtual_config()).unwrap();
+        let config_of_server = server.virtual_config();
+        let instances = vec![
+            RedisStore::with_virtual_clock(&config_of_server).unwrap(),
+            RedisStore::with_virtual_clock_and_one_script(&config_of_server).unwrap(),
+        ];
         let bench = Self {
             memory: MemoryStore::with_config(&config),
-            instances: vec![instance(), instance()],
+            instances,
             next: AtomicUsize::new(0),
             clock,
             redis_clock: Mutex::new(redis_clock),

@@ -11,6 +11,7 @@
 //! - [`model`]: each limit from its definition, to compare stores with.
 //! - [`matrix`]: every fault, and a checker of what came of it.
 //! - [`random`]: what property tests draw.
+//! - [`GCRA`]: the smallest script that limits anything, to measure beside.
 //! - [`policy`], [`ten_years`], [`redis_limiter`], [`eventually`]: what nearly every test needs.
 //!
 //! ```
@@ -39,6 +40,7 @@ mod bench;
 mod clock;
 mod cluster;
 pub mod fault;
+mod gcra;
 mod launch;
 mod logs;
 pub mod matrix;
@@ -58,6 +60,7 @@ pub use bench::Bench;
 pub use clock::TokioClock;
 pub use cluster::{Moving, RedisCluster};
 pub use fault::{Fault, Faulty, Proxy, ReplyProxy};
+pub use gcra::GCRA;
 pub use logs::Logs;
 pub use sentinel::RedisSentinels;
 pub use server::{RedisServer, Stalled};

@@ -58,6 +58,6 @@ pub use env::RedisEnv;
 pub use limit::RedisStore;
 #[cfg(feature = "virtual-clock")]
 #[doc(hidden)]
-pub use script::limit_script;
+pub use script::{hot_script, limit_script};
 #[cfg(feature = "fuzzing")]
 pub use script::reply::read_bytes;

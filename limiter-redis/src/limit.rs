@@ -21,7 +21,6 @@ use crate::pool::look::words;
 use crate::pool::probe::{Probe, ProbeKeys};
 use crate::pool::{Keeps, Pool};
 use crate::script::call::{Call, floor};
-use crate::script::reply;
 use crate::script::{self, Scripts};
 use crate::warm_up::{WARM_UP, warm_up};
 
@@ -66,6 +65,15 @@ impl RedisStore {
     #[cfg(feature = "virtual-clock")]
     pub fn with_virtual_clock(config: &RedisConfig) -> Result<Self, Error> {
         Self::with_scripts(config, Scripts::with_virtual_clock())
+    }
+
+    /// For tests: the same, where all groups go to the script that knows all; others are asked side by side with it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    #[cfg(feature = "virtual-clock")]
+    pub fn with_virtual_clock_and_one_script(config: &RedisConfig) -> Result<Self, Error> {
+        Self::with_scripts(config, Scripts::with_virtual_clock().without_hot())
     }
 
     fn with_scripts(config: &RedisConfig, scripts: Scripts) -> Result<Self, Error> {
@@ -196,7 +204,7 @@ impl LimitStore for RedisStore {
         let call = Call::new(group, &self.config.prefix)?;
         let policy = group.steps()[0].policy.name();
         match batches.apply(policy, call, Place::default(), end).await {
-            Ok(reply) => reply::read(&reply, group, self.issuer, observed),
+            Ok(reply) => reply.read(group, self.issuer, observed),
             Err(undone) if is_of_a_node(&undone.error) => {
                 // Once in a store's life: no reason to make every check's future larger.
                 let joined = Box::pin(self.join_cluster(undone.error, end)).await;

@@ -31,6 +31,9 @@ pub(crate) async fn warm_up(
         let left = end.saturating_duration_since(Instant::now());
         pool.call_within(left, WARM_UP, Request::Load(script.clone()))
     };
+    if let Some(hot) = scripts.hot() {
+        load(hot).await?;
+    }
     load(scripts.plain()).await?;
     if let Some(giving) = scripts.giving() {
         match load(giving).await {

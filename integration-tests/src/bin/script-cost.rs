@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use integration_tests::{RedisServer, policy};
+use integration_tests::{GCRA, RedisServer, policy};
 use limiter_core::limit::algorithm::MAX_LOG;
 use limiter_core::limit::{
     Action, Capabilities, Group, LimitStore, Observed, OperationId, Period, Policy, Quota, Receipt,
@@ -27,17 +27,6 @@ const CALLS: usize = 300;
 const LEASES: u64 = 10_000;
 const ENTRIES: u64 = MAX_LOG;
 const TTL: Duration = Duration::from_secs(600);
-
-/// The generic cell rate algorithm (ITU-T I.371) with the server's time, in the fewest commands.
-const GCRA: &str = "
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local arrival = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now) + 1000
-if arrival - now > 1000000 then
-  return 0
-end
-redis.call('SET', KEYS[1], string.format('%.0f', arrival), 'PX', 2000)
-return 1";
 
 struct World {
     server: RedisServer,

@@ -8,12 +8,14 @@ use redis::{Cmd, Script};
 
 use super::member::Member;
 use crate::error::is_unreadable;
-use crate::script::Scripts;
-use crate::script::call::Call;
+use crate::script::call::{Call, number};
+use crate::script::{Scripts, hot};
 
 /// One call, and whose groups it has, in that order.
 pub(super) struct Eval {
     pub(super) script: Arc<Script>,
+    /// Whether that is the hot one.
+    pub(super) is_hot: bool,
     slot: u16,
     /// Sent behind ASKING, to a node that is getting the slot.
     pub(super) is_asking: bool,
@@ -25,10 +27,11 @@ pub(super) struct Eval {
 /// Puts together what may run in one call.
 pub(super) fn evals(members: Vec<Member>, scripts: &Scripts) -> Vec<Eval> {
     let mut evals: Vec<Eval> = Vec::new();
-    let giving = scripts.giving();
+    let (hot, giving) = (scripts.hot(), scripts.giving());
     for member in members {
+        let hot = hot.filter(|_| member.call.is_hot() && !member.is_handed_over);
         let giving = giving.filter(|_| member.call.gives_back());
-        let script = giving.unwrap_or(scripts.plain());
+        let script = hot.or(giving).unwrap_or(scripts.plain());
         // A node that is getting a slot takes a call if it has all of its keys: so each member is a call.
         let known = evals.iter_mut().find(|eval| {
             !member.is_asking
@@ -40,6 +43,7 @@ pub(super) fn evals(members: Vec<Member>, scripts: &Scripts) -> Vec<Eval> {
             Some(eval) => eval.members.push(member),
             None => evals.push(Eval {
                 script: script.clone(),
+                is_hot: hot.is_some(),
                 slot: member.slot,
                 is_asking: member.is_asking,
                 is_unknown: false,
@@ -55,6 +59,7 @@ impl Eval {
     pub(super) fn split(self) -> impl Iterator<Item = Self> {
         self.members.into_iter().map(move |member| Self {
             script: self.script.clone(),
+            is_hot: self.is_hot,
             slot: self.slot,
             is_asking: self.is_asking,
             is_unknown: false,
@@ -65,7 +70,7 @@ impl Eval {
     /// Whether the plain script is to be tried in place of this one, which the server cannot read.
     pub(super) fn use_plain(&mut self, error: &Error, scripts: &Scripts) -> bool {
         let is_tried = Arc::ptr_eq(&self.script, scripts.plain());
-        if is_tried || !is_unreadable(error) {
+        if self.is_hot || is_tried || !is_unreadable(error) {
             return false;
         }
         scripts.refuse_giving();
@@ -74,7 +79,7 @@ impl Eval {
     }
 
     /// Keys that several groups name are sent once.
-    pub(super) fn command(&self, floor: &[u8]) -> Cmd {
+    pub(super) fn command(&self, floor: u64) -> Cmd {
         let members = || self.members.iter().map(|member| &member.call);
         let most: usize = members().map(Call::key_count).sum();
         let mut names: Vec<&[u8]> = Vec::with_capacity(most);
@@ -88,14 +93,18 @@ impl Eval {
             });
             numbers.push(number);
         }
-        let bytes = members().map(Call::size).sum::<usize>() + floor.len() + 64;
+        let bytes = members().map(Call::size).sum::<usize>() + 96;
         let mut command = Cmd::with_capacity(4 + names.len() + self.members.len(), bytes);
         command.arg("EVALSHA").arg(self.script.get_hash());
         command.arg(names.len());
         for name in &names {
             command.arg(name);
         }
-        command.arg(floor);
+        if self.is_hot {
+            command.arg(floor).arg(hot::text(members(), &numbers));
+            return command;
+        }
+        command.arg(&number(floor));
         let mut group = Vec::new();
         let mut numbers = numbers.as_slice();
         for call in members() {

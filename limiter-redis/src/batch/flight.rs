@@ -15,10 +15,12 @@ use crate::pool::Lent;
 use crate::pool::connection::Life;
 use crate::pool::request::is_unknown_script;
 use crate::script::call::OPERATION;
-use crate::script::reply;
+use crate::script::hot::{self, Outcome};
+use crate::script::reply::{self, Reply};
 
-/// How often a call is sent that has not run: without the script, to a server that cannot read it, and for each group alone.
-const TRIES: u32 = 4;
+/// How often a call is sent that has not run: without the hot script, handed over, without the other one, to a server that cannot
+/// read it, and for each group alone.
+const TRIES: u32 = 6;
 
 /// One of the batches that may be under way, one after the other.
 pub(super) struct Flight {
@@ -79,7 +81,7 @@ impl Flight {
         let Lent { mut io, life } = lent;
         let mut left = eval::evals(members, &shared.scripts);
         for tried in 1..=TRIES {
-            let pipeline = pipeline(&left, &shared.floor);
+            let pipeline = pipeline(&left, shared.floor);
             let start = Instant::now();
             let (answers, beginning) = (shared.pool.answers(), shared.pool.beginnings());
             let replies = io.send_packed_commands(&pipeline, 0, pipeline.len());
@@ -92,7 +94,7 @@ impl Flight {
             if beginning == shared.pool.beginnings() {
                 room.window.note(beginning, start.elapsed());
             }
-            left = tell_all(&shared, left, replies, life.generation(), tried == TRIES);
+            left = tell_all(&shared, left, replies, &life, tried == TRIES);
             left = load(&shared, left, &mut io, &life).await;
             // It has not run: so nobody who has left needs to be asked about.
             left.retain_mut(|eval| {
@@ -132,7 +134,7 @@ impl Drop for Flight {
 }
 
 /// All calls, to be sent in one write.
-fn pipeline(evals: &[Eval], floor: &[u8]) -> Pipeline {
+fn pipeline(evals: &[Eval], floor: u64) -> Pipeline {
     let mut pipeline = Pipeline::with_capacity(evals.len());
     for eval in evals {
         if eval.is_asking {
@@ -182,22 +184,28 @@ fn tell_all(
     shared: &Shared,
     evals: Vec<Eval>,
     replies: Vec<Value>,
-    generation: u64,
+    life: &Life,
     is_last: bool,
 ) -> Vec<Eval> {
+    let generation = life.generation();
     let mut again = Vec::new();
+    let mut handed_over = Vec::new();
     let mut replies = replies.into_iter();
     for mut eval in evals {
         if eval.is_asking {
             replies.next();
         }
         let error = match replies.next() {
+            Some(Value::BulkString(told)) if eval.is_hot => {
+                handed_over.extend(tell_hot(shared, eval.members, &told, is_last));
+                continue;
+            }
             Some(Value::Array(told)) if told.len() == eval.members.len() => {
                 let is_alone = eval.members.len() == 1;
                 let mut full = Vec::new();
                 for (member, reply) in eval.members.into_iter().zip(told) {
                     match reply::error_of(&reply) {
-                        None => shared.tell(member, reply),
+                        None => shared.tell(member, Reply::Whole(reply)),
                         // It has done nothing; alone, it may only have to look.
                         Some(error) if !is_last && !is_alone && error.code() == Some("OOM") => {
                             full.push(member);
@@ -236,7 +244,30 @@ fn tell_all(
             member.fail(copy(&error));
         }
     }
+    again.extend(eval::evals(handed_over, &shared.scripts));
     again
+}
+
+/// Tells each member what the hot script decided for its group. Those that it handed over are returned.
+fn tell_hot(shared: &Shared, members: Vec<Member>, told: &[u8], is_last: bool) -> Vec<Member> {
+    let mut reader = hot::Reader::new(told);
+    let mut handed_over = Vec::new();
+    for mut member in members {
+        let outcome = reader.as_mut().and_then(|reader| reader.next(&member.call));
+        match outcome {
+            Some(Outcome::Decided(decided)) => shared.tell(member, Reply::Hot(decided)),
+            Some(Outcome::HandedOver) if !is_last => {
+                member.is_handed_over = true;
+                handed_over.push(member);
+            }
+            _ => {
+                // Nor is what follows.
+                reader = None;
+                member.fail(reply::not_understood());
+            }
+        }
+    }
+    handed_over
 }
 
 /// Whether a call was refused, before it ran, for what may be the keys of one of its groups: the user may not use one of them, or

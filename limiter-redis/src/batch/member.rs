@@ -1,11 +1,11 @@
 //! A group that waits for its turn, and what it is told.
 
 use limiter_core::{Effect, Error};
-use redis::Value;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::script::call::Call;
+use crate::script::reply::Reply;
 
 /// Who waits.
 pub(super) struct Member {
@@ -13,6 +13,8 @@ pub(super) struct Member {
     /// Its keys' slot; 0 on a single server.
     pub(super) slot: u16,
     pub(super) is_asking: bool,
+    /// Whether the hot script has handed it over to the other.
+    pub(super) is_handed_over: bool,
     pub(super) since: Instant,
     pub(super) end: Instant,
     /// How many answers there had been then.
@@ -30,7 +32,7 @@ impl Member {
 }
 
 /// What the script replies to the group, or why it was not done.
-pub(super) type Told = Result<Value, Undone>;
+pub(super) type Told = Result<Reply, Undone>;
 
 /// The call comes back, to be sent elsewhere perhaps.
 pub(crate) struct Undone {

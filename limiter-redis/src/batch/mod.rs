@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use limiter_core::{Effect, Error, ErrorKind};
 use parking_lot::Mutex;
-use redis::Value;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -36,7 +35,7 @@ use crate::pool::Pool;
 use crate::runtime::PerRuntime;
 use crate::script::Scripts;
 use crate::script::call::{Call, OPERATION};
-use crate::script::reply;
+use crate::script::reply::Reply;
 
 pub(crate) use self::member::Undone;
 
@@ -57,7 +56,8 @@ struct Shared {
     pool: Pool,
     guard: Guard,
     scripts: Arc<Scripts>,
-    floor: [u8; 7],
+    /// How long states are kept at least (ms).
+    floor: u64,
     /// How many batches may be under way at most.
     most: u32,
     rooms: PerRuntime<Arc<Room>>,
@@ -90,7 +90,7 @@ impl Batches {
         pool: Pool,
         guard: Guard,
         scripts: Arc<Scripts>,
-        floor: [u8; 7],
+        floor: u64,
         most: u32,
         unheard: Arc<AtomicU64>,
     ) -> Self {
@@ -126,7 +126,7 @@ impl Batches {
         call: Call,
         place: Place,
         end: Instant,
-    ) -> Result<Value, Undone> {
+    ) -> Result<Reply, Undone> {
         let entered = self.shared.guard.enter(&self.shared.pool, end).await;
         let passing = match entered {
             Ok(passing) => passing,
@@ -143,7 +143,7 @@ impl Batches {
         call: Call,
         place: Place,
         end: Instant,
-    ) -> Result<Value, Undone> {
+    ) -> Result<Reply, Undone> {
         let start = Instant::now();
         let lane = self.shared.hasher.hash_one(policy);
         let mut waiting = match self.enter(lane, call, place, start, end) {
@@ -188,6 +188,7 @@ impl Batches {
             call,
             slot: place.slot,
             is_asking: place.is_asking,
+            is_handed_over: false,
             since: now,
             end,
             answers,
@@ -304,7 +305,7 @@ impl Shared {
         self.pool.saturated(OPERATION)
     }
 
-    fn tell(&self, member: Member, reply: Value) {
+    fn tell(&self, member: Member, reply: Reply) {
         let takes = member.call.takes();
         if let Err(told) = member.reply.send(Ok(reply)) {
             self.note_unheard(&told, takes);
@@ -313,7 +314,7 @@ impl Shared {
 
     /// Counts a charge that nobody was told of.
     fn note_unheard(&self, told: &Told, takes: bool) {
-        if takes && told.as_ref().is_ok_and(reply::has_charged) {
+        if takes && told.as_ref().is_ok_and(Reply::has_charged) {
             self.unheard.fetch_add(1, Ordering::Relaxed);
         }
     }

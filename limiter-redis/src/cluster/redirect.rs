@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use limiter_core::{Effect, Error, ErrorKind};
-use redis::{RedisError, ServerErrorKind, Value};
+use redis::{RedisError, ServerErrorKind};
 use tokio::time::{Instant, sleep};
 
 use super::map::Address;
@@ -14,6 +14,7 @@ use super::nodes::Nodes;
 use crate::batch::{Place, Undone};
 use crate::error::server_error;
 use crate::script::call::{Call, OPERATION};
+use crate::script::reply::Reply;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
@@ -66,7 +67,7 @@ pub(super) async fn call(
     policy: &str,
     mut call: Call,
     end: Instant,
-) -> Result<Value, Error> {
+) -> Result<Reply, Error> {
     let operation = OPERATION;
     let begun = Instant::now().min(end);
     let mut target = Target::Owner;

@@ -19,7 +19,6 @@ use crate::config::RedisConfig;
 use crate::limit::begin;
 use crate::script::Scripts;
 use crate::script::call::{Call, Keys, OPERATION};
-use crate::script::reply;
 use crate::warm_up::{WARM_UP, warm_up};
 
 /// Counters in a Redis Cluster, shared by every instance that uses it. Clones share the connections.
@@ -143,7 +142,7 @@ impl ClusterStore {
     ) -> Result<(), Error> {
         let policy = group.steps()[0].policy.name();
         let reply = redirect::call(&self.nodes, slot, policy, call, end).await?;
-        reply::read(&reply, group, self.issuer, observed)
+        reply.read(group, self.issuer, observed)
     }
 
     /// A group as a call.

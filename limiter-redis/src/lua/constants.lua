@@ -6,6 +6,8 @@ local MAX_INTEGER = 9007199254740991
 -- As in algorithm/mod.rs: above limits and capacities, and the most that a count may become.
 local LIMIT_BOUND = 2251799813685248 -- 2^51
 local COUNT_BOUND = 4503599627370496 -- 2^52
+-- Every debt of a bucket is paid off sooner (us).
+local LONGEST = 4503599627370496 -- 2^52
 
 -- What a call may need, by number: the algorithms, and what is remembered beside their states.
 local FIXED_WINDOW, SLIDING_WINDOW, TOKEN_BUCKET, SLIDING_LOG, CONCURRENCY, CALENDAR_WINDOW = 1, 2, 3, 4, 5, 6

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::Write as _;
+use std::ops::Range;
 use std::time::Duration;
 
 use limiter_core::clock::MAX_INTEGER;
@@ -12,7 +13,7 @@ use limiter_core::{Error, ErrorKind};
 pub(crate) const OPERATION: &str = "limit.apply";
 
 /// How many bytes a number takes.
-const NUMBER: usize = 7;
+pub(crate) const NUMBER: usize = 7;
 /// How many a group takes beside its steps, and how many a step.
 const GROUP: usize = 27;
 const STEP: usize = 75;
@@ -21,6 +22,12 @@ const LENGTH: usize = 4;
 /// Where the numbers of keys stand: in a group, and in each of its steps.
 const GROUP_KEY: usize = 2;
 const STEP_KEYS: [usize; 3] = [0, 6, 8];
+/// Where the rest of a step stands that all have.
+const SHADOW: usize = 2;
+const ACTION: usize = 3;
+const ALGORITHM: usize = 5;
+const QUOTA: Range<usize> = 10..38;
+const COST: Range<usize> = 38..45;
 
 /// One group as the script takes it, with its keys.
 #[derive(Debug)]
@@ -31,7 +38,11 @@ pub(crate) struct Call {
     keys: usize,
     gives_back: bool,
     takes: bool,
+    is_hot: bool,
 }
+
+/// One step of a group that the hot script takes.
+pub(crate) struct PlainStep<'a>(&'a [u8]);
 
 /// A step's action as the script takes it: its number, and what it has.
 #[derive(Default)]
@@ -59,6 +70,7 @@ impl Call {
             keys: 0,
             gives_back: gives_back(group),
             takes: steps.iter().any(|step| step.action.takes()),
+            is_hot: is_hot(group),
         };
         let mut writer = Writer { call, at: 0 };
         writer.index(steps.len());
@@ -116,6 +128,18 @@ impl Call {
         self.takes
     }
 
+    /// Whether the hot script takes it.
+    pub(crate) fn is_hot(&self) -> bool {
+        self.is_hot
+    }
+
+    /// The steps of a hot group, in the order of its keys.
+    pub(crate) fn plain_steps(&self) -> impl ExactSizeIterator<Item = PlainStep<'_>> {
+        self.bytes[GROUP..self.group]
+            .chunks_exact(STEP)
+            .map(PlainStep)
+    }
+
     /// The group, with the numbers that its keys have in a call with others: `numbers` has that of its first key, and so on.
     /// Written behind what is in `out`.
     pub(crate) fn write_group(&self, numbers: &[u16], out: &mut Vec<u8>) {
@@ -130,6 +154,35 @@ impl Call {
                 out[start + place..][..2].copy_from_slice(&number.to_be_bytes());
             }
         }
+    }
+}
+
+impl<'a> PlainStep<'a> {
+    pub(crate) fn is_shadow(&self) -> bool {
+        self.0[SHADOW] > 0
+    }
+
+    pub(crate) fn is_peek(&self) -> bool {
+        self.0[ACTION] > 0
+    }
+
+    pub(crate) fn algorithm(&self) -> u8 {
+        self.0[ALGORITHM]
+    }
+
+    /// Four numbers.
+    pub(crate) fn quota(&self) -> &'a [u8] {
+        &self.0[QUOTA]
+    }
+
+    /// A number.
+    pub(crate) fn cost(&self) -> &'a [u8] {
+        &self.0[COST]
+    }
+
+    /// Whether it takes something, if it is admitted.
+    pub(crate) fn charges(&self) -> bool {
+        !self.is_peek() && self.cost().iter().any(|byte| *byte > 0)
     }
 }
 
@@ -194,9 +247,33 @@ impl Writer {
     }
 }
 
-/// How long states are kept at least, as the script takes it.
-pub(crate) fn floor(state_ttl: Duration) -> [u8; NUMBER] {
-    number(u64::try_from(state_ttl.as_millis()).unwrap_or(u64::MAX))
+/// How long states are kept at least (ms), as the scripts take it.
+pub(crate) fn floor(state_ttl: Duration) -> u64 {
+    u64::try_from(state_ttl.as_millis()).map_or(MAX_INTEGER, |millis| millis.min(MAX_INTEGER))
+}
+
+/// Whether all that a group does is to charge or to look, at algorithms that the hot script knows, each at a key of its own.
+fn is_hot(group: &Group<'_>) -> bool {
+    let steps = group.steps();
+    let is_known = |step: &Step<'_>| {
+        let is_known = matches!(
+            step.policy.quota(),
+            Quota::FixedWindow(_)
+                | Quota::CalendarWindow(_)
+                | Quota::SlidingWindow(_)
+                | Quota::TokenBucket(_)
+        );
+        is_known && matches!(step.action, Action::Charge { .. } | Action::Peek { .. })
+    };
+    let is_first = |index: usize| {
+        let before = &steps[..index];
+        before
+            .iter()
+            .all(|other| other.counter != steps[index].counter)
+    };
+    group.operation().is_none()
+        && steps.iter().all(is_known)
+        && (0..steps.len()).all(is_first)
 }
 
 /// Whether a group only gives back, or forgets.
@@ -214,7 +291,7 @@ fn gives_back(group: &Group<'_>) -> bool {
 }
 
 /// A number's bytes, the highest first. Beyond the largest one, a cost is above every capacity just the same.
-fn number(value: u64) -> [u8; NUMBER] {
+pub(crate) fn number(value: u64) -> [u8; NUMBER] {
     let [_, bytes @ ..] = value.min(MAX_INTEGER).to_be_bytes();
     bytes
 }

@@ -1,10 +1,12 @@
 //! The Lua library: files joined into scripts when the crate is built.
 //!
-//! - `inline`: constants written in place. `call`: a group as a script takes it. `reply`: what it replies.
+//! - `inline`: constants written in place. `call`: a group as a script takes it. `reply`: what it replies. `hot`: both for the
+//!   script that most groups go to.
 
 mod inline;
 
 pub(crate) mod call;
+pub(crate) mod hot;
 pub(crate) mod reply;
 
 use std::sync::Arc;
@@ -57,15 +59,58 @@ macro_rules! library {
     };
 }
 
+/// The short script; what tests put in place of the time and the expiry of Redis.
+macro_rules! hot {
+    ($clock:expr) => {
+        concat!(
+            include_str!("../lua/constants.lua"),
+            $clock,
+            include_str!("../lua/hot/begin.lua"),
+            "while true do\n",
+            include_str!("../lua/hot/policy.lua"),
+            "if algorithm == FIXED_WINDOW or algorithm == CALENDAR_WINDOW then\n",
+            include_str!("../lua/hot/window.lua"),
+            "elseif algorithm > 0 then\n",
+            include_str!("../lua/hot/state.lua"),
+            "if algorithm == TOKEN_BUCKET then\n",
+            include_str!("../lua/hot/bucket.lua"),
+            "else\n",
+            include_str!("../lua/hot/counter.lua"),
+            "end\nend\n",
+            include_str!("../lua/hot/keep.lua"),
+            "if takes and kind < ENTANGLED then\n",
+            include_str!("../lua/hot/write.lua"),
+            // Nothing was done.
+            "is_strange = refused and true\nend\n",
+            include_str!("../lua/hot/group.lua"),
+            "end\nif changes then\nlocal has_written = false\nfor key, change in pairs(changes) do\n",
+            "local value, left, refused = values[key], lefts[key], nil\n",
+            include_str!("../lua/hot/write.lua"),
+            include_str!("../lua/hot/end.lua"),
+            "end\nend\nreturn table.concat(replies)\n",
+        )
+    };
+}
+
 /// The text of the limit script, for tests of its own contract.
 #[cfg(feature = "virtual-clock")]
 pub fn limit_script() -> String {
     inline(library!(""))
 }
 
-/// The scripts that apply a batch of groups; see `lua/main.lua` for the arguments and the reply.
+/// The text of the hot script, for measurements of what it alone can do.
+#[cfg(feature = "virtual-clock")]
+pub fn hot_script() -> String {
+    inline(hot!(""))
+}
+
+/// The scripts that apply a batch of groups; see `lua/main.lua` for the arguments and the reply, and `lua/hot/begin.lua` for the
+/// hot one's.
 #[derive(Debug)]
 pub(crate) struct Scripts {
+    /// For the groups that [`Call::is_hot`](call::Call::is_hot) tells.
+    hot: Option<Arc<Script>>,
+    /// For all of them.
     plain: Arc<Script>,
     /// The same, run also by a Redis that is out of memory: for what gives back. Needs Redis 7.
     giving: Option<Arc<Script>>,
@@ -81,6 +126,7 @@ impl Scripts {
     pub(crate) fn new() -> Self {
         let script = inline(library!(""));
         Self {
+            hot: Some(Arc::new(Script::new(&inline(hot!(""))))),
             plain: Arc::new(Script::new(&script)),
             giving: Some(Arc::new(Script::new(&format!(
                 "#!lua flags=allow-oom\n{script}"
@@ -90,11 +136,17 @@ impl Scripts {
         }
     }
 
-    /// The first one, reading a clock that tests set; see `lua/clock_virtual.lua`. Its keys are not declared, which the second
-    /// one may not do in a cluster.
+    /// Those that read a clock which tests set; see `lua/clock_virtual.lua`. Its keys are not declared, which the giving one may
+    /// not do in a cluster.
     #[cfg(feature = "virtual-clock")]
     pub(crate) fn with_virtual_clock() -> Self {
+        let hot = hot!(concat!(
+            include_str!("../lua/command.lua"),
+            include_str!("../lua/clock_virtual.lua"),
+            include_str!("../lua/hot_virtual.lua"),
+        ));
         Self {
+            hot: Some(Arc::new(Script::new(&inline(hot)))),
             plain: Arc::new(Script::new(&inline(library!(include_str!(
                 "../lua/clock_virtual.lua"
             ))))),
@@ -102,6 +154,16 @@ impl Scripts {
             refused: AtomicU64::new(0),
             begun: Instant::now(),
         }
+    }
+
+    /// All groups go to the one script.
+    #[cfg(feature = "virtual-clock")]
+    pub(crate) fn without_hot(self) -> Self {
+        Self { hot: None, ..self }
+    }
+
+    pub(crate) fn hot(&self) -> Option<&Arc<Script>> {
+        self.hot.as_ref()
     }
 
     pub(crate) fn plain(&self) -> &Arc<Script> {
@@ -169,11 +231,14 @@ mod tests {
     /// Each stands in the script by its value, wherever its name does.
     #[test]
     fn no_constant_is_declared_twice() {
-        let script = concat!(library!(""), include_str!("../lua/clock_virtual.lua"));
-        let mut names = HashSet::new();
-        for (name, _) in script.lines().filter_map(declared).flatten() {
-            assert!(names.insert(name), "{name}");
+        let clock = include_str!("../lua/clock_virtual.lua");
+        for script in [concat!(library!(""), "\n"), hot!("")] {
+            let script = format!("{script}{clock}");
+            let mut names = HashSet::new();
+            for (name, _) in script.lines().filter_map(declared).flatten() {
+                assert!(names.insert(name.to_owned()), "{name}");
+            }
+            assert!(names.contains("MAX_INTEGER") && names.contains("RELEASE"));
         }
-        assert!(names.contains("MAX_INTEGER") && names.contains("RELEASE"));
     }
 }

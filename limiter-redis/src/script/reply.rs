@@ -7,16 +7,48 @@ use limiter_core::limit::{Group, Issuer, Mark, Observed, Replay, Source, Step, V
 use limiter_core::{Effect, Error, ErrorKind};
 use redis::{RedisError, Value};
 
-use crate::script::call::OPERATION;
+use crate::script::call::{NUMBER, OPERATION};
+use crate::script::hot::Decided;
 
 /// How many bytes the reply has for a step.
 const STEP: usize = 51;
-/// How many a number takes, and where the number stands that says what was charged.
-const NUMBER: usize = 7;
+/// Where the number stands that says what was charged.
 const CHARGED: usize = 2 + 3 * NUMBER;
 
+/// What a script replies to one group.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// The script that knows all.
+    Whole(Value),
+    /// The hot one.
+    Hot(Decided),
+}
+
+impl Reply {
+    /// Reads it.
+    pub(crate) fn read(
+        &self,
+        group: &Group<'_>,
+        issuer: Issuer,
+        observed: &mut [Observed],
+    ) -> Result<(), Error> {
+        match self {
+            Self::Whole(reply) => read(reply, group, issuer, observed),
+            Self::Hot(decided) => decided.read(group, issuer, observed),
+        }
+    }
+
+    /// Whether anything was charged anew.
+    pub(crate) fn has_charged(&self) -> bool {
+        match self {
+            Self::Whole(reply) => has_charged(reply),
+            Self::Hot(decided) => decided.has_charged,
+        }
+    }
+}
+
 /// Reads what `lua/main.lua` replies to one group.
-pub(crate) fn read(
+fn read(
     reply: &Value,
     group: &Group<'_>,
     issuer: Issuer,
@@ -39,8 +71,7 @@ pub(crate) fn read(
     }
 }
 
-/// Whether anything was charged anew, by what is replied to a group.
-pub(crate) fn has_charged(reply: &Value) -> bool {
+fn has_charged(reply: &Value) -> bool {
     let Value::BulkString(reply) = reply else {
         return false;
     };
@@ -125,12 +156,7 @@ fn read_step(step: &[u8]) -> Option<Observed> {
     let [verdict, replay, numbers @ ..] = step else {
         return None;
     };
-    let mut numbers = numbers.chunks_exact(NUMBER).map(|bytes| {
-        let number = bytes
-            .iter()
-            .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        (number <= MAX_INTEGER).then_some(number)
-    });
+    let mut numbers = numbers.chunks_exact(NUMBER).map(number);
     let mut next = || numbers.next().flatten();
     let (used, retry_after, reset_after) = (next()?, next()?, next()?);
     let (charged, at, number, extra) = (next()?, next()?, next()?, next()?);
@@ -160,6 +186,14 @@ fn read_step(step: &[u8]) -> Option<Observed> {
     Some(observed)
 }
 
+/// A number, whose highest byte is the first. `None` if it is above the largest.
+pub(super) fn number(bytes: &[u8]) -> Option<u64> {
+    let number = bytes
+        .iter()
+        .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    (number <= MAX_INTEGER).then_some(number)
+}
+
 /// The kinds of `lua/state.lua`, for people.
 fn kind_name(kind: u64) -> &'static str {
     match kind {
@@ -172,7 +206,7 @@ fn kind_name(kind: u64) -> &'static str {
     }
 }
 
-fn not_understood() -> Error {
+pub(crate) fn not_understood() -> Error {
     Error::new(
         ErrorKind::Protocol,
         OPERATION,

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{Algorithm, COUNT_BOUND, Change, Written, check_limit, invalid};
-use crate::clock::Timestamp;
+use crate::clock::{MAX_INTEGER, Timestamp};
 use crate::error::Error;
 use crate::limit::period::Period;
 use crate::limit::store::Mark;
@@ -54,6 +54,12 @@ impl FixedWindow {
 }
 
 impl FixedWindowState {
+    /// A state that a store keeps as numbers: the count, and the window's last millisecond since the epoch. `None` if they are none.
+    pub fn from_numbers([count, expires]: [u64; 2]) -> Option<Self> {
+        let is_state = count.max(expires) <= MAX_INTEGER;
+        is_state.then_some(Self { count, expires })
+    }
+
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         now.as_millis() > self.expires
     }

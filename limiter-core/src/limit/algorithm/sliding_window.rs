@@ -100,6 +100,19 @@ impl SlidingWindow {
 }
 
 impl SlidingWindowState {
+    /// A state that a store keeps as numbers: the window's length and start (us), the count of the window before it, and its own.
+    /// `None` if they are none.
+    pub fn from_numbers([window, start, previous, current]: [u64; 4]) -> Option<Self> {
+        let numbers = [window, start, previous, current];
+        let is_state = window > 0 && numbers.iter().all(|number| *number <= MAX_INTEGER);
+        is_state.then_some(Self {
+            window,
+            start,
+            previous,
+            current,
+        })
+    }
+
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         let windows = if self.current > 0 { 2 } else { 1 };
         now.as_micros() >= self.start + windows * self.window

@@ -164,6 +164,19 @@ impl TokenBucket {
 }
 
 impl TokenBucketState {
+    /// A state that a store keeps as numbers: token, debt, at, full_at and since, as described at the fields. `None` if they are none.
+    pub fn from_numbers([token, debt, at, full_at, since]: [u64; 5]) -> Option<Self> {
+        let numbers = [token, debt, at, full_at, since];
+        let is_state = token > 0 && numbers.iter().all(|number| *number <= MAX_INTEGER);
+        is_state.then_some(Self {
+            token,
+            debt,
+            at,
+            full_at,
+            since,
+        })
+    }
+
     pub(super) fn is_full(&self, now: Timestamp) -> bool {
         now.as_micros() >= self.full_at
     }

@@ -5,9 +5,6 @@ local bucket_kind = { head = 'b\1', name = 3 }
 
 local BUCKET = '>I7I7I7I7I7'
 
--- Every debt is paid off sooner (us).
-local LONGEST = 4503599627370496 -- 2^52
-
 function bucket_kind.parse(raw)
   if #raw ~= 37 then
     return nil

@@ -1,0 +1,117 @@
+//! The direct run beside what its script can do at most.
+
+use integration_tests::{RedisCluster, RedisServer};
+use tokio::runtime::Runtime;
+
+use super::server_time::evalsha;
+use super::{COLUMNS, cells, ratios, runtime, worst};
+use crate::Effort;
+use crate::ceiling::Ceiling;
+use crate::contender::{Contender, KEYS, Limit, bucket, config, connection, server};
+use crate::load::{Run, closed};
+use crate::report::Report;
+
+const CALLERS: u64 = 256;
+
+pub(super) fn one_server(effort: Effort, report: &mut Report) {
+    let server = server();
+    let url = server.admin_url();
+    let runtime = runtime();
+    let ours = runtime.block_on(Contender::ours(&url));
+    let size = checks_a_write(&runtime, effort, &ours, &[&server]);
+    let ceiling = runtime.block_on(async {
+        let connections = vec![connection(&url).await];
+        Ceiling::new(connections, keys(), |_| 0, size).await
+    });
+    let ceiling = Contender::Ceiling(ceiling.into());
+    let [ours, ceiling] = compare(&runtime, effort, [&ours, &ceiling]);
+    report.ratio("direct_vs_ceiling", ">= 0.9", ratios(&ours, &ceiling));
+    report.worst("failed_share", "0", &[worst(&ours)]);
+    report.table(
+        "Beside the most that the script can do",
+        &COLUMNS,
+        &[
+            cells(&format!("ceiling, {size} a call"), CALLERS.to_string(), &ceiling),
+            cells("these crates", CALLERS.to_string(), &ours),
+        ],
+    );
+}
+
+/// A cluster of three, whose keys stand in slots of their own.
+pub(super) fn cluster(effort: Effort, report: &mut Report) {
+    let cluster = RedisCluster::start();
+    let url = cluster.url_of("admin", "admin-secret");
+    let runtime = runtime();
+    let limits = vec![Limit::new("bench", bucket(), KEYS)];
+    let ours = runtime.block_on(Contender::cluster(&config(&url), limits));
+    let nodes: Vec<&RedisServer> = cluster.nodes.iter().collect();
+    let size = checks_a_write(&runtime, effort, &ours, &nodes);
+    let ceiling = runtime.block_on(async {
+        let mut connections = vec![];
+        for node in &nodes {
+            connections.push(connection(&node.admin_url()).await);
+        }
+        Ceiling::new(connections, keys(), |slot| cluster.home(slot), size).await
+    });
+    let ceiling = Contender::Ceiling(ceiling.into());
+    for node in &nodes {
+        node.command::<()>(&["CONFIG", "RESETSTAT"]);
+    }
+    let [direct, ceiling] = compare(&runtime, effort, [&ours, &ceiling]);
+    let calls = nodes.iter().map(|node| evalsha(node).0);
+    let calls: Vec<f64> = calls.collect();
+    let mean = calls.iter().sum::<f64>() / calls.len() as f64;
+    let most = calls.iter().map(|calls| (calls / mean - 1.0).abs());
+    report.ratio("cluster_vs_ceiling", ">= 0.9", ratios(&direct, &ceiling));
+    report.worst("cluster_unevenness", "<= 0.1", &most.collect::<Vec<_>>());
+    report.worst("failed_share", "0", &[worst(&direct)]);
+    report.table(
+        "A cluster of three masters on this machine",
+        &COLUMNS,
+        &[
+            cells(&format!("ceiling, {size} a write"), CALLERS.to_string(), &ceiling),
+            cells("these crates", CALLERS.to_string(), &direct),
+        ],
+    );
+}
+
+fn keys() -> Vec<limiter_core::Key> {
+    Limit::new("bench", bucket(), KEYS).keys
+}
+
+/// How many checks the direct run sends in one write: by how many writes the servers had read from its connections.
+fn checks_a_write(
+    runtime: &Runtime,
+    effort: Effort,
+    ours: &Contender,
+    servers: &[&RedisServer],
+) -> usize {
+    let reads = || -> f64 {
+        let reads = servers.iter().map(|server| {
+            let stats: String = server.command(&["INFO", "stats"]);
+            let mut lines = stats.lines();
+            let reads = lines.find_map(|line| line.strip_prefix("total_reads_processed:"));
+            reads.and_then(|reads| reads.trim().parse::<f64>().ok())
+        });
+        reads.map(Option::unwrap_or_default).sum()
+    };
+    let before = reads();
+    let run = runtime.block_on(closed(ours, CALLERS, effort.slice));
+    let size = run.answers as f64 / (reads() - before).max(1.0);
+    (size.round() as usize).clamp(1, 128)
+}
+
+/// Turn by turn.
+fn compare(
+    runtime: &Runtime,
+    effort: Effort,
+    contenders: [&Contender; 2],
+) -> [Vec<Run>; 2] {
+    let mut runs: [Vec<Run>; 2] = Default::default();
+    for _ in 0..effort.rounds {
+        for (runs, contender) in runs.iter_mut().zip(contenders) {
+            runs.push(runtime.block_on(closed(contender, CALLERS, effort.slice)));
+        }
+    }
+    runs
+}

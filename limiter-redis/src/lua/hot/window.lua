@@ -1,0 +1,40 @@
+-- Limit a, length b (ms; false for a month). See fixed_window.lua and calendar_window.lua.
+local count
+left, change = nil, cost
+if kind >= ENTANGLED then
+  count, left = values[key], lefts[key]
+end
+if left then
+  local before = changes[key] or 0
+  change = before < 0 and before or before + cost
+elseif not count then
+  local raw = call('GET', keys[key])
+  if not raw then
+    count, left = 0, -1
+  elseif #raw > 0 and #raw < 16 and not string.find(raw, '%D') then
+    count, left = raw + 0, call('PTTL', keys[key])
+    if left < 0 then
+      -- A counter that never expires: it gets an end elsewhere.
+      left = nil
+    end
+  end
+end
+if left == -1 then
+  -- None yet.
+  if algorithm == FIXED_WINDOW then
+    change = 1 - b
+  elseif b then
+    change = (now - now % 1000) / 1000 % b + 1 - b
+    change = change == 0 and -1 or change
+  else
+    left = nil
+  end
+end
+if left then
+  if kind >= ENTANGLED then
+    values[key], lefts[key] = count, left
+  end
+  found = pack('>BI7I7', 119, count, left + 1)
+  value = count + cost
+  fits = value <= a or cost == 0
+end

@@ -1,0 +1,204 @@
+//! Calls of the hot script, and what it replies; see `lua/hot/begin.lua` for both. It decides, and tells what it found: all else
+//! that a decision says is computed here, by the modules of the algorithms.
+
+use limiter_core::Error;
+use limiter_core::clock::Timestamp;
+use limiter_core::limit::algorithm::{
+    FixedWindowState, SlidingWindowState, State, TokenBucketState, charge, look,
+};
+use limiter_core::limit::{Action, Group, Issuer, Observed};
+
+use super::call::{Call, NUMBER, PlainStep};
+use super::reply::{not_understood, number};
+
+/// How many bytes a step takes, and a policy.
+const STEP: usize = 13;
+const POLICY: usize = 29;
+
+const PEEK: u8 = 1;
+const SHADOW: u8 = 2;
+const ENTANGLED: u8 = 4;
+
+/// The text of a call for these groups; `numbers` has those of their keys, in the order of the groups.
+pub(crate) fn text<'a>(calls: impl Iterator<Item = &'a Call>, numbers: &[u16]) -> Vec<u8> {
+    let mut groups_of = vec![0_u8; numbers.iter().max().map_or(0, |most| usize::from(*most) + 1)];
+    for number in numbers {
+        let groups = &mut groups_of[usize::from(*number)];
+        *groups = groups.saturating_add(1);
+    }
+    let ends = 1 + STEP * numbers.len();
+    let mut policies: Vec<[u8; POLICY]> = Vec::new();
+    let mut text = Vec::with_capacity(ends + POLICY);
+    let mut numbers = numbers.iter();
+    for call in calls {
+        let steps = call.plain_steps();
+        let count = steps.len();
+        for (index, (step, number)) in steps.zip(numbers.by_ref()).enumerate() {
+            let policy = step.policy();
+            let place = policies.iter().position(|known| *known == policy);
+            let place = place.unwrap_or_else(|| {
+                policies.push(policy);
+                policies.len() - 1
+            });
+            let is_entangled = count > 1 || groups_of[usize::from(*number)] > 1;
+            // A group has at most 64 steps; and a call at most 256, so that a text has less than 2^16 bytes.
+            text.push(u8::try_from(count - index - 1).unwrap_or(u8::MAX));
+            text.push(step.kind() + if is_entangled { ENTANGLED } else { 0 });
+            text.extend_from_slice(&number.to_be_bytes());
+            let place = u16::try_from(ends + POLICY * place).unwrap_or(u16::MAX);
+            text.extend_from_slice(&place.to_be_bytes());
+            text.extend_from_slice(step.cost());
+        }
+    }
+    text.extend(policies.iter().flatten());
+    text
+}
+
+impl PlainStep<'_> {
+    fn kind(&self) -> u8 {
+        let shadow = if self.is_shadow() { SHADOW } else { 0 };
+        shadow + if self.is_peek() { PEEK } else { 0 }
+    }
+
+    fn policy(&self) -> [u8; POLICY] {
+        let mut policy = [self.algorithm(); POLICY];
+        policy[1..].copy_from_slice(self.quota());
+        policy
+    }
+}
+
+/// What came of a group.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Nothing: it is one for the script that knows all.
+    HandedOver,
+    Decided(Decided),
+}
+
+/// What the script decided for a group, and what it had found.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    now: Timestamp,
+    is_admitted: bool,
+    /// Whether anything was charged.
+    pub(crate) has_charged: bool,
+    /// Of each step, before the group.
+    states: Vec<Option<State>>,
+}
+
+/// Reads a reply, group by group.
+pub(crate) struct Reader<'a> {
+    now: u64,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// `None` if it is no reply of the script; so also from [`next`](Self::next).
+    pub(crate) fn new(reply: &'a [u8]) -> Option<Self> {
+        let mut reader = Self {
+            now: 0,
+            rest: reply,
+        };
+        reader.now = reader.number()?;
+        Some(reader)
+    }
+
+    /// What came of the next group.
+    pub(crate) fn next(&mut self, call: &Call) -> Option<Outcome> {
+        if self.skip(b'?') {
+            return Some(Outcome::HandedOver);
+        }
+        let is_admitted = !self.skip(b'!');
+        let steps = call.plain_steps();
+        let mut states = Vec::with_capacity(steps.len());
+        let mut has_charged = false;
+        for step in steps {
+            let fits = !self.skip(b'~');
+            states.push(self.state()?);
+            has_charged |= is_admitted && fits && step.charges();
+        }
+        Some(Outcome::Decided(Decided {
+            now: Timestamp::from_micros(self.now),
+            is_admitted,
+            has_charged,
+            states,
+        }))
+    }
+
+    /// What a step found: nothing, or a state.
+    fn state(&mut self) -> Option<Option<State>> {
+        let (form, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        let state = match form {
+            b'-' => return Some(None),
+            b'w' => {
+                let (count, left) = (self.number()?, self.number()?);
+                if left == 0 {
+                    return Some(None);
+                }
+                let expires = self.now / 1_000 + (left - 1);
+                State::FixedWindow(FixedWindowState::from_numbers([count, expires])?)
+            }
+            b's' => State::SlidingWindow(SlidingWindowState::from_numbers(self.numbers()?)?),
+            b'b' => State::TokenBucket(TokenBucketState::from_numbers(self.numbers()?)?),
+            _ => return None,
+        };
+        Some(Some(state))
+    }
+
+    /// The numbers of a state of the first version.
+    fn numbers<const COUNT: usize>(&mut self) -> Option<[u64; COUNT]> {
+        if !self.skip(1) {
+            return None;
+        }
+        let mut numbers = [0; COUNT];
+        for number in &mut numbers {
+            *number = self.number()?;
+        }
+        Some(numbers)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let (bytes, rest) = self.rest.split_at_checked(NUMBER)?;
+        self.rest = rest;
+        number(bytes)
+    }
+
+    fn skip(&mut self, byte: u8) -> bool {
+        let rest = self.rest.strip_prefix(&[byte]);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+}
+
+impl Decided {
+    /// What the group's steps are told.
+    pub(crate) fn read(
+        &self,
+        group: &Group<'_>,
+        issuer: Issuer,
+        observed: &mut [Observed],
+    ) -> Result<(), Error> {
+        let mut fits = true;
+        for ((step, state), observed) in group.steps().iter().zip(&self.states).zip(observed) {
+            let quota = step.policy.quota();
+            let told = match step.action {
+                Action::Charge { cost } if self.is_admitted => {
+                    charge(quota, state.clone(), self.now, cost).1
+                }
+                Action::Charge { cost } | Action::Peek { cost } => {
+                    look(quota, state.as_ref(), self.now, cost)
+                }
+                _ => return Err(not_understood()),
+            };
+            fits &= step.policy.is_shadow() || told.is_admitted();
+            *observed = told.issued_by(issuer);
+        }
+        // The script and the modules are one, or nothing that is computed from what it found holds.
+        if fits == self.is_admitted {
+            Ok(())
+        } else {
+            Err(not_understood())
+        }
+    }
+}
