@@ -12,6 +12,7 @@
 //! - [`matrix`]: every fault, and a checker of what came of it.
 //! - [`random`]: what property tests draw.
 //! - [`GCRA`]: the smallest script that limits anything, to measure beside.
+//! - [`needs!`]: leaves a test out where the server program lacks what it needs.
 //! - [`policy`], [`ten_years`], [`redis_limiter`], [`eventually`]: what nearly every test needs.
 //!
 //! ```
@@ -45,6 +46,7 @@ mod launch;
 mod logs;
 pub mod matrix;
 pub mod model;
+mod needs;
 pub mod random;
 mod sentinel;
 mod server;
@@ -62,6 +64,7 @@ pub use cluster::{Moving, RedisCluster};
 pub use fault::{Fault, Faulty, Proxy, ReplyProxy};
 pub use gcra::GCRA;
 pub use logs::Logs;
+pub use needs::leave_out;
 pub use sentinel::RedisSentinels;
 pub use server::{RedisServer, Stalled};
 

@@ -62,6 +62,12 @@ impl RedisServer {
         String::from_utf8_lossy(&said).contains("tls-cert-file configured")
     }
 
+    /// Whether the server program has a setting.
+    pub fn knows(setting: &str) -> bool {
+        let known: Vec<String> = Self::start().command(&["CONFIG", "GET", setting]);
+        !known.is_empty()
+    }
+
     /// The same, with further arguments.
     pub fn start_tls_with(arguments: &[&str]) -> Self {
         Self::start_at(|| Some(Address::Tls(free_port())), arguments)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use integration_tests::{
-    Logs, Proxy, RedisCluster, RedisServer, eventually, policy, redis_limiter,
+    Logs, Proxy, RedisCluster, RedisServer, eventually, needs, policy, redis_limiter,
 };
 use limiter_core::cache::{CacheKey, CacheStore, NewEntry};
 use limiter_core::limit::{Charge, LimitStore, Limiter, Period, Policy, Quota};
@@ -251,6 +251,7 @@ async fn announced_addresses_are_mapped() {
 /// The certificate names `localhost`, the URL an address.
 #[tokio::test]
 async fn the_name_of_the_certificate_can_be_said() {
+    needs!(TLS);
     let server = RedisServer::start_tls();
     let url = format!(
         "rediss://limiter:limiter-secret@127.0.0.1:{}",
@@ -284,6 +285,7 @@ async fn the_name_of_the_certificate_can_be_said() {
 /// said.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_known_by_the_names_of_its_certificates() {
+    needs!(TLS);
     let cluster = RedisCluster::start_tls();
     let config = cluster.tls_config();
     let announce = async |name: &str| {

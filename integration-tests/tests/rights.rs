@@ -68,6 +68,7 @@ async fn a_missing_right_of_the_limits_shows_when_connecting() {
         "set",
         "del",
         "pttl",
+        "incrby",
         "pexpire",
         "getrange",
         "setrange",

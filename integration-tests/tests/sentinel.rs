@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use integration_tests::{Proxy, RedisSentinels, ReplyProxy, eventually, policy, redis_limiter};
+use integration_tests::{
+    Proxy, RedisSentinels, ReplyProxy, eventually, needs, policy, redis_limiter,
+};
 use limiter_core::limit::{Limiter, Period, Policy, Quota};
 use limiter_core::{Effect, ErrorKind, Key};
 use limiter_redis::{Credentials, RedisConfig};
@@ -167,6 +169,7 @@ async fn a_sentinel_that_missed_the_failover_is_not_believed() {
 /// D2, sentinels, a primary and a replica that speak TLS only: found, and followed.
 #[tokio::test]
 async fn a_failover_over_tls_is_followed() {
+    needs!(TLS);
     let mut sentinels = RedisSentinels::start_tls();
     let config = sentinels.config();
     assert!(config.uses_tls());

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use integration_tests::{RedisServer, policy, redis_limiter};
+use integration_tests::{RedisServer, needs, policy, redis_limiter};
 use limiter_core::cache::{CacheKey, CacheStore, NewEntry};
 use limiter_core::limit::{Period, Policy, Quota};
 use limiter_core::{Effect, ErrorKind, Key};
@@ -26,6 +26,7 @@ fn trusting(server: &RedisServer) -> RedisConfig {
 
 #[tokio::test]
 async fn limits_and_cache_work_with_the_authority_s_certificate() {
+    needs!(TLS);
     let server = RedisServer::start_tls();
     let config = trusting(&server);
     assert!(config.uses_tls());
@@ -71,6 +72,7 @@ fn this_process_has_two_providers_and_has_chosen_none() {
 /// `REDIS_TLS_CA_FILE`.
 #[tokio::test]
 async fn the_environment_names_the_authority_s_certificate() {
+    needs!(TLS);
     let server = RedisServer::start_tls();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ca.pem");
@@ -98,6 +100,7 @@ async fn the_environment_names_the_authority_s_certificate() {
 /// The certificate is checked, and the reason for a refusal is told.
 #[tokio::test]
 async fn an_unknown_authority_is_refused() {
+    needs!(TLS);
     let server = RedisServer::start_tls();
     refused(&server.config(), "UnknownIssuer").await;
     let other = RedisServer::start_tls();
@@ -107,6 +110,7 @@ async fn an_unknown_authority_is_refused() {
 
 #[tokio::test]
 async fn another_host_s_certificate_is_refused() {
+    needs!(TLS);
     let server = RedisServer::start_tls();
     let url = server.url().replace("localhost", "127.0.0.1");
     let config = RedisConfig::new(&url)
@@ -119,6 +123,7 @@ async fn another_host_s_certificate_is_refused() {
 
 #[tokio::test]
 async fn an_expired_certificate_is_refused() {
+    needs!(TLS);
     let server = RedisServer::start_tls_expired();
     refused(&trusting(&server), "renew the server's certificate").await;
 }
@@ -126,6 +131,7 @@ async fn an_expired_certificate_is_refused() {
 /// mTLS, with the settings of the environment.
 #[tokio::test]
 async fn a_server_may_ask_for_our_certificate() {
+    needs!(TLS);
     let server = RedisServer::start_tls_with(&["--tls-auth-clients", "yes"]);
     let without = redis_limiter(&trusting(&server));
     let error = without.try_check(&hourly(), &key()).await.unwrap_err();
@@ -169,6 +175,7 @@ async fn a_server_may_ask_for_our_certificate() {
 /// Neither side talks to the other in the clear.
 #[tokio::test]
 async fn a_plain_url_does_not_reach_a_tls_server() {
+    needs!(TLS);
     let server = RedisServer::start_tls();
     let url = server.url().replace("rediss://", "redis://");
     let config = RedisConfig::new(&url)

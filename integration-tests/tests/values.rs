@@ -158,12 +158,15 @@ async fn an_unreadable_value_is_a_fresh_state() {
     ];
     const NEVER: u64 = 9_007_199_254_740_991;
     let states = [
-        state(b'b', 1, &[0, 1, 1, NEVER, 1]),
-        state(b'b', 1, &[1, 1, 1, NEVER + 1, 1]),
-        state(b'b', 1, &[1, 1, 1, NEVER]),
-        state(b's', 1, &[0, 0, 0, 0]),
-        state(b's', 1, &[1, 2, 3]),
-        state(b's', 1, &[60_000_000, 1, 0, NEVER + 1]),
+        state(b'b', 1, &[0, 1, 1, NEVER, 1, NEVER]),
+        state(b'b', 1, &[1, 1, 1, NEVER + 1, 1, 1]),
+        state(b'b', 1, &[1, 1, 1, NEVER, 1, NEVER + 1]),
+        state(b'b', 1, &[1, 1, 1, 2, 1, NEVER + 1]),
+        state(b'b', 1, &[1, 1, 1, NEVER, 1]),
+        state(b's', 1, &[0, 0, 0, 0, 0]),
+        state(b's', 1, &[1, 2, 3, 4]),
+        state(b's', 1, &[60_000_000, 1, 0, NEVER + 1, 1]),
+        state(b's', 1, &[60_000_000, 0, 0, 0, NEVER + 1]),
         state(b'l', 1, &[60_000_000, 1, NEVER, NEVER]),
         state(b'l', 1, &[0, 1, NEVER, NEVER, NEVER, 0, 0, 0, 0]),
         // An entry, or a charge's total, that is not there; entries that were never made.
@@ -172,8 +175,8 @@ async fn an_unreadable_value_is_a_fresh_state() {
         state(b'l', 1, &[60_000_000, 1, NEVER, NEVER, NEVER, 2, 0, 1, 1]),
         state(b'l', 1, &[60_000_000, 1, NEVER, NEVER, NEVER, 0, 2, 0, 1]),
         // States of which nothing is left.
-        state(b'b', 1, &[1, 1, 1, 2, 1]),
-        state(b's', 1, &[1, 1, 1, 1]),
+        state(b'b', 1, &[1, 1, 1, 2, 1, NEVER]),
+        state(b's', 1, &[1, 1, 1, 1, NEVER]),
         state(b'l', 1, &[1, 1, 1, 1, 1, 0, 0, 0, 0]),
     ];
     let values = values.map(|value| value.as_bytes().to_vec());
@@ -208,9 +211,9 @@ async fn an_absurd_count_denies_within_the_policy_s_time() {
         (fixed, most.to_string().into_bytes()),
         (
             sliding,
-            state(b's', 1, &[window, now - now % window, most, most]),
+            state(b's', 1, &[window, now - now % window, most, most, 1]),
         ),
-        (bucket, state(b'b', 1, &[1, most, now, most, now])),
+        (bucket, state(b'b', 1, &[1, most, now, most, now, 1])),
         (
             log.clone(),
             state(

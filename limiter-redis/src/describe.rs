@@ -11,11 +11,24 @@ fn form(letter: u8) -> Option<(&'static str, &'static [&'static str])> {
     Some(match letter {
         b's' => (
             "sliding window counter",
-            &["window_us", "start_us", "previous", "current"],
+            &[
+                "window_us",
+                "start_us",
+                "previous",
+                "current",
+                "kept_until_ms",
+            ],
         ),
         b'b' => (
             "token bucket",
-            &["token", "debt", "at_us", "full_at_us", "full_since_us"],
+            &[
+                "token",
+                "debt",
+                "at_us",
+                "full_at_us",
+                "full_since_us",
+                "kept_until_ms",
+            ],
         ),
         b'r' => (
             "record of a reservation, a refund or a released lease",

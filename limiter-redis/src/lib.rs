@@ -56,8 +56,8 @@ pub use connect::{Credentials, CredentialsProvider, PasswordFile, Resolver};
 pub use describe::{describe, describe_leases};
 pub use env::RedisEnv;
 pub use limit::RedisStore;
+#[cfg(feature = "fuzzing")]
+pub use script::reply::read_bytes;
 #[cfg(feature = "virtual-clock")]
 #[doc(hidden)]
 pub use script::{hot_script, limit_script};
-#[cfg(feature = "fuzzing")]
-pub use script::reply::read_bytes;

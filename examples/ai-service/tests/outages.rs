@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use integration_tests::{RedisServer, eventually};
+use integration_tests::{RedisServer, eventually, needs};
 use support::{Reply, Service, sign};
 
 const ALICE: &str = "demo-alice";
@@ -114,6 +114,7 @@ fn in_memory() -> (tempfile::TempDir, String) {
 /// with limits in memory and cache misses, says once what is wrong, and joins when Redis is right.
 #[tokio::test]
 async fn a_service_starts_without_redis_and_joins() {
+    needs!(TLS);
     let (_directory, limits) = in_memory();
     let limits = [("LIMITS_FILE", &*limits)];
     let mut down = RedisServer::start_tcp();

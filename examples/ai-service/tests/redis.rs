@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::HashMap;
 
-use integration_tests::{RedisServer, eventually};
+use integration_tests::{RedisServer, eventually, needs};
 use support::Service;
 
 const ALICE: &str = "demo-alice";
@@ -80,6 +80,7 @@ async fn a_second_instance_hits_what_the_first_computed() {
 /// D2: a private authority needs no system's store; and one broken certificate in that is no reason to trust none.
 #[tokio::test]
 async fn tls_trusts_the_authorities_that_it_can_read() {
+    needs!(TLS);
     let redis = RedisServer::start_tls();
     let directory = tempfile::tempdir().unwrap();
     let file = |name: &str, pem: &[u8]| {

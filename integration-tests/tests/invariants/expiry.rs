@@ -109,11 +109,26 @@ async fn case(server: &RedisServer, stores: &[RedisStore], quotas: &[Quota], cal
         // A reservation that is unknown or settled is refused, and leaves nothing.
         let answered = store.apply(&group, &mut observed).await.is_ok();
         if answered && charges && observed[0].is_admitted() {
+            lives_long_enough(server, policy, &keys[*key], &observed[0]);
             let id = OperationId::new(format!("charge-{number}"));
             receipts.insert(*key, Receipt::new(id, observed[0].mark, cost));
         }
         look(server, quotas, ttls);
     }
+}
+
+/// Who has charged can rely on it until all is free; and what does not end with a window stays for most of the floor.
+fn lives_long_enough(server: &RedisServer, policy: &Policy, key: &Key, observed: &Observed) {
+    let left: i64 = server.command(&["PTTL", key.as_str()]);
+    let left = Duration::from_millis(left.unsigned_abs());
+    // So long ago the answer was made, at most.
+    let slack = Duration::from_secs(5);
+    let needed = match policy.quota() {
+        // The millisecond of the expiry belongs to the window.
+        Quota::FixedWindow(_) | Quota::CalendarWindow(_) => observed.reset_after,
+        _ => observed.reset_after.max(FLOOR / 8 * 7),
+    };
+    assert!(left + slack >= needed, "{policy:?}: {left:?} of {needed:?}");
 }
 
 /// Every key that Redis holds.

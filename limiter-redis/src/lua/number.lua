@@ -18,6 +18,11 @@ local function time_to_live(floor, fresh_at)
   return math.max(floor, div_ceil(fresh_at - now, 1000), 1)
 end
 
+-- Until when a key lives at least (ms) that is given so long (ms): a server may count from a moment before this time.
+local function kept_until(ttl)
+  return moment(math.floor(now / 1000) + ttl - 1)
+end
+
 -- Whether all of them are exact.
 local function are_exact(...)
   return math.max(...) <= MAX_INTEGER

@@ -271,9 +271,7 @@ fn is_hot(group: &Group<'_>) -> bool {
             .iter()
             .all(|other| other.counter != steps[index].counter)
     };
-    group.operation().is_none()
-        && steps.iter().all(is_known)
-        && (0..steps.len()).all(is_first)
+    group.operation().is_none() && steps.iter().all(is_known) && (0..steps.len()).all(is_first)
 }
 
 /// Whether a group only gives back, or forgets.

@@ -21,7 +21,13 @@ const ENTANGLED: u8 = 4;
 
 /// The text of a call for these groups; `numbers` has those of their keys, in the order of the groups.
 pub(crate) fn text<'a>(calls: impl Iterator<Item = &'a Call>, numbers: &[u16]) -> Vec<u8> {
-    let mut groups_of = vec![0_u8; numbers.iter().max().map_or(0, |most| usize::from(*most) + 1)];
+    let mut groups_of = vec![
+        0_u8;
+        numbers
+            .iter()
+            .max()
+            .map_or(0, |most| usize::from(*most) + 1)
+    ];
     for number in numbers {
         let groups = &mut groups_of[usize::from(*number)];
         *groups = groups.saturating_add(1);
@@ -139,8 +145,16 @@ impl<'a> Reader<'a> {
                 let expires = self.now / 1_000 + (left - 1);
                 State::FixedWindow(FixedWindowState::from_numbers([count, expires])?)
             }
-            b's' => State::SlidingWindow(SlidingWindowState::from_numbers(self.numbers()?)?),
-            b'b' => State::TokenBucket(TokenBucketState::from_numbers(self.numbers()?)?),
+            b's' => {
+                let [window, start, previous, current, _kept] = self.numbers()?;
+                let numbers = [window, start, previous, current];
+                State::SlidingWindow(SlidingWindowState::from_numbers(numbers)?)
+            }
+            b'b' => {
+                let [token, debt, at, full_at, since, _kept] = self.numbers()?;
+                let numbers = [token, debt, at, full_at, since];
+                State::TokenBucket(TokenBucketState::from_numbers(numbers)?)
+            }
             _ => return None,
         };
         Some(Some(state))

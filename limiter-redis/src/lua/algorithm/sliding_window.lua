@@ -1,15 +1,16 @@
 -- Sliding window counter. Mirrors sliding_window.rs.
 -- Quota: capacity, window (us), unit (us), length (units). State: window, start (us), previous, current.
+-- Its value has one more number: until when the key lives (ms), for the hot script.
 local counter_kind = { head = 's\1', name = 2 }
 
-local WINDOWS = '>I7I7I7I7'
+local WINDOWS = '>I7I7I7I7I7'
 
 function counter_kind.parse(raw)
-  if #raw ~= 30 then
+  if #raw ~= 37 then
     return nil
   end
-  local window, start, previous, current = struct.unpack(WINDOWS, raw, 3)
-  if window == 0 or not are_exact(window, start, previous, current) then
+  local window, start, previous, current, kept = struct.unpack(WINDOWS, raw, 3)
+  if window == 0 or not are_exact(window, start, previous, current, kept) then
     return nil
   end
   return { window = window, start = start, previous = previous, current = current }
@@ -24,9 +25,17 @@ function counter_kind.over(state)
 end
 
 function counter_kind.save(key, state, floor)
+  local ttl = time_to_live(floor, windows_over_at(state))
   local value = counter_kind.head
-    .. struct.pack(WINDOWS, state.window, state.start, state.previous, state.current)
-  call('SET', key, value, 'PX', time_to_live(floor, windows_over_at(state)))
+    .. struct.pack(
+      WINDOWS,
+      state.window,
+      state.start,
+      state.previous,
+      state.current,
+      kept_until(ttl)
+    )
+  call('SET', key, value, 'PX', ttl)
 end
 
 -- Where a window of another length begins so that the counts end no earlier under it than they would have, `windows`

@@ -1,16 +1,17 @@
 -- Token bucket, exact in integers. Mirrors token_bucket.rs.
 -- Quota: capacity, gain and token (fractions), unit (us), full.
--- State: token, debt (fractions), at, full_at, since (us): when it was last full.
+-- State: token, debt (fractions), at, full_at, since (us): when it was last full. Its value has one more: until when the key lives
+-- (ms), for the hot script.
 local bucket_kind = { head = 'b\1', name = 3 }
 
-local BUCKET = '>I7I7I7I7I7'
+local BUCKET = '>I7I7I7I7I7I7'
 
 function bucket_kind.parse(raw)
-  if #raw ~= 37 then
+  if #raw ~= 44 then
     return nil
   end
-  local token, debt, at, full_at, since = struct.unpack(BUCKET, raw, 3)
-  if token == 0 or not are_exact(token, debt, at, full_at, since) then
+  local token, debt, at, full_at, since, kept = struct.unpack(BUCKET, raw, 3)
+  if token == 0 or not are_exact(token, debt, at, full_at, since, kept) then
     return nil
   end
   return { token = token, debt = debt, at = at, full_at = full_at, since = since }
@@ -22,6 +23,7 @@ function bucket_kind.over(state)
 end
 
 function bucket_kind.save(key, state, floor)
+  local ttl = time_to_live(floor, state.full_at)
   local value = bucket_kind.head
     .. struct.pack(
       BUCKET,
@@ -29,9 +31,10 @@ function bucket_kind.save(key, state, floor)
       state.debt,
       state.at,
       moment(state.full_at),
-      state.since
+      state.since,
+      kept_until(ttl)
     )
-  call('SET', key, value, 'PX', time_to_live(floor, state.full_at))
+  call('SET', key, value, 'PX', ttl)
 end
 
 -- Units in which `debt` is paid off. At most `largest`, so that no sum passes 2^53.

@@ -2,7 +2,7 @@
 -- does, over the same values, and hands over to it what it does not know. Tables and functions cost more than the commands
 -- here, so all is in locals of one loop. Nothing is computed but the decision: who asked computes the rest from what was found.
 -- script/mod.rs puts the files of this folder together: begin; in the loop over the steps policy, then window, or state with bucket
--- or counter, then keep, write and group; and behind it write and end.
+-- or counter and value, then keep, write and group; and behind it write and end.
 --
 -- KEYS: each key once.
 -- ARGV: floor of the TTLs (ms, decimal), then one text. Its numbers have the highest byte first:
@@ -19,6 +19,7 @@ local HOT_STEP, HOT_POLICY = '>BBI2I2I7', '>BI7I7I7I7'
 local SHADOWED, ENTANGLED = 2, 4
 
 local call, keys, floor, input = redis.pcall, KEYS, ARGV[1], ARGV[2]
+local span = floor + 0
 local unpack, pack = struct.unpack, struct.pack
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -34,6 +35,6 @@ local values, lefts, changes, promises
 -- Of the group at hand: what its steps found, whether all of them fit, whether one is not known here; and what is kept of its
 -- steps if they do: three places each, so many places.
 local reply, are_admitted, is_strange, waits, waiting = nil, true, false, nil, 0
--- What a step keeps if it fits, and how: of a state, how long it counts (us); a window has the time left of it, and what is added,
--- or below zero how long a new one lives (ms).
+-- What a step keeps if it fits, and how: of a state, how long its key lives from now on (ms), or 0 if that stays; a window has the
+-- time left of it, and what is added, or below zero how long a new one lives (ms).
 local value, change, left

@@ -19,7 +19,11 @@ if more == 0 then
     promises[#promises + 1] = last
     for index = 1, waiting, 3 do
       key, change = waits[index], waits[index + 2]
-      values[key], changes[key] = waits[index + 1], change
+      values[key] = waits[index + 1]
+      -- What an earlier group changes of the key's life stays.
+      if change ~= 0 or not changes[key] then
+        changes[key] = change
+      end
       if change < 0 then
         lefts[key] = -change
       end

@@ -15,3 +15,7 @@ if raw == nil then
   end
 end
 found = raw or '-'
+-- A bucket's numbers, and a counter's; from when on they say nothing (us), and until when the key lives (ms).
+local debt, boundary, since
+local previous, current, start
+local free_at, kept = 0, 0
