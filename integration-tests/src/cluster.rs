@@ -149,8 +149,14 @@ impl RedisCluster {
 
     /// Makes a replica the master, in agreement with the old one, so that nothing is lost.
     pub fn fail_over_to(&self, replica: usize) {
-        self.nodes[replica].command::<()>(&["CLUSTER", "FAILOVER"]);
+        // A server gives up after five seconds, if the others did not yet know it for a replica: then it is asked again.
+        const PATIENCE: Duration = Duration::from_secs(6);
+        let mut asked: Option<Instant> = None;
         wait("the replica is no master", || {
+            if asked.is_none_or(|asked| asked.elapsed() > PATIENCE) {
+                self.nodes[replica].command::<()>(&["CLUSTER", "FAILOVER"]);
+                asked = Some(Instant::now());
+            }
             is_master(&self.nodes[replica])
         });
     }
@@ -315,7 +321,7 @@ fn third_of(slot: u16) -> usize {
 
 /// Polls until it is done, at most 30 s. The sleep is the pause of the poll and waits for no time: three
 /// servers that agree with each other need the cores that polling without one would take.
-pub(crate) fn wait(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn wait(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < deadline, "{what}");

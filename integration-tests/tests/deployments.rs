@@ -209,6 +209,10 @@ async fn passwords_may_change() {
 /// A cluster in a network of its own: its nodes announce addresses that nobody reaches from here.
 #[tokio::test]
 async fn announced_addresses_are_mapped() {
+    needs!(
+        RedisServer::knows("cluster-announce-hostname"),
+        "host names of cluster nodes"
+    );
     let cluster = RedisCluster::start();
     for node in &cluster.nodes {
         let set = |name: &str, value: &str| node.command::<()>(&["CONFIG", "SET", name, value]);

@@ -147,6 +147,20 @@ async fn a_foreign_key_is_left_alone() {
     assert_eq!(server.command::<i64>(&["PTTL", list.as_str()]), -1);
 }
 
+/// A bucket's short value: at, debt, token, the time since it was full, gain and unit, and a block of time.
+fn short_bucket(at: u64, debt: u64, token: u64, past: u64, rate: u8) -> Vec<u8> {
+    let low = |number: u64, bytes: usize| number.to_be_bytes()[8 - bytes..].to_vec();
+    let parts = [
+        b"b\x01".to_vec(),
+        low(at, 7),
+        low(debt, 6),
+        low(token, 5),
+        low(past, 5),
+        vec![rate, 0xff, 0xff],
+    ];
+    parts.concat()
+}
+
 /// Known fault: "a stored nan admits for ever": what is no state counts as a fresh one, once.
 #[tokio::test]
 async fn an_unreadable_value_is_a_fresh_state() {
@@ -163,6 +177,16 @@ async fn an_unreadable_value_is_a_fresh_state() {
         state(b'b', 1, &[1, 1, 1, NEVER, 1, NEVER + 1]),
         state(b'b', 1, &[1, 1, 1, 2, 1, NEVER + 1]),
         state(b'b', 1, &[1, 1, 1, NEVER, 1]),
+        // No token, no gain, no such unit; full before there was a time; paid off after the last one; cut short, and too long.
+        short_bucket(1, 1, 0, 0, 1),
+        short_bucket(1, 1, 1, 0, 0),
+        short_bucket(1, 1, 1, 0, 64),
+        short_bucket(1, 1, 1, 0, 3 * 64 + 1),
+        short_bucket(1, 1, 1, 2, 1),
+        short_bucket(NEVER, (1 << 48) - 1, 1, 1, 2 * 64 + 1),
+        short_bucket(NEVER + 1, 1, 1, 1, 1),
+        short_bucket(1, NEVER, 1, 0, 1)[..27].to_vec(),
+        [short_bucket(1, NEVER, 1, 0, 1), vec![0]].concat(),
         state(b's', 1, &[0, 0, 0, 0, 0]),
         state(b's', 1, &[1, 2, 3, 4]),
         state(b's', 1, &[60_000_000, 1, 0, NEVER + 1, 1]),

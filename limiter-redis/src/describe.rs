@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::script::value;
+
 /// The first version of every form, and the only one so far.
 const VERSION: u8 = 1;
 
@@ -16,17 +18,6 @@ fn form(letter: u8) -> Option<(&'static str, &'static [&'static str])> {
                 "start_us",
                 "previous",
                 "current",
-                "kept_until_ms",
-            ],
-        ),
-        b'b' => (
-            "token bucket",
-            &[
-                "token",
-                "debt",
-                "at_us",
-                "full_at_us",
-                "full_since_us",
                 "kept_until_ms",
             ],
         ),
@@ -110,6 +101,7 @@ fn describe_form(letter: u8, value: &[u8]) -> Option<String> {
     match letter {
         b'o' => return describe_operation(bytes),
         b'l' => return describe_log(bytes),
+        b'b' => return describe_bucket(bytes),
         _ => {}
     }
     let (kind, names) = form(letter)?;
@@ -124,6 +116,13 @@ fn describe_form(letter: u8, value: &[u8]) -> Option<String> {
     }
     numbers(&mut bytes, names, &mut said)?;
     bytes.is_empty().then_some(said)
+}
+
+fn describe_bucket(value: &[u8]) -> Option<String> {
+    let [token, debt, at, full_at, since, kept] = value::bucket(value)?;
+    Some(format!(
+        "token bucket: token={token} debt={debt} at_us={at} full_at_us={full_at} full_since_us={since} kept_until_ms={kept}"
+    ))
 }
 
 fn describe_operation(value: &[u8]) -> Option<String> {

@@ -117,6 +117,9 @@ impl Quota {
     /// # Errors
     /// `InvalidInput` if less than 1 is left of the capacity, or of a rate that was rounded.
     pub fn scaled(&self, share: Share) -> Result<Self, Error> {
+        if share == Share::WHOLE {
+            return Ok(*self);
+        }
         let part = |what: &str, number: u64| match share.of(number) {
             0 => Err(Error::new(
                 ErrorKind::InvalidInput,

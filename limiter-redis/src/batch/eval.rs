@@ -1,8 +1,8 @@
 //! The members of a batch as calls of scripts: one for each script and slot.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use limiter_core::Error;
 use redis::{Cmd, Script};
 
@@ -84,13 +84,19 @@ impl Eval {
         let most: usize = members().map(Call::key_count).sum();
         let mut names: Vec<&[u8]> = Vec::with_capacity(most);
         let mut numbers: Vec<u16> = Vec::with_capacity(most);
+        // A group names each of its keys once.
+        let is_alone = self.members.len() == 1;
         let mut known: HashMap<&[u8], u16> = HashMap::new();
         for key in members().flat_map(Call::keys) {
-            let number = *known.entry(key).or_insert_with(|| {
+            // A batch has at most 256 keys.
+            let next = u16::try_from(names.len() + 1).unwrap_or(u16::MAX);
+            let number = match is_alone {
+                true => next,
+                false => *known.entry(key).or_insert(next),
+            };
+            if number == next {
                 names.push(key);
-                // A batch has at most 256 keys.
-                u16::try_from(names.len()).unwrap_or(u16::MAX)
-            });
+            }
             numbers.push(number);
         }
         let bytes = members().map(Call::size).sum::<usize>() + 96;

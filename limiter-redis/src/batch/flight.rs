@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use limiter_core::Error;
+use limiter_core::{Effect, Error};
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, Script, ServerErrorKind, Value};
 use tokio::time::Instant;
@@ -260,7 +260,11 @@ fn tell_hot(shared: &Shared, members: Vec<Member>, told: &[u8], is_last: bool) -
                 member.is_handed_over = true;
                 handed_over.push(member);
             }
-            _ => {
+            // Never the last word of a server that keeps its scripts.
+            Some(Outcome::HandedOver) => {
+                member.fail(reply::not_understood().with_effect(Effect::No));
+            }
+            None => {
                 // Nor is what follows.
                 reader = None;
                 member.fail(reply::not_understood());

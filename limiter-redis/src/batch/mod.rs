@@ -16,11 +16,12 @@ mod pace;
 mod window;
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use hashbrown::DefaultHashBuilder;
 use limiter_core::{Effect, Error, ErrorKind};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -61,7 +62,7 @@ struct Shared {
     /// How many batches may be under way at most.
     most: u32,
     rooms: PerRuntime<Arc<Room>>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     unheard: Arc<AtomicU64>,
 }
 
@@ -102,7 +103,7 @@ impl Batches {
                 floor,
                 most,
                 rooms: PerRuntime::new(),
-                hasher: RandomState::new(),
+                hasher: DefaultHashBuilder::default(),
                 unheard,
             }),
         }

@@ -75,25 +75,27 @@ pub(super) async fn call(
     let mut redirects = 0;
     let mut last: Option<Error> = None;
     loop {
+        let map;
         let (address, is_asking) = match &target {
-            Target::Named(address) => (address.clone(), false),
-            Target::Asking(address) => (address.clone(), true),
-            Target::Owner => match nodes.map(operation, end).await?.owner(slot) {
-                Some(owner) => (owner.clone(), false),
-                None => {
+            Target::Named(address) => (address, false),
+            Target::Asking(address) => (address, true),
+            Target::Owner => {
+                map = nodes.map(operation, end).await?;
+                let Some(owner) = map.owner(slot) else {
                     let message = format!("no master of the Redis Cluster has slot {slot}");
                     last = Some(Error::new(ErrorKind::Server, operation, message));
                     nodes.refresh_soon(None);
                     pause_until(&mut pause, begun, end, operation, &mut last).await?;
                     continue;
-                }
-            },
+                };
+                (owner, false)
+            }
         };
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(late(operation, end - begun, last));
         }
-        let node = nodes.node(&address)?;
+        let node = nodes.node(address)?;
         let told = node.apply(policy, call, Place { slot, is_asking }, end);
         let error = match told.await {
             Ok(reply) => return Ok(reply),
@@ -111,7 +113,7 @@ pub(super) async fn call(
                 error
             }
         };
-        let refusal = Refusal::of(&error, &address, nodes);
+        let refusal = Refusal::of(&error, address, nodes);
         let wait;
         (target, wait) = match refusal {
             Some(Refusal::Moved(named)) => {
@@ -135,13 +137,13 @@ pub(super) async fn call(
                     true => nodes.owner_anew(slot, end).await,
                     false => None,
                 };
-                match owner.filter(|owner| *owner != address) {
+                match owner.filter(|owner| owner != address) {
                     Some(owner) => (Target::Named(owner), false),
                     None => {
                         if error.kind().is_outage() {
                             nodes.refresh_soon(None);
                         }
-                        return Err(nodes.advise(error, &address));
+                        return Err(nodes.advise(error, address));
                     }
                 }
             }

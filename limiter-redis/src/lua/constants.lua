@@ -9,6 +9,11 @@ local COUNT_BOUND = 4503599627370496 -- 2^52
 -- Every debt of a bucket is paid off sooner (us).
 local LONGEST = 4503599627370496 -- 2^52
 
+-- Of a bucket's short value: above its debt; above its token, and the time since it was full; above its gain, which has a byte with
+-- the unit; and until when the key lives, in blocks of time (us; ms) from the state's on, of which so many are told apart.
+local SHORT_DEBT, SHORT_NUMBER, GAINS = 281474976710656, 1099511627776, 64 -- 2^48, 2^40
+local KEPT_BLOCK, KEPT_MILLIS, KEPT_BLOCKS = 16000000, 16000, 65536
+
 -- What a call may need, by number: the algorithms, and what is remembered beside their states.
 local FIXED_WINDOW, SLIDING_WINDOW, TOKEN_BUCKET, SLIDING_LOG, CONCURRENCY, CALENDAR_WINDOW = 1, 2, 3, 4, 5, 6
 local RECORDS, OPERATIONS, RESERVATIONS, LEASES = 7, 8, 9, 10

@@ -9,7 +9,8 @@ use limiter_core::limit::algorithm::{
 use limiter_core::limit::{Action, Group, Issuer, Observed};
 
 use super::call::{Call, NUMBER, PlainStep};
-use super::reply::{not_understood, number};
+use super::reply::not_understood;
+use super::value::{self, BUCKET, SHORT_BUCKET};
 
 /// How many bytes a step takes, and a policy.
 const STEP: usize = 13;
@@ -21,16 +22,13 @@ const ENTANGLED: u8 = 4;
 
 /// The text of a call for these groups; `numbers` has those of their keys, in the order of the groups.
 pub(crate) fn text<'a>(calls: impl Iterator<Item = &'a Call>, numbers: &[u16]) -> Vec<u8> {
-    let mut groups_of = vec![
-        0_u8;
-        numbers
-            .iter()
-            .max()
-            .map_or(0, |most| usize::from(*most) + 1)
-    ];
+    let keys = usize::from(numbers.iter().copied().max().unwrap_or_default());
+    // How many groups name each key; nothing, if no two name the same.
+    let mut groups_of = vec![0_u8; if keys < numbers.len() { keys + 1 } else { 0 }];
     for number in numbers {
-        let groups = &mut groups_of[usize::from(*number)];
-        *groups = groups.saturating_add(1);
+        if let Some(groups) = groups_of.get_mut(usize::from(*number)) {
+            *groups = groups.saturating_add(1);
+        }
     }
     let ends = 1 + STEP * numbers.len();
     let mut policies: Vec<[u8; POLICY]> = Vec::new();
@@ -46,7 +44,8 @@ pub(crate) fn text<'a>(calls: impl Iterator<Item = &'a Call>, numbers: &[u16]) -
                 policies.push(policy);
                 policies.len() - 1
             });
-            let is_entangled = count > 1 || groups_of[usize::from(*number)] > 1;
+            let groups = groups_of.get(usize::from(*number));
+            let is_entangled = count > 1 || groups.is_some_and(|groups| *groups > 1);
             // A group has at most 64 steps; and a call at most 256, so that a text has less than 2^16 bytes.
             text.push(u8::try_from(count - index - 1).unwrap_or(u8::MAX));
             text.push(step.kind() + if is_entangled { ENTANGLED } else { 0 });
@@ -150,14 +149,23 @@ impl<'a> Reader<'a> {
                 let numbers = [window, start, previous, current];
                 State::SlidingWindow(SlidingWindowState::from_numbers(numbers)?)
             }
-            b'b' => {
-                let [token, debt, at, full_at, since, _kept] = self.numbers()?;
-                let numbers = [token, debt, at, full_at, since];
-                State::TokenBucket(TokenBucketState::from_numbers(numbers)?)
-            }
+            b'b' => self.bucket(SHORT_BUCKET)?,
+            b'+' if self.skip(b'b') => self.bucket(BUCKET)?,
             _ => return None,
         };
         Some(Some(state))
+    }
+
+    /// A bucket whose numbers take so many bytes.
+    fn bucket(&mut self, bytes: usize) -> Option<State> {
+        if !self.skip(1) {
+            return None;
+        }
+        let (value, rest) = self.rest.split_at_checked(bytes)?;
+        self.rest = rest;
+        let [token, debt, at, full_at, since, _kept] = value::bucket(value)?;
+        let state = TokenBucketState::from_numbers([token, debt, at, full_at, since])?;
+        Some(State::TokenBucket(state))
     }
 
     /// The numbers of a state of the first version.
@@ -175,7 +183,7 @@ impl<'a> Reader<'a> {
     fn number(&mut self) -> Option<u64> {
         let (bytes, rest) = self.rest.split_at_checked(NUMBER)?;
         self.rest = rest;
-        number(bytes)
+        value::read(bytes)
     }
 
     fn skip(&mut self, byte: u8) -> bool {

@@ -1,13 +1,14 @@
 //! The Lua library: files joined into scripts when the crate is built.
 //!
 //! - `inline`: constants written in place. `call`: a group as a script takes it. `reply`: what it replies. `hot`: both for the
-//!   script that most groups go to.
+//!   script that most groups go to. `value`: the values of buckets.
 
 mod inline;
 
 pub(crate) mod call;
 pub(crate) mod hot;
 pub(crate) mod reply;
+pub(crate) mod value;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use limiter_core::clock::{MAX_INTEGER, Timestamp};
+use limiter_core::clock::Timestamp;
 use limiter_core::limit::{Group, Issuer, Mark, Observed, Replay, Source, Step, Verdict};
 use limiter_core::{Effect, Error, ErrorKind};
 use redis::{RedisError, Value};
 
 use crate::script::call::{NUMBER, OPERATION};
 use crate::script::hot::Decided;
+use crate::script::value;
 
 /// How many bytes the reply has for a step.
 const STEP: usize = 51;
@@ -156,7 +157,7 @@ fn read_step(step: &[u8]) -> Option<Observed> {
     let [verdict, replay, numbers @ ..] = step else {
         return None;
     };
-    let mut numbers = numbers.chunks_exact(NUMBER).map(number);
+    let mut numbers = numbers.chunks_exact(NUMBER).map(value::read);
     let mut next = || numbers.next().flatten();
     let (used, retry_after, reset_after) = (next()?, next()?, next()?);
     let (charged, at, number, extra) = (next()?, next()?, next()?, next()?);
@@ -184,14 +185,6 @@ fn read_step(step: &[u8]) -> Option<Observed> {
         _ => return None,
     };
     Some(observed)
-}
-
-/// A number, whose highest byte is the first. `None` if it is above the largest.
-pub(super) fn number(bytes: &[u8]) -> Option<u64> {
-    let number = bytes
-        .iter()
-        .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-    (number <= MAX_INTEGER).then_some(number)
 }
 
 /// The kinds of `lua/state.lua`, for people.

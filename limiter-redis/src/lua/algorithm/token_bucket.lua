@@ -1,13 +1,33 @@
 -- Token bucket, exact in integers. Mirrors token_bucket.rs.
 -- Quota: capacity, gain and token (fractions), unit (us), full.
--- State: token, debt (fractions), at, full_at, since (us): when it was last full. Its value has one more: until when the key lives
--- (ms), for the hot script.
+-- State: token, debt (fractions), at, full_at, since (us): when it was last full; gain and unit, by which it is paid off, where
+-- they are known.
+--
+-- A value has them all, and until when the key lives (ms), for the hot script: 44 bytes. Most have room for them in 28, which a
+-- Redis keeps in 16 bytes less: at, debt (6 bytes), token and the time since it was full (5 each), gain and unit (1), and the
+-- block of time until which the key lives (2); full_at follows from debt, gain and unit.
 local bucket_kind = { head = 'b\1', name = 3 }
 
-local BUCKET = '>I7I7I7I7I7I7'
+local BUCKET, SHORT_BUCKET = '>I7I7I7I7I7I7', '>I7I6I5I5BI2'
+local units = { 1, 1000, 1000000 }
+
+local function parse_short(raw)
+  local at, debt, token, past, rate = struct.unpack(SHORT_BUCKET, raw, 3)
+  local gain, unit = rate % GAINS, units[math.floor(rate / GAINS) + 1]
+  if math.min(token, gain) == 0 or not unit or past > at then
+    return nil
+  end
+  local full_at = at + div_ceil(debt, gain) * unit
+  if not are_exact(at, full_at) then
+    return nil
+  end
+  return { token = token, debt = debt, at = at, full_at = full_at, since = at - past }
+end
 
 function bucket_kind.parse(raw)
-  if #raw ~= 44 then
+  if #raw == 28 then
+    return parse_short(raw)
+  elseif #raw ~= 44 then
     return nil
   end
   local token, debt, at, full_at, since, kept = struct.unpack(BUCKET, raw, 3)
@@ -22,10 +42,33 @@ function bucket_kind.over(state)
   return now >= state.full_at
 end
 
+-- The short value, if there is room for all.
+local function short_value(state, kept)
+  local past = state.at - state.since
+  local has_room = state.debt < SHORT_DEBT and state.token < SHORT_NUMBER and past >= 0 and past < SHORT_NUMBER
+  if not has_room or state.gain >= GAINS or state.full_at > MAX_INTEGER then
+    return nil
+  end
+  local unit = state.unit == 1 and 0 or state.unit == 1000 and 1 or state.unit == 1000000 and 2
+  if unit then
+    -- A lower bound, within the blocks from the state's on.
+    local block = math.min(math.floor(kept / KEPT_MILLIS), math.floor(state.at / KEPT_BLOCK) + KEPT_BLOCKS - 1)
+    return struct.pack(
+      SHORT_BUCKET,
+      state.at,
+      state.debt,
+      state.token,
+      past,
+      state.gain + unit * GAINS,
+      block % KEPT_BLOCKS
+    )
+  end
+end
+
 function bucket_kind.save(key, state, floor)
   local ttl = time_to_live(floor, state.full_at)
-  local value = bucket_kind.head
-    .. struct.pack(
+  local value = short_value(state, kept_until(ttl))
+    or struct.pack(
       BUCKET,
       state.token,
       state.debt,
@@ -34,7 +77,7 @@ function bucket_kind.save(key, state, floor)
       state.since,
       kept_until(ttl)
     )
-  call('SET', key, value, 'PX', ttl)
+  call('SET', key, bucket_kind.head .. value, 'PX', ttl)
 end
 
 -- Units in which `debt` is paid off. At most `largest`, so that no sum passes 2^53.
@@ -44,7 +87,15 @@ end
 
 local function bucket(quota, debt, at, since)
   local full_at = at + units_until_paid(quota, debt) * quota.unit
-  return { token = quota.token, debt = debt, at = at, full_at = full_at, since = since }
+  return {
+    token = quota.token,
+    debt = debt,
+    at = at,
+    full_at = full_at,
+    since = since,
+    gain = quota.gain,
+    unit = quota.unit,
+  }
 end
 
 -- ceil(debt * to / from). The product may pass 2^53, so the part of the debt below `from` is

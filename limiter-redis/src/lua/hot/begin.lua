@@ -12,8 +12,9 @@
 --   the policies, 29 bytes each: algorithm (1 byte), as in main.lua, and four numbers of the quota (7 bytes each)
 --   The first step's policy is the first one. A group names a key once.
 -- Reply: a text: the time (us; 7 bytes), then for each group, behind a `!` if it is not admitted, what each step found before it:
---   the value of a bucket or a counter; `-` for none; for a window `w`, its count and 1 more than the time that it has left (ms;
---   7 bytes each; 0 if there is none). `~` stands before what a shadow found into which its cost does not fit.
+--   the value of a bucket or a counter, behind a `+` if it is a bucket's long one; `-` for none; for a window `w`, its count and
+--   1 more than the time that it has left (ms; 7 bytes each; 0 if there is none). `~` stands before what a shadow found into which
+--   its cost does not fit.
 -- or only `?`, if the group is handed over: nothing was done.
 local HOT_STEP, HOT_POLICY = '>BBI2I2I7', '>BI7I7I7I7'
 local SHADOWED, ENTANGLED = 2, 4
@@ -22,15 +23,18 @@ local call, keys, floor, input = redis.pcall, KEYS, ARGV[1], ARGV[2]
 local span = floor + 0
 local unpack, pack = struct.unpack, struct.pack
 local time = call('TIME')
+if time.err then
+  return time
+end
 local now = time[1] * 1000000 + time[2]
 local more, kind, key, policy, cost, at = unpack(HOT_STEP, input)
 local ends, place = policy, 0
-local algorithm, a, b, c, d, e, most
+local algorithm, a, b, c, d, e, most, rate
 
 -- The replies, if there are several, and how many.
 local replies, last
--- For what is entangled: what each key holds by now, how long a window has left, what is to be written, and which replies wait
--- for it.
+-- For what is entangled: what each key holds by now, how long a window has left, what is to be written, and which replies hold
+-- only if that can be.
 local values, lefts, changes, promises
 -- Of the group at hand: what its steps found, whether all of them fit, whether one is not known here; and what is kept of its
 -- steps if they do: three places each, so many places.

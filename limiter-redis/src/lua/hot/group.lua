@@ -15,8 +15,10 @@ if more == 0 then
   end
   replies, last = replies or { pack('>I7', now) }, (last or 1) + 1
   replies[last] = reply
-  if waiting > 0 and are_admitted and not is_strange then
+  if kind >= ENTANGLED then
     promises[#promises + 1] = last
+  end
+  if waiting > 0 and are_admitted and not is_strange then
     for index = 1, waiting, 3 do
       key, change = waits[index], waits[index + 2]
       values[key] = waits[index + 1]

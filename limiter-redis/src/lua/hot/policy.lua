@@ -14,6 +14,11 @@ if policy ~= place then
     if most < 2 * e then
       most = 2 * e
     end
+    -- Gain and unit, as a short value has them; -1 if it has no room for them.
+    rate = -1
+    if b < GAINS and c < SHORT_NUMBER then
+      rate = d == 1 and b or d == 1000 and b + GAINS or d == 1000000 and b + 2 * GAINS or -1
+    end
   elseif algorithm == SLIDING_WINDOW and a * b * c > 0 and b % c == 0 then
     -- The length in units, and the largest count: see sliding_window.lua.
     e = b / c

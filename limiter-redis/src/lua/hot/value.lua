@@ -18,7 +18,16 @@ if fits then
     kept = millis + change - 1
   end
   if algorithm == TOKEN_BUCKET then
-    value = pack(HOT_BUCKET, BUCKET_HEAD, c, debt, boundary, free_at, since, kept)
+    local past = boundary - since
+    if rate > 0 and debt < SHORT_DEBT and past < SHORT_NUMBER then
+      local block = (kept - kept % KEPT_MILLIS) / KEPT_MILLIS
+      -- It is a lower bound, and has to be within the blocks from the state's on.
+      local furthest = (boundary - boundary % KEPT_BLOCK) / KEPT_BLOCK + KEPT_BLOCKS - 1
+      block = (block < furthest and block or furthest) % KEPT_BLOCKS
+      value = pack(HOT_SHORT_BUCKET, BUCKET_HEAD, boundary, debt, c, past, rate, block)
+    else
+      value = pack(HOT_BUCKET, BUCKET_HEAD, c, debt, boundary, free_at, since, kept)
+    end
   else
     value = pack(HOT_COUNTER, COUNTER_HEAD, b, start, previous, current, kept)
   end

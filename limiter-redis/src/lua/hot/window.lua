@@ -11,10 +11,11 @@ elseif not count then
   local raw = call('GET', keys[key])
   if not raw then
     count, left = 0, -1
-  elseif #raw > 0 and #raw < 16 and not string.find(raw, '%D') then
+  elseif #raw > 0 and #raw < 16 and (raw == '0' or string.find(raw, '^[1-9]%d*$')) then
+    -- As INCRBY takes it: no zeros in front.
     count, left = raw + 0, call('PTTL', keys[key])
-    if left < 0 then
-      -- A counter that never expires: it gets an end elsewhere.
+    if type(left) ~= 'number' or left < 0 then
+      -- A counter that never expires gets an end elsewhere.
       left = nil
     end
   end

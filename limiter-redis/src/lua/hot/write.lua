@@ -6,7 +6,7 @@ elseif change < 0 then
   refused = call('SET', name, value, 'PX', -change).err
 elseif left then
   local count = call('INCRBY', name, change == 1 and '1' or change)
-  refused = count ~= value and (type(count) == 'table' and count.err or 'ERR another count')
+  refused = count ~= value and count.err
 else
   -- Text costs less than a number.
   refused = call('SET', name, value, 'PX', change == span and floor or change).err
