@@ -119,7 +119,9 @@ impl Driver {
         for call in &calls {
             pipeline.add_command(self.command(call));
         }
-        let told = self.connection.send_packed_commands(&pipeline, 0, calls.len());
+        let told = self
+            .connection
+            .send_packed_commands(&pipeline, 0, calls.len());
         let told = told.await.unwrap_or_default();
         for (call, told) in calls.into_iter().zip(told) {
             // The time, and a group at least.

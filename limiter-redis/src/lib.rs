@@ -57,7 +57,7 @@ pub use describe::{describe, describe_leases};
 pub use env::RedisEnv;
 pub use limit::RedisStore;
 #[cfg(feature = "fuzzing")]
-pub use script::reply::read_bytes;
+pub use script::{hot::read_hot_bytes, reply::read_bytes};
 #[cfg(feature = "virtual-clock")]
 #[doc(hidden)]
 pub use script::{hot_script, limit_script};

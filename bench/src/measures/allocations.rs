@@ -55,4 +55,3 @@ pub(super) fn allocations(effort: Effort, report: &mut Report) {
         &rows,
     );
 }
-

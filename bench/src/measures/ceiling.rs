@@ -25,13 +25,21 @@ pub(super) fn one_server(effort: Effort, report: &mut Report) {
     });
     let ceiling = Contender::Ceiling(ceiling.into());
     let [ours, ceiling] = compare(&runtime, effort, &[&server], [&ours, &ceiling]);
-    report.ratio("direct_vs_ceiling", ">= 0.9", ratios(&ours.runs, &ceiling.runs));
+    report.ratio(
+        "direct_vs_ceiling",
+        ">= 0.9",
+        ratios(&ours.runs, &ceiling.runs),
+    );
     report.worst("failed_share", "0", &[worst(&ours.runs)]);
     report.table(
         "Beside the most that the script can do",
         &COLUMNS,
         &[
-            cells(&format!("ceiling, {size} a call"), CALLERS.to_string(), &ceiling.runs),
+            cells(
+                &format!("ceiling, {size} a call"),
+                CALLERS.to_string(),
+                &ceiling.runs,
+            ),
             cells("these crates", CALLERS.to_string(), &ours.runs),
         ],
     );
@@ -67,14 +75,22 @@ pub(super) fn cluster(effort: Effort, report: &mut Report) {
     let calls: Vec<f64> = calls.collect();
     let mean = calls.iter().sum::<f64>() / calls.len() as f64;
     let most = calls.iter().map(|calls| (calls / mean - 1.0).abs());
-    report.ratio("cluster_vs_ceiling", ">= 0.9", ratios(&direct.runs, &ceiling.runs));
+    report.ratio(
+        "cluster_vs_ceiling",
+        ">= 0.9",
+        ratios(&direct.runs, &ceiling.runs),
+    );
     report.worst("cluster_unevenness", "<= 0.1", &most.collect::<Vec<_>>());
     report.worst("failed_share", "0", &[worst(&direct.runs)]);
     report.table(
         "A cluster of three masters on this machine",
         &COLUMNS,
         &[
-            cells(&format!("ceiling, {size} a write"), CALLERS.to_string(), &ceiling.runs),
+            cells(
+                &format!("ceiling, {size} a write"),
+                CALLERS.to_string(),
+                &ceiling.runs,
+            ),
             cells("these crates", CALLERS.to_string(), &direct.runs),
         ],
     );

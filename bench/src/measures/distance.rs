@@ -134,4 +134,3 @@ pub(super) fn aborts(effort: Effort, report: &mut Report) {
     report.ratio("connections_per_abort", "0", per_abort);
     report.ratio("p50_beside_aborts", "<= 1.2", ratios);
 }
-

@@ -90,5 +90,9 @@ fn tell(report: &mut Report, what: &str, counts: &[usize], runs: &[Vec<Run>]) {
         .iter()
         .zip(runs)
         .map(|(count, runs)| (*count as f64, rate(runs)));
-    report.chart(&heading, what, vec![("these crates".to_owned(), line.collect())]);
+    report.chart(
+        &heading,
+        what,
+        vec![("these crates".to_owned(), line.collect())],
+    );
 }

@@ -68,7 +68,11 @@ pub(super) fn server_time(effort: Effort, report: &mut Report) {
     for (case, (name, _, _, ratio)) in cases.iter().enumerate() {
         if let Some((ratio, wanted)) = ratio {
             let rounds = micros[case].iter().zip(&micros[0]);
-            report.ratio(ratio, wanted, rounds.map(|(ours, gcra)| ours / gcra).collect());
+            report.ratio(
+                ratio,
+                wanted,
+                rounds.map(|(ours, gcra)| ours / gcra).collect(),
+            );
         }
         rows.push(vec![
             (*name).to_owned(),

@@ -224,3 +224,20 @@ impl Decided {
         }
     }
 }
+
+/// For fuzzing: reads the bytes of the hot script's reply to a group. `None` if they are none, or hand the group over.
+///
+/// # Errors
+/// `Protocol` if what was found does not lead to what was decided.
+#[cfg(feature = "fuzzing")]
+pub fn read_hot_bytes(
+    bytes: &[u8],
+    group: &Group<'_>,
+    observed: &mut [Observed],
+) -> Option<Result<(), Error>> {
+    let call = Call::new(group, "").ok()?;
+    match Reader::new(bytes)?.next(&call)? {
+        Outcome::HandedOver => None,
+        Outcome::Decided(decided) => Some(decided.read(group, Issuer::named(""), observed)),
+    }
+}
