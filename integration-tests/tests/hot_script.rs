@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use integration_tests::{Bench, RedisServer, policy, random, redis_limiter};
+use integration_tests::{Bench, RedisServer, policy, random, redis_limiter, state};
 use limiter_core::limit::{
     Action, Calendar, Charge, Group, LimitStore, Limiter, Observed, Period, Policy, Quota, Source,
     Step, Verdict,
@@ -42,7 +42,9 @@ type Drawn = (usize, usize, u64, bool, bool);
 const KEYS: usize = 2;
 
 fn quotas() -> impl Strategy<Value = [Quota; 4]> {
-    (1u64..8, 1u64..8, 1u64..4, 0u64..100).prop_map(|(few, more, refill, length)| {
+    // Some that one call uses up, and some that last for several.
+    let limit = || prop_oneof![1u64..8, 20u64..200];
+    (limit(), limit(), 1u64..4, 0u64..100).prop_map(|(few, more, refill, length)| {
         let period = Period::new(Duration::from_millis(700 + length)).unwrap();
         [
             // One with a short value, or one whose rate has no room in it.
@@ -94,6 +96,10 @@ fn many_groups_in_a_call_are_what_one_after_the_other_is() {
             for (steps, told) in all.iter().zip(told) {
                 let wanted = runtime.block_on(tell(&bench.memory, steps));
                 prop_assert_eq!(&told, &wanted, "{:?}", steps);
+            }
+            for name in &names {
+                let left: i64 = bench.server.command(&["PTTL", name.as_str()]);
+                prop_assert_ne!(left, -1, "a key lives for ever");
             }
             let by = Duration::from_micros(*micros);
             runtime.block_on(bench.set(bench.now().saturating_add(by)));
@@ -215,8 +221,7 @@ async fn instances_with_different_times_to_live_share_a_key() {
     let limiters = [store(1), store(3_600), store(60)];
     for quota in [
         Quota::token_bucket(1_000, 1, Period::SECOND),
-        // Its rate has no room in a short value.
-        Quota::token_bucket(1_000, 97, Period::MINUTE),
+        Ok(*odd().quota()),
         Quota::sliding_window(1_000, Period::MINUTE),
     ] {
         let policy = policy(quota);
@@ -253,6 +258,53 @@ async fn a_right_that_is_taken_away_is_its_own_groups_error() {
     assert!(first.unwrap().is_allowed());
     assert_eq!(second.unwrap_err().kind(), ErrorKind::Unauthorized);
     assert_eq!(server.command::<u64>(&["GET", counted.as_str()]), 1);
+}
+
+/// 97 a minute: a rate that has no room in a short value.
+fn odd() -> Policy {
+    policy(Quota::token_bucket(1_000, 97, Period::MINUTE))
+}
+
+/// The key gets an expiry, whatever its value says.
+#[tokio::test]
+async fn a_value_that_claims_to_live_for_ever_does_not() {
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config());
+    let time: (u64, u64) = server.command(&["TIME"]);
+    let now = time.0 * 1_000_000 + time.1;
+    let token = 60_000_000;
+    let debt = 10 * token;
+    let full_at = now + u64::div_ceil(debt, 97);
+    let kept = 9_007_199_254_740_991;
+    let value = state(b'b', 1, &[token, debt, now, full_at, now, kept]);
+    let key = key("for ever");
+    server.set(key.as_str(), &value);
+    let told = limiter.try_check(&odd(), &key).await.unwrap();
+    assert_eq!(told.used, 11);
+    let left: i64 = server.command(&["PTTL", key.as_str()]);
+    assert!((1..=1_800_000).contains(&left), "{left}");
+}
+
+/// It is no short value of a rate that has no room in one.
+#[tokio::test]
+async fn a_gain_of_nothing_is_no_value() {
+    let server = RedisServer::start();
+    let limiter = redis_limiter(&server.config());
+    let time: (u64, u64) = server.command(&["TIME"]);
+    let number = |number: u64, bytes: usize| number.to_be_bytes()[8 - bytes..].to_vec();
+    let value = [
+        b"b\x01".to_vec(),
+        number((time.0 - 1) * 1_000_000, 7),
+        number(1_000 * 60_000_000, 6),
+        number(60_000_000, 5),
+        number(0, 5),
+        number(0, 1),
+        number(0, 2),
+    ];
+    let key = key("nothing");
+    server.set(key.as_str(), &value.concat());
+    let told = limiter.try_check(&odd(), &key).await.unwrap();
+    assert_eq!((told.is_allowed(), told.used), (true, 1));
 }
 
 /// What it hands over costs a second call and no more, and nothing is charged twice.
