@@ -44,9 +44,9 @@ fn crc16(bytes: &[u8]) -> u16 {
 const CRC16: [u16; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
+    let mut high: u16 = 0;
     while byte < table.len() {
-        // Below 256.
-        let mut crc = (byte as u16) << 8;
+        let mut crc = high;
         let mut bit = 0;
         while bit < 8 {
             crc = if crc & 0x8000 == 0 {
@@ -58,6 +58,7 @@ const CRC16: [u16; 256] = {
         }
         table[byte] = crc;
         byte += 1;
+        high = high.wrapping_add(0x100);
     }
     table
 };

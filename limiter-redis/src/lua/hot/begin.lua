@@ -31,14 +31,14 @@ local more, kind, key, policy, cost, at = unpack(HOT_STEP, input)
 local ends, place = policy, 0
 local algorithm, a, b, c, d, e, most, rate
 
--- The replies, if there are several, and how many.
+-- What is replied, if more than one step is, and how many parts that has.
 local replies, last
--- For what is entangled: what each key holds by now, how long a window has left, what is to be written, and which replies hold
--- only if that can be.
-local values, lefts, changes, promises
--- Of the group at hand: what its steps found, whether all of them fit, whether one is not known here; and what is kept of its
--- steps if they do: three places each, so many places.
-local reply, are_admitted, is_strange, waits, waiting = nil, true, false, nil, 0
+-- For what is entangled: the policies, what each key holds by now, how long a window has left, what is to be written, and the first
+-- and the last part of each reply that holds only if that can be.
+local policies, values, lefts, changes, promises
+-- Of the group at hand: the first part of its reply, whether all of its steps fit, whether one is not known here; and what is kept
+-- of its steps if they do: three places each, so many places.
+local first, are_admitted, is_strange, waits, waiting = 2, true, false, nil, 0
 -- What a step keeps if it fits, and how: of a state, how long its key lives from now on (ms), or 0 if that stays; a window has the
 -- time left of it, and what is added, or below zero how long a new one lives (ms).
 local value, change, left
