@@ -209,6 +209,26 @@ impl RedisServer {
         command.query(&mut self.admin()).unwrap()
     }
 
+    /// How often a command was called, also by scripts, since the start or the last `CONFIG RESETSTAT`.
+    pub fn calls(&self, command: &str) -> u64 {
+        self.commandstat(command, "calls")
+    }
+
+    /// How long all of these calls took (us), by the server's own count.
+    pub fn micros(&self, command: &str) -> u64 {
+        self.commandstat(command, "usec")
+    }
+
+    /// A number of `INFO commandstats`; 0 if the command was never called.
+    fn commandstat(&self, command: &str, name: &str) -> u64 {
+        let stats: String = self.command(&["INFO", "commandstats"]);
+        let mut lines = stats.lines();
+        let line = lines.find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:")));
+        let mut fields = line.unwrap_or_default().split(',');
+        let field = fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+        field.map_or(0, |number| number.parse().unwrap())
+    }
+
     /// Runs one command with every right; `None` if it fails, as where the server is away or about to change.
     pub fn try_command<T: redis::FromRedisValue>(&self, line: &[&str]) -> Option<T> {
         let client = redis::Client::open(self.plain_url("admin", "admin-secret")).ok()?;

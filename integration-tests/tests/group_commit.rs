@@ -15,15 +15,6 @@ fn plenty() -> Policy {
     policy(Quota::fixed_window(1_000_000_000, Period::DAY))
 }
 
-/// How often a command was called, also by scripts.
-fn calls(server: &RedisServer, command: &str) -> u64 {
-    let stats: String = server.command(&["INFO", "commandstats"]);
-    let line = stats
-        .lines()
-        .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-    line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
-}
-
 async fn proxied(server: &RedisServer, delay: Duration) -> (Proxy, RedisConfig) {
     let proxy = Proxy::start(server.port()).await;
     proxy.delay(delay);
@@ -38,13 +29,13 @@ async fn what_waits_shares_a_call() {
     let store = RedisStore::new(&server.config()).unwrap();
     store.warm_up().await.unwrap();
     let limiter = Limiter::new(store);
-    let (policy, before) = (plenty(), calls(&server, "evalsha"));
+    let (policy, before) = (plenty(), server.calls("evalsha"));
     let key = Key::new(["ratelimit", "alone"]);
     for used in 1..=10 {
         assert_eq!(limiter.try_check(&policy, &key).await.unwrap().used, used);
     }
-    assert_eq!(calls(&server, "evalsha") - before, 10);
-    assert_eq!(calls(&server, "role"), 4, "one for each connection");
+    assert_eq!(server.calls("evalsha") - before, 10);
+    assert_eq!(server.calls("role"), 4, "one for each connection");
 
     let checks: Vec<_> = (0..1_000)
         .map(|caller| {
@@ -56,9 +47,9 @@ async fn what_waits_shares_a_call() {
     for check in checks {
         assert_eq!(check.await.unwrap(), 1);
     }
-    let shared = calls(&server, "evalsha") - before - 10;
+    let shared = server.calls("evalsha") - before - 10;
     assert!((8..=64).contains(&shared), "1,000 checks in {shared} calls");
-    assert_eq!(calls(&server, "ping"), 0);
+    assert_eq!(server.calls("ping"), 0);
 }
 
 /// I-R2. Each caller has a key and a cost of its own, so an answer that belongs to another shows. The rest is arithmetic: what was

@@ -3,7 +3,6 @@
 use integration_tests::{RedisCluster, RedisServer};
 use tokio::runtime::Runtime;
 
-use super::server_time::evalsha;
 use super::{COLUMNS, cells, ratios, runtime, worst};
 use crate::Effort;
 use crate::ceiling::Ceiling;
@@ -24,29 +23,13 @@ pub(super) fn one_server(effort: Effort, report: &mut Report) {
         Ceiling::new(connections, keys(), |_| 0, size).await
     });
     let ceiling = Contender::Ceiling(ceiling.into());
-    let [ours, ceiling] = compare(&runtime, effort, &[&server], [&ours, &ceiling]);
-    report.ratio(
-        "direct_vs_ceiling",
-        ">= 0.9",
-        ratios(&ours.runs, &ceiling.runs),
-    );
-    report.worst("failed_share", "0", &[worst(&ours.runs)]);
-    report.table(
-        "Beside the most that the script can do",
-        &COLUMNS,
-        &[
-            cells(
-                &format!("ceiling, {size} a call"),
-                CALLERS.to_string(),
-                &ceiling.runs,
-            ),
-            cells("these crates", CALLERS.to_string(), &ours.runs),
-        ],
-    );
-    account(
+    let sides = compare(&runtime, effort, &[&server], [&ours, &ceiling]);
+    tell(
         report,
-        "The processors' time for a check, beside the ceiling's",
-        [("ceiling", &ceiling), ("these crates", &ours)],
+        ("direct_vs_ceiling", ">= 0.9"),
+        "one server",
+        size,
+        &sides,
     );
 }
 
@@ -67,37 +50,51 @@ pub(super) fn cluster(effort: Effort, report: &mut Report) {
         Ceiling::new(connections, keys(), |slot| cluster.home(slot), size).await
     });
     let ceiling = Contender::Ceiling(ceiling.into());
+    let sides = compare(&runtime, effort, &nodes, [&ours, &ceiling]);
+    tell(
+        report,
+        ("cluster_vs_ceiling", ">= 0.9"),
+        "a cluster of three masters on this machine",
+        size,
+        &sides,
+    );
+    // What the checks are, and nobody else's.
     for node in &nodes {
         node.command::<()>(&["CONFIG", "RESETSTAT"]);
     }
-    let [direct, ceiling] = compare(&runtime, effort, &nodes, [&ours, &ceiling]);
-    let calls = nodes.iter().map(|node| evalsha(node).0);
-    let calls: Vec<f64> = calls.collect();
+    runtime.block_on(closed(&ours, CALLERS, effort.slice));
+    let calls: Vec<f64> = nodes
+        .iter()
+        .map(|node| node.calls("evalsha") as f64)
+        .collect();
     let mean = calls.iter().sum::<f64>() / calls.len() as f64;
     let most = calls.iter().map(|calls| (calls / mean - 1.0).abs());
-    report.ratio(
-        "cluster_vs_ceiling",
-        ">= 0.9",
-        ratios(&direct.runs, &ceiling.runs),
-    );
     report.worst("cluster_unevenness", "<= 0.1", &most.collect::<Vec<_>>());
-    report.worst("failed_share", "0", &[worst(&direct.runs)]);
+}
+
+/// The direct run beside its ceiling: the ratio, the rates, and the processors' time.
+fn tell(
+    report: &mut Report,
+    (ratio, wanted): (&'static str, &'static str),
+    place: &str,
+    size: usize,
+    [ours, ceiling]: &[Side; 2],
+) {
+    report.ratio(ratio, wanted, ratios(&ours.runs, &ceiling.runs));
+    report.worst("failed_share", "0", &[worst(&ours.runs)]);
+    let name = format!("ceiling, {size} a write");
     report.table(
-        "A cluster of three masters on this machine",
+        &format!("Beside the most that the script can do, on {place}"),
         &COLUMNS,
         &[
-            cells(
-                &format!("ceiling, {size} a write"),
-                CALLERS.to_string(),
-                &ceiling.runs,
-            ),
-            cells("these crates", CALLERS.to_string(), &direct.runs),
+            cells(&name, CALLERS.to_string(), &ceiling.runs),
+            cells("these crates", CALLERS.to_string(), &ours.runs),
         ],
     );
     account(
         report,
-        "The processors' time for a check in the cluster, beside the ceiling's",
-        [("ceiling", &ceiling), ("these crates", &direct)],
+        &format!("The processors' time for a check, on {place}"),
+        [("ceiling", ceiling), ("these crates", ours)],
     );
 }
 

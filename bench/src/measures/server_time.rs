@@ -1,6 +1,5 @@
 //! What a check costs the server, by its own count of the time in scripts.
 
-use integration_tests::RedisServer;
 use tokio::time::Instant;
 
 use super::{runtime, runtime_of_one_thread};
@@ -57,10 +56,10 @@ pub(super) fn server_time(effort: Effort, report: &mut Report) {
         for (case, (_, callers, contender, _)) in cases.iter().enumerate() {
             server.command::<()>(&["CONFIG", "RESETSTAT"]);
             let answers = runtime.block_on(together(contender, *callers, effort.slice));
-            let (calls, taken) = evalsha(&server);
+            let (calls, taken) = (server.calls("evalsha"), server.micros("evalsha"));
             if round > 0 {
-                micros[case].push(taken / answers as f64);
-                sizes[case].push(answers as f64 / calls);
+                micros[case].push(taken as f64 / answers as f64);
+                sizes[case].push(answers as f64 / calls as f64);
             }
         }
     }
@@ -104,12 +103,13 @@ pub(super) fn profile(effort: Effort, report: &mut Report) {
                 let start = Instant::now();
                 let run = closed(contender, callers, effort.slice).await;
                 let elapsed = start.elapsed().as_secs_f64();
-                let (calls, micros) = evalsha(&server);
+                let calls = server.calls("evalsha").max(1) as f64;
+                let micros = server.micros("evalsha") as f64;
                 let answers = run.answers.max(1) as f64;
                 rows.push(vec![
                     callers.to_string(),
                     contender.name().to_owned(),
-                    format!("{:.1}", answers / calls.max(1.0)),
+                    format!("{:.1}", answers / calls),
                     format!("{:.2}", micros / answers),
                     format!("{:.2}", 1e6 * elapsed / answers),
                     format!("{:.0} %", micros / elapsed / 10_000.0),
@@ -129,18 +129,4 @@ pub(super) fn profile(effort: Effort, report: &mut Report) {
         ],
         &rows,
     );
-}
-
-/// How often scripts were called, and how long they took (us).
-pub(super) fn evalsha(server: &RedisServer) -> (f64, f64) {
-    let stats: String = server.command(&["INFO", "commandstats"]);
-    let line = stats
-        .lines()
-        .find_map(|line| line.strip_prefix("cmdstat_evalsha:"));
-    let field = |name: &str| -> f64 {
-        let fields = line.unwrap_or_default().split(',');
-        let value = fields.filter_map(|field| field.strip_prefix(name)).next();
-        value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
-    };
-    (field("calls="), field("usec="))
 }

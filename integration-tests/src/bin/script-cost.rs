@@ -170,15 +170,9 @@ impl World {
 
     /// What the server spent on each script call since it was asked last.
     fn micros(&mut self) -> f64 {
-        let mut info = redis::cmd("INFO");
-        let stats: String = info.arg("commandstats").query(&mut self.admin).unwrap();
-        let line = stats
-            .lines()
-            .find(|line| line.starts_with("cmdstat_evalsha:"));
-        let (_, rest) = line.unwrap().split_once("usec_per_call=").unwrap();
-        let micros = rest.split(',').next().unwrap().parse().unwrap();
+        let (micros, calls) = (self.server.micros("evalsha"), self.server.calls("evalsha"));
         self.reset();
-        micros
+        micros as f64 / calls as f64
     }
 
     fn reset(&mut self) {

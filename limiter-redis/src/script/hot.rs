@@ -241,3 +241,71 @@ pub fn read_hot_bytes(
         Outcome::Decided(decided) => Some(decided.read(group, Issuer::named(""), observed)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use limiter_core::Key;
+    use limiter_core::limit::{Capabilities, Period, Policy, Quota, Step};
+
+    use super::*;
+
+    /// Charges one policy's keys.
+    fn group<R>(keys: &[Key], run: impl FnOnce(&Group<'_>) -> R) -> R {
+        let quota = Quota::token_bucket(1, 1, Period::SECOND).unwrap();
+        let policy = Policy::new("hot", quota).unwrap();
+        let charge = |key| Step::new(&policy, key, Action::Charge { cost: 1 });
+        let steps: Vec<_> = keys.iter().map(charge).collect();
+        run(&Group::new(&steps, &Capabilities::ALL).unwrap())
+    }
+
+    /// Each step's kind, and the number of its key; where the first policy stands.
+    fn kinds(groups: &[&[&str]], numbers: &[u16]) -> (Vec<(u8, u8)>, u16) {
+        let call = |names: &&[&str]| {
+            let keys: Vec<_> = names.iter().map(|name| Key::new(["k", name])).collect();
+            group(&keys, |group| Call::new(group, "").unwrap())
+        };
+        let calls: Vec<_> = groups.iter().map(call).collect();
+        let text = text(calls.iter(), numbers);
+        let (steps, policies) = text.split_at(STEP * numbers.len());
+        assert_eq!(policies.len(), POLICY, "one policy, once");
+        let kinds = steps.chunks(STEP).map(|step| (step[1], step[3]));
+        (kinds.collect(), u16::from_be_bytes([text[4], text[5]]))
+    }
+
+    #[test]
+    fn what_shares_a_key_or_a_group_is_entangled() {
+        let alone = kinds(&[&["a"], &["b"]], &[1, 2]);
+        assert_eq!(alone, (vec![(0, 1), (0, 2)], 27));
+        let (shared, _) = kinds(&[&["a"], &["b"], &["a"]], &[1, 2, 1]);
+        assert_eq!(shared, [(ENTANGLED, 1), (0, 2), (ENTANGLED, 1)]);
+        let (grouped, _) = kinds(&[&["a", "b"], &["c"]], &[1, 2, 3]);
+        assert_eq!(grouped, [(ENTANGLED, 1), (ENTANGLED, 2), (0, 3)]);
+    }
+
+    /// What was found does not lead to what was decided: then nothing that is computed from it holds.
+    #[test]
+    fn script_and_module_agree_or_there_is_no_answer() {
+        const NOW: u64 = 1_795_219_200_000_000;
+        let number = |number: u64, bytes: usize| number.to_be_bytes()[8 - bytes..].to_vec();
+        // A token of debt, of 1,000,000 fractions.
+        let debt = [number(NOW, 7), number(1_000_000, 6), number(1_000_000, 5)].concat();
+        let full = [b"b\x01".to_vec(), debt, vec![0; 5], vec![1, 0, 0]].concat();
+        let told = |mark: &[u8], found: &[u8]| {
+            let reply = [&number(NOW, 7), mark, found].concat();
+            group(&[Key::new(["k"])], |group| {
+                let call = Call::new(group, "").unwrap();
+                let mut observed = [Observed::default()];
+                let outcome = Reader::new(&reply).unwrap().next(&call);
+                let Some(Outcome::Decided(decided)) = outcome else {
+                    panic!("{outcome:?}");
+                };
+                let read = decided.read(group, Issuer::named(""), &mut observed);
+                read.map(|()| (observed[0].is_admitted(), decided.has_charged))
+            })
+        };
+        assert_eq!(told(b"", b"-").unwrap(), (true, true));
+        assert_eq!(told(b"!", &full).unwrap(), (false, false));
+        told(b"!", b"-").unwrap_err();
+        told(b"", &full).unwrap_err();
+    }
+}

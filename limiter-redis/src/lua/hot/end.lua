@@ -1,5 +1,5 @@
 if refused and has_written then
-  -- No server is known that refuses a later write of a script: see cells.lua.
+  -- A server that refuses all writes refuses the first one; this is a right that was taken away.
   return { err = 'HALFWAY ' .. refused }
 elseif refused then
   for from, to in pairs(promises) do

@@ -4,7 +4,7 @@ left = nil
 if kind >= ENTANGLED then
   raw = values[key]
   if lefts[key] then
-    -- A window's.
+    -- An earlier group found a window there: no value of a state.
     raw = ''
   end
 end
