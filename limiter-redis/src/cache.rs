@@ -13,7 +13,7 @@ use redis::{FromRedisValue, RedisError, Script, Value};
 use tokio::time::Instant;
 
 use crate::config::{RedisConfig, config_error};
-use crate::guard::Guard;
+use crate::guard::{Guard, Span};
 use crate::limit::{is_of_a_node, ping};
 use crate::pool::probe::{Probe, ProbeKeys};
 use crate::pool::request::Request;
@@ -94,10 +94,17 @@ impl RedisCache {
     }
 
     async fn call(&self, operation: &'static str, request: Request) -> Result<Value, Error> {
-        let end = Instant::now() + self.pool.deadline();
-        let passing = self.guard.enter(&self.pool, end).await?;
+        let begun = Instant::now();
+        let end = begun + self.pool.deadline();
+        let passing = match self.guard.enter(&self.pool, Span { begun, end }) {
+            Ok(passing) => passing,
+            Err(refused) => {
+                tokio::task::yield_now().await;
+                return Err(refused);
+            }
+        };
         let reply = self.pool.call(operation, request).await;
-        passing.end(reply.as_ref().map(drop));
+        passing.end(Instant::now(), reply.as_ref().map(drop));
         reply
     }
 

@@ -15,9 +15,26 @@ use crate::pool::Pool;
 #[derive(Clone, Debug)]
 pub(crate) struct Guard(Option<Breaker>);
 
+/// When a call began, and when it has to be over. Clocks are not read again for what a moment ago was now.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) begun: Instant,
+    pub(crate) end: Instant,
+}
+
+impl Span {
+    /// From now on.
+    pub(crate) fn until(end: Instant) -> Self {
+        Self {
+            begun: Instant::now(),
+            end,
+        }
+    }
+}
+
 /// A call that was let through.
-pub(crate) struct Passing {
-    pass: Option<Pass>,
+pub(crate) struct Passing<'a> {
+    pass: Option<Pass<'a>>,
     /// Whether it has less time than the server's calls have.
     is_hasty: bool,
 }
@@ -31,20 +48,20 @@ impl Guard {
         )
     }
 
-    /// Asks for a call until `end`. Needs a runtime: the server may be asked in the background whether it is there.
+    /// Asks for a call. Needs a runtime: the server may be asked in the background whether it is there.
     ///
     /// # Errors
-    /// `BreakerOpen`.
-    pub(crate) async fn enter(&self, pool: &Pool, end: Instant) -> Result<Passing, Error> {
+    /// `BreakerOpen`: who is refused lets others run, since it may ask again and again.
+    pub(crate) fn enter(&self, pool: &Pool, span: Span) -> Result<Passing<'_>, Error> {
         let knock = || {
             let pool = pool.clone();
             async move { pool.knock().await }
         };
         let pass = match &self.0 {
-            Some(breaker) => Some(breaker.enter_or_knock(knock).await?),
+            Some(breaker) => Some(breaker.admit(span.begun, knock)?),
             None => None,
         };
-        let is_hasty = end < Instant::now() + pool.deadline() * 9 / 10;
+        let is_hasty = span.end < span.begun + pool.deadline() * 9 / 10;
         Ok(Passing { pass, is_hasty })
     }
 
@@ -55,14 +72,14 @@ impl Guard {
     }
 }
 
-impl Passing {
-    /// Says what came of the call.
-    pub(crate) fn end(self, result: Result<(), &Error>) {
+impl Passing<'_> {
+    /// Says what came of the call, which is over now.
+    pub(crate) fn end(self, now: Instant, result: Result<(), &Error>) {
         let Some(pass) = self.pass else { return };
         match result.err().and_then(said) {
-            Some(completion) => pass.end_as(completion, result.err()),
-            None if self.is_hasty => pass.end_in_haste(result),
-            None => pass.end(result),
+            Some(completion) => pass.end_as(now, completion, result.err()),
+            None if self.is_hasty => pass.end_in_haste(now, result),
+            None => pass.end(now, result),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::ClusterStore;
 use crate::batch::{Batches, Place};
 use crate::config::RedisConfig;
 use crate::error::server_error;
-use crate::guard::Guard;
+use crate::guard::{Guard, Span};
 use crate::pool::look::words;
 use crate::pool::probe::{Probe, ProbeKeys};
 use crate::pool::{Keeps, Pool};
@@ -200,15 +200,16 @@ impl LimitStore for RedisStore {
             Shared::Server(batches) => batches,
             Shared::Cluster(cluster) => return cluster.apply(group, observed).await,
         };
-        let end = begin(group, self.issuer, batches.pool().deadline())?;
+        let span = begin(group, self.issuer, batches.pool().deadline())?;
         let call = Call::new(group, &self.config.prefix)?;
         let policy = group.steps()[0].policy.name();
-        match batches.apply(policy, call, Place::default(), end).await {
+        match batches.apply(policy, call, Place::default(), span).await {
             Ok(reply) => reply.read(group, self.issuer, observed),
             Err(undone) if is_of_a_node(&undone.error) => {
                 // Once in a store's life: no reason to make every check's future larger.
-                let joined = Box::pin(self.join_cluster(undone.error, end)).await;
-                Box::pin(joined?.apply_until(group, observed, end)).await
+                let joined = Box::pin(self.join_cluster(undone.error, span.end)).await;
+                let span = Span::until(span.end);
+                Box::pin(joined?.apply_within(group, observed, span)).await
             }
             Err(undone) => Err(undone.error),
         }
@@ -231,16 +232,14 @@ impl LimitStore for RedisStore {
     }
 }
 
-/// When a group's call has to be over; an error if it is not to be begun here, or now.
-pub(crate) fn begin(
-    group: &Group<'_>,
-    issuer: Issuer,
-    deadline: Duration,
-) -> Result<Instant, Error> {
+/// When a group's call begins, and has to be over; an error if it is not to be begun here, or now.
+pub(crate) fn begin(group: &Group<'_>, issuer: Issuer, deadline: Duration) -> Result<Span, Error> {
     group.check_issuer(|asked| asked == issuer)?;
     group.check_deadline()?;
-    let end = Instant::now() + deadline;
-    Ok(group.deadline().map_or(end, |asked| asked.min(end)))
+    let begun = Instant::now();
+    let end = begun + deadline;
+    let end = group.deadline().map_or(end, |asked| asked.min(end));
+    Ok(Span { begun, end })
 }
 
 /// Whether the server answers, for the limits' pool and the caches'.

@@ -171,6 +171,11 @@ impl Circuit {
         }
     }
 
+    /// Its generation, while it is closed: then every call is admitted, with a [permit of it](Permit::of).
+    pub(super) fn closed(&self) -> Option<u64> {
+        matches!(self.state, State::Closed(_)).then_some(self.generation)
+    }
+
     /// What a call may do that comes `now`.
     pub fn admit(&mut self, now: Duration) -> Admission {
         let most = self.config.probes();
@@ -271,10 +276,7 @@ impl Circuit {
     }
 
     fn permit(&self, at: Duration) -> Permit {
-        Permit {
-            generation: self.generation,
-            at,
-        }
+        Permit::of(self.generation, at)
     }
 
     fn enter(&mut self, state: State) {
@@ -297,6 +299,13 @@ impl Circuit {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+}
+
+impl Permit {
+    /// A permit of a generation, given `at` that time.
+    pub(super) fn of(generation: u64, at: Duration) -> Self {
+        Self { generation, at }
     }
 }
 
@@ -328,15 +337,16 @@ impl Closed {
             .rate()
             .filter(|_| completion != Completion::Late)
             .is_some_and(|rate| self.counts.note(now, is_failure, rate));
-        rate && is_failure || self.in_a_row >= config.failures_in_a_row()
+        rate || self.in_a_row >= config.failures_in_a_row()
     }
 }
 
 impl Counts {
     /// Counts one call; whether too many of those in the window have failed.
     fn note(&mut self, now: Duration, is_failure: bool, rate: FailureRate) -> bool {
-        let part = rate.window.as_nanos() / PARTS as u128;
-        let number = u64::try_from(now.as_nanos() / part.max(1)).unwrap_or(u64::MAX);
+        let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let part = nanos(rate.window) / PARTS as u64;
+        let number = nanos(now) / part.max(1);
         let passed = number.saturating_sub(self.now);
         for skipped in 0..passed.min(PARTS as u64) {
             self.parts[slot(number - skipped)] = Part::default();
@@ -345,6 +355,10 @@ impl Counts {
         let part = &mut self.parts[slot(self.now)];
         part.calls = part.calls.saturating_add(1);
         part.failures = part.failures.saturating_add(u32::from(is_failure));
+        // What is answered makes no share larger.
+        if !is_failure {
+            return false;
+        }
         let sum = |of: fn(&Part) -> u32| self.parts.iter().map(|part| u64::from(of(part))).sum();
         let (calls, failures): (u64, u64) = (sum(|part| part.calls), sum(|part| part.failures));
         calls >= rate.calls.into() && failures * 100 >= calls * u64::from(rate.percent)

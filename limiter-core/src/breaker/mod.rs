@@ -9,12 +9,13 @@
 //! ```
 //! use limiter_core::breaker::{Breaker, BreakerConfig, Entry};
 //! use limiter_core::{Error, ErrorKind};
+//! use tokio::time::Instant;
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! let breaker = Breaker::new("redis.example.com:6379", BreakerConfig::default());
 //! for _ in 0..5 {
 //!     let Entry::Call(call) = breaker.enter() else { panic!("closed") };
-//!     call.end(Err(&Error::new(ErrorKind::Connection, "limit.apply", "refused")));
+//!     call.end(Instant::now(), Err(&Error::new(ErrorKind::Connection, "limit.apply", "refused")));
 //! }
 //! assert!(matches!(breaker.enter(), Entry::Refused(_)));
 //! # });
@@ -23,8 +24,10 @@
 mod circuit;
 mod config;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +45,8 @@ pub struct Breaker(Arc<Inner>);
 struct Inner {
     name: String,
     start: Instant,
+    /// The circuit's generation while it is closed, or [`NOT_CLOSED`]: a call that may go on locks nothing.
+    closed: AtomicU64,
     state: Mutex<State>,
     log: LogLimit,
 }
@@ -61,11 +66,11 @@ struct State {
     clippy::exhaustive_enums,
     reason = "a call, a knock or neither are all there is"
 )]
-pub enum Entry {
+pub enum Entry<'a> {
     /// Call the store, and say what came of it.
-    Call(Pass),
+    Call(Pass<'a>),
     /// Refuse the call with that error, and find out meanwhile whether the store is there.
-    Knock(Pass, Error),
+    Knock(Pass<'a>, Error),
     /// Refuse the call.
     Refused(Error),
 }
@@ -73,8 +78,8 @@ pub enum Entry {
 /// A call or a knock that is under way. Dropped, it says nothing of the store.
 #[derive(Debug)]
 #[must_use = "dropped, it tells the breaker nothing"]
-pub struct Pass {
-    breaker: Breaker,
+pub struct Pass<'a> {
+    breaker: Cow<'a, Breaker>,
     permit: Option<Permit>,
 }
 
@@ -89,6 +94,9 @@ pub struct BreakerStatus {
     /// How many calls it has refused since then.
     pub refused: u64,
 }
+
+/// No generation of a circuit: it would take centuries to come to.
+const NOT_CLOSED: u64 = u64::MAX;
 
 /// About how long it takes to find out whether a store is there.
 const KNOCK: Duration = Duration::from_millis(100);
@@ -112,11 +120,13 @@ impl Breaker {
     /// A closed breaker in front of what logs call `name`: a server's host.
     pub fn new(name: impl Into<String>, config: BreakerConfig) -> Self {
         let seed = RandomState::new().hash_one(0_u8);
+        let circuit = Circuit::new(config, seed);
         Self(Arc::new(Inner {
             name: name.into(),
             start: Instant::now(),
+            closed: AtomicU64::new(circuit.closed().unwrap_or(NOT_CLOSED)),
             state: Mutex::new(State {
-                circuit: Circuit::new(config, seed),
+                circuit,
                 since: None,
                 why: "".into(),
                 refused: 0,
@@ -126,17 +136,23 @@ impl Breaker {
     }
 
     /// Asks to call the store.
-    pub fn enter(&self) -> Entry {
-        let now = self.0.start.elapsed();
+    pub fn enter(&self) -> Entry<'_> {
+        self.enter_at(Instant::now())
+    }
+
+    /// The same, for who has just looked at the clock: it is `now`.
+    pub fn enter_at(&self, now: Instant) -> Entry<'_> {
+        let now = self.0.at(now);
+        // Opened at this moment, it takes no notice of what becomes of the call.
+        let closed = self.0.closed.load(Ordering::Relaxed);
+        if closed != NOT_CLOSED {
+            return Entry::Call(self.pass(Permit::of(closed, now)));
+        }
         let mut state = self.0.lock();
         let admission = state.circuit.admit(now);
-        let why = match admission {
-            Admission::Call(_) => Arc::default(),
-            Admission::Knock(_) | Admission::Refused { .. } => {
-                state.refused += 1;
-                state.why.clone()
-            }
-        };
+        let is_refused = !matches!(admission, Admission::Call(_));
+        state.refused += u64::from(is_refused);
+        let why = state.why.clone();
         drop(state);
         match admission {
             Admission::Call(permit) => Entry::Call(self.pass(permit)),
@@ -145,33 +161,49 @@ impl Breaker {
         }
     }
 
-    /// Asks to call the store, and refuses where it may not be called. If it is time to knock, `is_there` finds out in the
+    /// Asks to call the store, now, and refuses where it may not be called. If it is time to knock, `is_there` finds out in the
     /// background whether the store is there. Needs a tokio runtime.
     ///
     /// # Errors
-    /// `BreakerOpen`.
-    pub async fn enter_or_knock<F>(&self, is_there: impl FnOnce() -> F) -> Result<Pass, Error>
+    /// `BreakerOpen`, after others could run: who asks again and again does not keep the knock waiting.
+    pub async fn enter_or_knock<F>(
+        &self,
+        now: Instant,
+        is_there: impl FnOnce() -> F,
+    ) -> Result<Pass<'_>, Error>
     where
         F: Future<Output = bool> + Send + 'static,
     {
-        let refusal = match self.enter() {
-            Entry::Call(pass) => return Ok(pass),
-            Entry::Refused(error) => error,
+        let admitted = self.admit(now, is_there);
+        if admitted.is_err() {
+            tokio::task::yield_now().await;
+        }
+        admitted
+    }
+
+    /// As [`enter_or_knock`](Self::enter_or_knock), for who lets others run itself where it is refused.
+    ///
+    /// # Errors
+    /// `BreakerOpen`.
+    pub fn admit<F>(&self, now: Instant, is_there: impl FnOnce() -> F) -> Result<Pass<'_>, Error>
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        match self.enter_at(now) {
+            Entry::Call(pass) => Ok(pass),
+            Entry::Refused(error) => Err(error),
             Entry::Knock(pass, refusal) => {
-                let is_there = is_there();
+                let (pass, is_there) = (pass.into_owned(), is_there());
                 tokio::spawn(async move {
                     let completion = match is_there.await {
                         true => Completion::Answered,
                         false => Completion::Failed,
                     };
-                    pass.end_as(completion, None);
+                    pass.end_as(Instant::now(), completion, None);
                 });
-                refusal
+                Err(refusal)
             }
-        };
-        // Who asks again and again still lets others run, the knock among them.
-        tokio::task::yield_now().await;
-        Err(refusal)
+        }
     }
 
     /// The error of a call that was not made.
@@ -191,17 +223,20 @@ impl Breaker {
         }
     }
 
-    fn pass(&self, permit: Permit) -> Pass {
+    fn pass(&self, permit: Permit) -> Pass<'_> {
         Pass {
-            breaker: self.clone(),
+            breaker: Cow::Borrowed(self),
             permit: Some(permit),
         }
     }
 
-    fn complete(&self, permit: Permit, completion: Completion, why: Option<&Error>) {
-        let now = self.0.start.elapsed();
+    fn complete(&self, now: Instant, permit: Permit, completion: Completion, why: Option<&Error>) {
         let mut state = self.0.lock();
-        let change = state.circuit.complete(now, permit, completion);
+        let change = state.circuit.complete(self.0.at(now), permit, completion);
+        if change.is_some() {
+            let closed = state.circuit.closed().unwrap_or(NOT_CLOSED);
+            self.0.closed.store(closed, Ordering::Relaxed);
+        }
         match change {
             None => {}
             Some(Change::Opened) => {
@@ -242,6 +277,11 @@ impl Breaker {
 }
 
 impl Inner {
+    /// A moment as the circuit knows it.
+    fn at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.start)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -256,36 +296,46 @@ impl fmt::Debug for Breaker {
     }
 }
 
-impl Pass {
-    /// Says what came of a call that had all the time that the store takes.
-    pub fn end(self, result: Result<(), &Error>) {
-        self.end_as(completion_of(result), result.err());
+impl Pass<'_> {
+    /// The same, of which nobody needs to keep the breaker.
+    pub fn into_owned(mut self) -> Pass<'static> {
+        Pass {
+            breaker: Cow::Owned(self.breaker.as_ref().clone()),
+            permit: self.permit.take(),
+        }
+    }
+
+    /// Says what came of a call that had all the time that the store takes, and is over `now`.
+    pub fn end(self, now: Instant, result: Result<(), &Error>) {
+        self.end_as(now, completion_of(result), result.err());
     }
 
     /// As [`end`](Self::end), for a caller with a shorter deadline than the store's own: that it is over says little of the
     /// store.
-    pub fn end_in_haste(self, result: Result<(), &Error>) {
+    pub fn end_in_haste(self, now: Instant, result: Result<(), &Error>) {
         let completion = match completion_of(result) {
             Completion::Failed if result.is_err_and(|error| error.kind() == ErrorKind::Timeout) => {
                 Completion::Late
             }
             other => other,
         };
-        self.end_as(completion, result.err());
+        self.end_as(now, completion, result.err());
     }
 
     /// Says what came of it.
-    pub fn end_as(mut self, completion: Completion, why: Option<&Error>) {
+    pub fn end_as(mut self, now: Instant, completion: Completion, why: Option<&Error>) {
         if let Some(permit) = self.permit.take() {
-            self.breaker.complete(permit, completion, why);
+            self.breaker.complete(now, permit, completion, why);
         }
     }
 }
 
-impl Drop for Pass {
+impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
-            self.breaker.complete(permit, Completion::Nothing, None);
+            let now = Instant::now();
+            self.breaker
+                .complete(now, permit, Completion::Nothing, None);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::store::{CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry};
 use crate::breaker::Breaker;
@@ -30,9 +31,12 @@ impl<S: CacheStore + Clone + 'static> Breaking<S> {
             let inner = self.inner.clone();
             async move { inner.health().await.connected }
         };
-        let pass = self.breaker.enter_or_knock(is_there).await?;
+        let pass = self
+            .breaker
+            .enter_or_knock(Instant::now(), is_there)
+            .await?;
         let result = call.await;
-        pass.end(result.as_ref().map(drop));
+        pass.end(Instant::now(), result.as_ref().map(drop));
         result
     }
 }

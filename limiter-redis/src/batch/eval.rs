@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use limiter_core::Error;
 use redis::{Cmd, Script};
+use smallvec::{SmallVec, smallvec};
 
 use super::member::Member;
 use crate::error::is_unreadable;
@@ -21,12 +22,15 @@ pub(super) struct Eval {
     pub(super) is_asking: bool,
     /// Whether the server does not know the script.
     pub(super) is_unknown: bool,
-    pub(super) members: Vec<Member>,
+    pub(super) members: Members,
 }
+
+/// Where slots are many, most calls have one.
+pub(super) type Members = SmallVec<[Member; 1]>;
 
 /// Puts together what may run in one call.
 pub(super) fn evals(members: Vec<Member>, scripts: &Scripts) -> Vec<Eval> {
-    let mut evals: Vec<Eval> = Vec::new();
+    let mut evals: Vec<Eval> = Vec::with_capacity(members.len());
     let (hot, giving) = (scripts.hot(), scripts.giving());
     for member in members {
         let hot = hot.filter(|_| member.call.is_hot() && !member.is_handed_over);
@@ -34,9 +38,9 @@ pub(super) fn evals(members: Vec<Member>, scripts: &Scripts) -> Vec<Eval> {
         let script = hot.or(giving).unwrap_or(scripts.plain());
         // A node that is getting a slot takes a call if it has all of its keys: so each member is a call.
         let known = evals.iter_mut().find(|eval| {
-            !member.is_asking
+            eval.slot == member.slot
+                && !member.is_asking
                 && !eval.is_asking
-                && eval.slot == member.slot
                 && Arc::ptr_eq(&eval.script, script)
         });
         match known {
@@ -47,7 +51,7 @@ pub(super) fn evals(members: Vec<Member>, scripts: &Scripts) -> Vec<Eval> {
                 slot: member.slot,
                 is_asking: member.is_asking,
                 is_unknown: false,
-                members: vec![member],
+                members: smallvec![member],
             }),
         }
     }
@@ -63,7 +67,7 @@ impl Eval {
             slot: self.slot,
             is_asking: self.is_asking,
             is_unknown: false,
-            members: vec![member],
+            members: smallvec![member],
         })
     }
 
@@ -82,8 +86,8 @@ impl Eval {
     pub(super) fn command(&self, floor: u64) -> Cmd {
         let members = || self.members.iter().map(|member| &member.call);
         let most: usize = members().map(Call::key_count).sum();
-        let mut names: Vec<&[u8]> = Vec::with_capacity(most);
-        let mut numbers: Vec<u16> = Vec::with_capacity(most);
+        let mut names: SmallVec<[&[u8]; 4]> = SmallVec::with_capacity(most);
+        let mut numbers: SmallVec<[u16; 4]> = SmallVec::with_capacity(most);
         // A group names each of its keys once.
         let is_alone = self.members.len() == 1;
         let mut known: HashMap<&[u8], u16> = HashMap::new();

@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, Script, ServerErrorKind, Value};
 use tokio::time::Instant;
 
-use super::eval::{self, Eval};
+use super::eval::{self, Eval, Members};
 use super::member::Member;
 use super::{Room, Shared};
 use crate::error::{copy, server_error};
@@ -83,7 +83,7 @@ impl Flight {
         for tried in 1..=TRIES {
             let pipeline = pipeline(&left, shared.floor);
             let start = Instant::now();
-            let (answers, beginning) = (shared.pool.answers(), shared.pool.beginnings());
+            let (answers, beginning) = (room.origin.answers(), room.origin.beginnings());
             let replies = io.send_packed_commands(&pipeline, 0, pipeline.len());
             let stalled = || self.stall(answers);
             let replies = shared.pool.exchange(&life, replies, stalled).await;
@@ -91,7 +91,7 @@ impl Flight {
                 Ok(replies) => replies,
                 Err(error) => return fail_all(&shared, left, life.generation(), &error),
             };
-            if beginning == shared.pool.beginnings() {
+            if beginning == room.origin.beginnings() {
                 room.window.note(beginning, start.elapsed());
             }
             left = tell_all(&shared, left, replies, &life, tried == TRIES);
@@ -109,7 +109,7 @@ impl Flight {
 
     /// While others have answers, this one holds up nobody. While nobody has, no more is sent.
     fn stall(&mut self, answers: u64) {
-        if !self.is_counted || self.shared.pool.answers() == answers {
+        if !self.is_counted || self.room.origin.answers() == answers {
             return;
         }
         self.is_counted = false;
@@ -202,7 +202,7 @@ fn tell_all(
             }
             Some(Value::Array(told)) if told.len() == eval.members.len() => {
                 let is_alone = eval.members.len() == 1;
-                let mut full = Vec::new();
+                let mut full = Members::new();
                 for (member, reply) in eval.members.into_iter().zip(told) {
                     match reply::error_of(&reply) {
                         None => shared.tell(member, Reply::Whole(reply)),
@@ -249,7 +249,7 @@ fn tell_all(
 }
 
 /// Tells each member what the hot script decided for its group. Those that it handed over are returned.
-fn tell_hot(shared: &Shared, members: Vec<Member>, told: &[u8], is_last: bool) -> Vec<Member> {
+fn tell_hot(shared: &Shared, members: Members, told: &[u8], is_last: bool) -> Vec<Member> {
     let mut reader = hot::Reader::new(told);
     let mut handed_over = Vec::new();
     for mut member in members {

@@ -1,6 +1,8 @@
 //! What waits, in order: first in, first out within a lane, and one lane after the other.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
 
 /// How many empty lanes are kept for those that come again.
 const KEPT: usize = 64;

@@ -31,8 +31,9 @@ use self::lanes::Lanes;
 use self::member::{Member, Told};
 use self::pace::Pace;
 use self::window::Window;
-use crate::guard::Guard;
+use crate::guard::{Guard, Passing, Span};
 use crate::pool::Pool;
+use crate::pool::connection::Origin;
 use crate::runtime::PerRuntime;
 use crate::script::Scripts;
 use crate::script::call::{Call, OPERATION};
@@ -66,8 +67,12 @@ struct Shared {
     unheard: Arc<AtomicU64>,
 }
 
-/// What waits in one runtime. Flights run there too: one that stops, or is not driven, keeps nobody else waiting.
+/// What waits in one runtime. Flights run there too: one that stops, or is not driven, keeps nobody else waiting. Not in one cache
+/// line with the count of those who wait, which changes with each call.
+#[repr(align(64))]
 struct Room {
+    /// Of the connections that its flights are sent on.
+    origin: Arc<Origin>,
     window: Window,
     state: Mutex<State>,
 }
@@ -117,72 +122,66 @@ impl Batches {
         &self.shared.guard
     }
 
-    /// Sends a group with the next batch and returns what the script replies to it, until `end`.
+    /// Sends a group with the next batch and returns what the script replies to it. The group waits from now on, and not only once
+    /// it is asked for the reply: so what a call needs while it waits is all that is kept for it.
     ///
     /// # Errors
     /// With the call, if it did not run.
-    pub(crate) async fn apply(
+    pub(crate) fn apply(
         &self,
         policy: &str,
         call: Call,
         place: Place,
-        end: Instant,
-    ) -> Result<Reply, Undone> {
-        let entered = self.shared.guard.enter(&self.shared.pool, end).await;
-        let passing = match entered {
-            Ok(passing) => passing,
-            Err(error) => return Err(undone(error, Some(call))),
-        };
-        let told = self.send(policy, call, place, end).await;
-        passing.end(told.as_ref().map(drop).map_err(|undone| &undone.error));
-        told
-    }
-
-    async fn send(
-        &self,
-        policy: &str,
-        call: Call,
-        place: Place,
-        end: Instant,
-    ) -> Result<Reply, Undone> {
-        let start = Instant::now();
-        let lane = self.shared.hasher.hash_one(policy);
-        let mut waiting = match self.enter(lane, call, place, start, end) {
-            Ok(waiting) => waiting,
-            Err(refused) => {
-                // Who asks again and again still lets others run, those among them who carry the answers.
-                tokio::task::yield_now().await;
-                return Err(refused);
-            }
-        };
-        let told = match timeout_at(end, &mut waiting.reply).await {
-            Ok(Ok(told)) => {
-                waiting.is_told = true;
-                told
-            }
-            // The runtime of the flight has ended.
-            Ok(Err(_)) => Err(undone(self.shared.lost(), None)),
-            Err(_) => waiting.leave(end - start),
-        };
-        self.shared.pool.note_time(OPERATION, start);
-        told
+        span: Span,
+    ) -> impl Future<Output = Result<Reply, Undone>> {
+        let entered = self.enter(policy, call, place, span);
+        async move {
+            let (passing, mut waiting) = match entered {
+                Ok(entered) => entered,
+                Err(refused) => {
+                    // Who asks again and again still lets others run, those among them who carry the answers.
+                    tokio::task::yield_now().await;
+                    return Err(refused);
+                }
+            };
+            let told = match timeout_at(span.end, &mut waiting.reply).await {
+                Ok(Ok(told)) => {
+                    waiting.is_told = true;
+                    told
+                }
+                // The runtime of the flight has ended.
+                Ok(Err(_)) => Err(undone(self.shared.lost(), None)),
+                Err(_) => waiting.leave(span.end - span.begun),
+            };
+            let now = Instant::now();
+            self.shared.pool.note_time(OPERATION, now - span.begun);
+            let result = told.as_ref().map(drop);
+            passing.end(now, result.map_err(|undone| &undone.error));
+            told
+        }
     }
 
     fn enter(
         &self,
-        lane: u64,
+        policy: &str,
         call: Call,
         place: Place,
-        now: Instant,
-        end: Instant,
-    ) -> Result<Waiting, Undone> {
+        span: Span,
+    ) -> Result<(Passing<'_>, Waiting<'_>), Undone> {
         let shared = &self.shared;
+        let passing = match shared.guard.enter(&shared.pool, span) {
+            Ok(passing) => passing,
+            Err(error) => return Err(undone(error, Some(call))),
+        };
+        let lane = shared.hasher.hash_one(policy);
         let room = shared.room();
-        let answers = shared.pool.answers();
+        let answers = room.origin.answers();
         let takes = call.takes();
         let (sender, reply) = oneshot::channel();
         let mut state = room.state.lock();
-        if let Some(error) = self.refusal(&room, &state, lane, now, end) {
+        if let Some(error) = self.refusal(&room, &state, lane, span) {
+            drop(state);
+            passing.end(span.begun, Err(&error));
             return Err(undone(error, Some(call)));
         }
         let member = Member {
@@ -190,8 +189,8 @@ impl Batches {
             slot: place.slot,
             is_asking: place.is_asking,
             is_handed_over: false,
-            since: now,
-            end,
+            since: span.begun,
+            end: span.end,
             answers,
             reply: sender,
         };
@@ -201,32 +200,26 @@ impl Batches {
         if begins {
             shared.spawn(&room);
         }
-        Ok(Waiting {
-            shared: shared.clone(),
+        let waiting = Waiting {
+            shared,
             room,
             lane,
             number,
             reply,
             takes,
             is_told: false,
-        })
+        };
+        Ok((passing, waiting))
     }
 
     /// Why who enters now is refused: it would have no answer in time, by the pace of those before, or there is no room. A server
     /// that answered nobody since the first of them came is frozen: that is no overload.
-    fn refusal(
-        &self,
-        room: &Room,
-        state: &State,
-        lane: u64,
-        now: Instant,
-        end: Instant,
-    ) -> Option<Error> {
+    fn refusal(&self, room: &Room, state: &State, lane: u64, span: Span) -> Option<Error> {
         let (lanes, pool) = (&state.lanes, &self.shared.pool);
-        let left = end.saturating_duration_since(now);
+        let left = span.end.saturating_duration_since(span.begun);
         let is_moving = || {
             let first = lanes.head(lane);
-            first.is_none_or(|first| pool.answers() != first.answers)
+            first.is_none_or(|first| room.origin.answers() != first.answers)
         };
         if lanes.len() >= WAITING {
             let what = "no answer to those before";
@@ -248,10 +241,21 @@ pub(crate) struct Place {
     pub(crate) is_asking: bool,
 }
 
+impl Place {
+    /// A slot, at its owner.
+    pub(crate) fn of(slot: u16) -> Self {
+        Self {
+            slot,
+            is_asking: false,
+        }
+    }
+}
+
 impl Shared {
     fn room(&self) -> Arc<Room> {
         self.rooms.here(|| {
             Arc::new(Room {
+                origin: self.pool.origin(),
                 window: Window::new(self.most),
                 state: Mutex::new(State {
                     lanes: Lanes::new(),
@@ -332,8 +336,8 @@ fn undone(error: Error, call: Option<Call>) -> Undone {
 }
 
 /// A caller that waits. Dropped, its group is taken out, or its reply is counted as unheard.
-struct Waiting {
-    shared: Arc<Shared>,
+struct Waiting<'a> {
+    shared: &'a Shared,
     room: Arc<Room>,
     lane: u64,
     number: u64,
@@ -352,7 +356,7 @@ impl Room {
     }
 }
 
-impl Waiting {
+impl Waiting<'_> {
     /// Its group, if it still waits.
     fn take_out(&self) -> Option<Member> {
         let mut state = self.room.state.lock();
@@ -377,7 +381,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.is_told {
             return;

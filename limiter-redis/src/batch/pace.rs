@@ -10,36 +10,42 @@ use tokio::time::Instant;
 const MOST: usize = 16;
 const FEWEST: usize = 4;
 
-/// When the last batches left, and with how many, since there were last none who waited; and how many of them say something: one
-/// more than are under way.
+/// When the last batches left, and with how many, since there were last none who waited.
 #[derive(Debug, Default)]
-pub(super) struct Pace(VecDeque<(Instant, usize)>, usize);
+pub(super) struct Pace {
+    batches: VecDeque<(Instant, usize)>,
+    /// What each took (s), once that says something.
+    each: Option<f64>,
+}
 
 impl Pace {
     /// So many left; whether others still wait, and how many batches are under way.
     pub(super) fn note(&mut self, now: Instant, left: usize, is_more: bool, under_way: u32) {
         if !is_more {
-            self.0.clear();
+            self.batches.clear();
+            self.each = None;
             return;
         }
         let under_way = usize::try_from(under_way).unwrap_or(MOST);
-        while self.0.len() >= MOST.max(2 * under_way) {
-            self.0.pop_front();
+        while self.batches.len() >= MOST.max(2 * under_way) {
+            self.batches.pop_front();
         }
-        self.0.push_back((now, left));
-        self.1 = under_way + 1;
+        self.batches.push_back((now, left));
+        let says_something = self.batches.len() >= FEWEST.max(under_way + 1);
+        self.each = says_something.then(|| self.each()).flatten();
+    }
+
+    fn each(&self) -> Option<f64> {
+        let ((first, _), (last, _)) = (self.batches.front()?, self.batches.back()?);
+        let left: usize = self.batches.iter().skip(1).map(|(_, left)| left).sum();
+        let took = last.duration_since(*first).as_secs_f64();
+        Some(took / f64::from(u32::try_from(left).ok()?))
     }
 
     /// How long it takes until so many have left; `None` if nobody had to wait lately.
     pub(super) fn time_for(&self, ahead: usize) -> Option<Duration> {
-        if self.0.len() < FEWEST.max(self.1) {
-            return None;
-        }
-        let ((first, _), (last, _)) = (self.0.front()?, self.0.back()?);
-        let left: usize = self.0.iter().skip(1).map(|(_, left)| left).sum();
-        let each = last.duration_since(*first).as_secs_f64() / f64::from(u32::try_from(left).ok()?);
         let ahead = f64::from(u32::try_from(ahead).ok()?);
-        Duration::try_from_secs_f64(each * ahead).ok()
+        Duration::try_from_secs_f64(self.each? * ahead).ok()
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 /// On a server next door: one runs while the other is on its way.
 const FEWEST: u32 = 2;
 
-/// One more for each of these in a round trip: so a batch leaves at least that often, however far the server is.
-const STEP: Duration = Duration::from_millis(1);
+/// One more for each of these in a round trip (us): so a batch leaves at least that often, however far the server is.
+const STEP: u64 = 1_000;
 
 /// The bound, by the shortest round trip that was seen. It only shrinks while there are connections: by the time
 /// that a busy server takes, more batches would make the next ones take longer, and so on.
@@ -51,13 +51,9 @@ impl Window {
         Duration::from_micros(self.usual.load(Ordering::Relaxed)) * 5 / 4
     }
 
-    /// The shortest round trip; zero if none is known.
-    pub(super) fn round_trip(&self) -> Duration {
-        Duration::from_micros(self.micros.load(Ordering::Relaxed))
-    }
-
     pub(super) fn allows(&self, under_way: u32) -> bool {
-        let steps = self.round_trip().as_micros() / STEP.as_micros();
+        // The shortest round trip; zero if none is known.
+        let steps = self.micros.load(Ordering::Relaxed) / STEP;
         let wanted = FEWEST.saturating_add(u32::try_from(steps).unwrap_or(u32::MAX));
         under_way < wanted.min(self.most)
     }

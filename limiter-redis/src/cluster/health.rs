@@ -21,7 +21,7 @@ pub(super) async fn of(nodes: &Arc<Nodes>, end: Instant) -> Health {
         Err(error) => return Health::new("redis", false, None, error.message().to_owned()),
     };
     let pings = map.masters().iter().map(async |master| {
-        nodes.node(master)?.pool().ping().await?;
+        nodes.node(master)?.batches.pool().ping().await?;
         Ok(())
     });
     let answers: Vec<Result<(), Error>> = join_all(pings).await;
@@ -32,6 +32,7 @@ pub(super) async fn of(nodes: &Arc<Nodes>, end: Instant) -> Health {
     let mut servers = Vec::new();
     for master in map.masters() {
         if let Ok(node) = nodes.node(master) {
+            let node = &node.batches;
             let server = node.pool().server();
             let told = server.as_ref().map(look::words).unwrap_or_default();
             let words = told + &node.guard().words();

@@ -107,8 +107,13 @@ impl SlotMap {
 
     /// Who has the slot, if anybody.
     pub(crate) fn owner(&self, slot: u16) -> Option<&Address> {
-        self.masters
-            .get(usize::from(*self.owners.get(usize::from(slot))?))
+        self.masters.get(self.owner_index(slot)?)
+    }
+
+    /// Which of the masters that is.
+    pub(crate) fn owner_index(&self, slot: u16) -> Option<usize> {
+        let index = *self.owners.get(usize::from(slot))?;
+        (index != NOBODY).then(|| index.into())
     }
 
     pub(crate) fn masters(&self) -> &[Address] {

@@ -1,10 +1,10 @@
 //! The slot map as it is now, and a pool for each node.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use limiter_core::{Effect, Error, ErrorKind, LogLimit};
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -32,12 +32,20 @@ pub(super) struct Nodes {
     pub(super) config: RedisConfig,
     pub(super) seeds: Vec<Address>,
     pub(super) view: watch::Sender<View>,
-    pub(super) nodes: RwLock<HashMap<Address, Batches>>,
+    pub(super) nodes: RwLock<HashMap<Address, Arc<Node>>>,
     pub(super) scripts: Arc<Scripts>,
     /// How many charges nobody was told of.
     pub(super) unheard: Arc<AtomicU64>,
     pub(super) turn: AtomicUsize,
     pub(super) log: LogLimit,
+}
+
+/// A node that is used. Not in one cache line with the count of those who use it, which changes with each call.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Node {
+    pub(super) address: Address,
+    pub(super) batches: Batches,
 }
 
 /// What the last refresh came to.
@@ -46,6 +54,8 @@ pub(super) struct View {
     /// A refresh is under way or waits for its time. It ends together with its result.
     pub(super) refreshing: bool,
     pub(super) map: Option<Arc<SlotMap>>,
+    /// The map's masters, in its order. `None` for one that cannot be used, which whoever asks for it is told why.
+    pub(super) masters: Vec<Option<Arc<Node>>>,
     /// When the last refresh ended, and how, if it failed.
     pub(super) at: Option<Instant>,
     pub(super) failure: Option<Failure>,
@@ -53,6 +63,14 @@ pub(super) struct View {
 
 /// Why no node told its slots.
 pub(super) type Failure = (ErrorKind, String);
+
+impl View {
+    /// Whether the map is to be asked for again.
+    fn is_old(&self, now: Instant) -> bool {
+        let age = self.at.map(|at| now.saturating_duration_since(at));
+        age.is_none_or(|age| age > REFRESH_PERIOD)
+    }
+}
 
 impl Nodes {
     /// Connects when it is first used.
@@ -95,11 +113,11 @@ impl Nodes {
     ) -> Result<Arc<SlotMap>, Error> {
         let known = {
             let view = self.view.borrow();
-            let age = view.at.map(|at| at.elapsed());
-            view.map.clone().map(|map| (map, age))
+            let is_old = view.is_old(Instant::now());
+            view.map.clone().map(|map| (map, is_old))
         };
-        if let Some((map, age)) = known {
-            if age.is_none_or(|age| age > REFRESH_PERIOD) {
+        if let Some((map, is_old)) = known {
+            if is_old {
                 self.refresh_soon(None);
             }
             return Ok(map);
@@ -118,6 +136,19 @@ impl Nodes {
             operation,
             format!("Redis Cluster at {host}: {reason}"),
         ))
+    }
+
+    /// Who has the slot, if that is known.
+    pub(super) fn owner(self: &Arc<Self>, slot: u16, now: Instant) -> Option<Arc<Node>> {
+        let (owner, is_old) = {
+            let view = self.view.borrow();
+            let index = view.map.as_ref()?.owner_index(slot)?;
+            (view.masters.get(index)?.clone()?, view.is_old(now))
+        };
+        if is_old {
+            self.refresh_soon(None);
+        }
+        Some(owner)
     }
 
     /// The address under which a node is used that a redirect names.
@@ -164,7 +195,7 @@ impl Nodes {
     }
 
     /// A node, with a pool of its own, made if there is none yet.
-    pub(super) fn node(self: &Arc<Self>, address: &Address) -> Result<Batches, Error> {
+    pub(super) fn node(self: &Arc<Self>, address: &Address) -> Result<Arc<Node>, Error> {
         if let Some(node) = self.nodes.read().get(address) {
             return Ok(node.clone());
         }
@@ -173,7 +204,7 @@ impl Nodes {
             return Ok(node.clone());
         }
         let config = self.config.at(address);
-        let node = Batches::new(
+        let batches = Batches::new(
             Pool::new(
                 &config,
                 config.check_deadline,
@@ -186,6 +217,10 @@ impl Nodes {
             config.batches,
             self.unheard.clone(),
         );
+        let node = Arc::new(Node {
+            address: address.clone(),
+            batches,
+        });
         nodes.insert(address.clone(), node.clone());
         Ok(node)
     }

@@ -9,6 +9,7 @@ use limiter_core::{Effect, Error, ErrorKind};
 use tokio::time::{Instant, timeout_at};
 
 use super::store::ClusterStore;
+use crate::guard::Span;
 use crate::script::call::OPERATION;
 
 /// The steps of one slot.
@@ -172,10 +173,9 @@ impl Part<'_> {
     ) -> Result<Vec<Observed>, Error> {
         let group = Group::new(steps, &store.capabilities())?;
         let mut seen = vec![Observed::default(); steps.len()];
-        let call = store.call(&group)?;
-        store
-            .apply_in(self.slot, call, &group, &mut seen, end)
-            .await?;
+        let span = Span::until(end);
+        // The part's keys stand in one slot.
+        Box::pin(store.apply_within(&group, &mut seen, span)).await?;
         Ok(seen)
     }
 

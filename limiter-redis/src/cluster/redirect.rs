@@ -10,9 +10,10 @@ use redis::{RedisError, ServerErrorKind};
 use tokio::time::{Instant, sleep};
 
 use super::map::Address;
-use super::nodes::Nodes;
+use super::nodes::{Node, Nodes};
 use crate::batch::{Place, Undone};
 use crate::error::server_error;
+use crate::guard::Span;
 use crate::script::call::{Call, OPERATION};
 use crate::script::reply::Reply;
 
@@ -60,70 +61,97 @@ impl Refusal {
     }
 }
 
-/// Applies a policy's group whose keys stand in `slot`, until `end`; what the script replies to it.
-pub(super) async fn call(
-    nodes: &Arc<Nodes>,
+/// The way of a call that has no answer yet.
+pub(super) struct Route<'a> {
+    nodes: &'a Arc<Nodes>,
     slot: u16,
-    policy: &str,
-    mut call: Call,
-    end: Instant,
-) -> Result<Reply, Error> {
-    let operation = OPERATION;
-    let begun = Instant::now().min(end);
-    let mut target = Target::Owner;
-    let mut pause = FIRST_PAUSE;
-    let mut redirects = 0;
-    let mut last: Option<Error> = None;
-    loop {
-        let map;
-        let (address, is_asking) = match &target {
-            Target::Named(address) => (address, false),
-            Target::Asking(address) => (address, true),
-            Target::Owner => {
-                map = nodes.map(operation, end).await?;
-                let Some(owner) = map.owner(slot) else {
-                    let message = format!("no master of the Redis Cluster has slot {slot}");
-                    last = Some(Error::new(ErrorKind::Server, operation, message));
-                    nodes.refresh_soon(None);
-                    pause_until(&mut pause, begun, end, operation, &mut last).await?;
-                    continue;
-                };
-                (owner, false)
-            }
-        };
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(late(operation, end - begun, last));
+    span: Span,
+    target: Target,
+    pause: Duration,
+    redirects: u32,
+    last: Option<Error>,
+}
+
+impl<'a> Route<'a> {
+    pub(super) fn new(nodes: &'a Arc<Nodes>, slot: u16, span: Span) -> Self {
+        Self {
+            nodes,
+            slot,
+            span,
+            target: Target::Owner,
+            pause: FIRST_PAUSE,
+            redirects: 0,
+            last: None,
         }
-        let node = nodes.node(address)?;
-        let told = node.apply(policy, call, Place { slot, is_asking }, end);
-        let error = match told.await {
-            Ok(reply) => return Ok(reply),
-            Err(Undone { error, call: None }) => {
-                if error.kind().is_outage() {
-                    nodes.refresh_soon(None);
-                }
-                return Err(error);
+    }
+
+    /// Sends the call until there is an answer, or no time left.
+    pub(super) async fn follow(mut self, policy: &str, mut call: Call) -> Result<Reply, Error> {
+        loop {
+            let Some(node) = self.node().await? else {
+                let message = format!("no master of the Redis Cluster has slot {}", self.slot);
+                self.last = Some(Error::new(ErrorKind::Server, OPERATION, message));
+                self.nodes.refresh_soon(None);
+                self.wait().await?;
+                continue;
+            };
+            let span = Span::until(self.span.end);
+            if span.begun >= span.end {
+                return Err(late(self.span, self.last.take()));
             }
-            Err(Undone {
-                error,
-                call: Some(undone),
-            }) => {
-                call = undone;
-                error
+            let place = Place {
+                slot: self.slot,
+                is_asking: matches!(self.target, Target::Asking(_)),
+            };
+            match node.batches.apply(policy, call, place, span).await {
+                Ok(reply) => return Ok(reply),
+                Err(undone) => call = self.refused(&node, undone).await?,
             }
+        }
+    }
+
+    /// Whom to ask next; `None` if nobody has the slot.
+    async fn node(&self) -> Result<Option<Arc<Node>>, Error> {
+        if let Target::Named(address) | Target::Asking(address) = &self.target {
+            return self.nodes.node(address).map(Some);
+        }
+        let map = self.nodes.map(OPERATION, self.span.end).await?;
+        let owner = map.owner(self.slot);
+        owner.map(|owner| self.nodes.node(owner)).transpose()
+    }
+
+    /// What comes of a call that a node did not answer.
+    pub(super) async fn go_on(
+        mut self,
+        policy: &str,
+        node: &Node,
+        undone: Undone,
+    ) -> Result<Reply, Error> {
+        let call = self.refused(node, undone).await?;
+        self.follow(policy, call).await
+    }
+
+    /// The call again, to be sent to the next target; the error, if there is nowhere to send it, or it may have run.
+    async fn refused(&mut self, node: &Node, undone: Undone) -> Result<Call, Error> {
+        let nodes = self.nodes;
+        let Undone { error, call } = undone;
+        let Some(call) = call else {
+            if error.kind().is_outage() {
+                nodes.refresh_soon(None);
+            }
+            return Err(error);
         };
-        let refusal = Refusal::of(&error, address, nodes);
-        let wait;
-        (target, wait) = match refusal {
+        let address = &node.address;
+        let waits;
+        (self.target, waits) = match Refusal::of(&error, address, nodes) {
             Some(Refusal::Moved(named)) => {
                 nodes.refresh_soon(Some(named.clone()));
-                redirects += 1;
-                (Target::Named(named), redirects > HASTY)
+                self.redirects += 1;
+                (Target::Named(named), self.redirects > HASTY)
             }
             Some(Refusal::Ask(named)) => {
-                redirects += 1;
-                (Target::Asking(named), redirects > HASTY)
+                self.redirects += 1;
+                (Target::Asking(named), self.redirects > HASTY)
             }
             Some(Refusal::TryAgain) => (Target::Owner, true),
             Some(Refusal::NotNow) => {
@@ -134,7 +162,7 @@ pub(super) async fn call(
                 // A node that is gone and took nothing: another may have its slots by now.
                 let gone = error.kind() == ErrorKind::Connection && error.effect() == Effect::No;
                 let owner = match gone {
-                    true => nodes.owner_anew(slot, end).await,
+                    true => nodes.owner_anew(self.slot, self.span.end).await,
                     false => None,
                 };
                 match owner.filter(|owner| owner != address) {
@@ -148,36 +176,31 @@ pub(super) async fn call(
                 }
             }
         };
-        last = Some(error);
-        if wait {
-            pause_until(&mut pause, begun, end, operation, &mut last).await?;
+        self.last = Some(error);
+        if waits {
+            self.wait().await?;
         }
+        Ok(call)
     }
-}
 
-/// A short pause before the next try, each twice as long as the last; an error if there is no time left.
-async fn pause_until(
-    pause: &mut Duration,
-    begun: Instant,
-    end: Instant,
-    operation: &'static str,
-    last: &mut Option<Error>,
-) -> Result<(), Error> {
-    if Instant::now() + *pause >= end {
-        return Err(late(operation, end - begun, last.take()));
+    /// A short pause before the next try, each twice as long as the last; an error if there is no time left.
+    async fn wait(&mut self) -> Result<(), Error> {
+        if Instant::now() + self.pause >= self.span.end {
+            return Err(late(self.span, self.last.take()));
+        }
+        sleep(self.pause).await;
+        self.pause = (2 * self.pause).min(LONGEST_PAUSE);
+        Ok(())
     }
-    sleep(*pause).await;
-    *pause = (2 * *pause).min(LONGEST_PAUSE);
-    Ok(())
 }
 
 /// No node took the call in time: it did not run.
-fn late(operation: &'static str, within: Duration, last: Option<Error>) -> Error {
+fn late(span: Span, last: Option<Error>) -> Error {
     let reason = last.as_ref().map_or("no answer", |error| error.message());
-    let millis = within.as_micros().div_ceil(1_000);
+    let millis = (span.end - span.begun).as_micros().div_ceil(1_000);
     let message =
         format!("no node of the Redis Cluster took the call within {millis} ms: {reason}");
-    let error = Error::new(ErrorKind::Timeout, operation, message);
+    let error = Error::new(ErrorKind::Timeout, OPERATION, message);
     match last {
         Some(last) => error.with_source(last),
         None => error,

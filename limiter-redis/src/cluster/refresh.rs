@@ -83,9 +83,10 @@ impl Nodes {
     async fn ask(self: &Arc<Self>, node: &Address) -> Result<SlotMap, Error> {
         let mut command = redis::cmd("CLUSTER");
         command.arg("SLOTS");
-        let batches = self.node(node)?;
+        let asked = self.node(node)?;
         let ask = Request::Command(command);
-        let reply = batches
+        let reply = asked
+            .batches
             .pool()
             .call_within(self.config.warm_up, SLOTS_OPERATION, ask)
             .await?;
@@ -96,7 +97,7 @@ impl Nodes {
         })
     }
 
-    fn install(&self, map: SlotMap) {
+    fn install(self: &Arc<Self>, map: SlotMap) {
         let map = Arc::new(map);
         let before = self.view.borrow().map.clone();
         match &before {
@@ -113,9 +114,12 @@ impl Nodes {
             let unowned = map.unowned();
             tracing::info!(?masters, unowned, "the masters of the Redis Cluster");
         }
+        let masters = map.masters().iter();
+        let masters = masters.map(|master| self.node(master).ok()).collect();
         self.view.send_replace(View {
             refreshing: false,
             map: Some(map),
+            masters,
             at: Some(Instant::now()),
             failure: None,
         });

@@ -13,9 +13,12 @@ use limiter_core::{Error, ErrorKind, Health};
 use tokio::time::Instant;
 
 use super::nodes::Nodes;
+use super::redirect::Route;
 use super::slot::{slot_of, slot_of_bytes};
-use super::{CrossSlot, health, parts, redirect};
+use super::{CrossSlot, health, parts};
+use crate::batch::Place;
 use crate::config::RedisConfig;
+use crate::guard::Span;
 use crate::limit::begin;
 use crate::script::Scripts;
 use crate::script::call::{Call, Keys, OPERATION};
@@ -125,30 +128,10 @@ impl ClusterStore {
         let masters = map.masters().iter().map(async |master| {
             let node = self.nodes.node(master)?;
             let left = end.saturating_duration_since(Instant::now());
-            let server = warm_up(node.pool(), &self.nodes.scripts, left).await;
+            let server = warm_up(node.batches.pool(), &self.nodes.scripts, left).await;
             server.map(drop)
         });
         join_all(masters).await.into_iter().collect()
-    }
-
-    /// One call: the group's keys stand in `slot`.
-    pub(super) async fn apply_in(
-        &self,
-        slot: u16,
-        call: Call,
-        group: &Group<'_>,
-        observed: &mut [Observed],
-        end: Instant,
-    ) -> Result<(), Error> {
-        let policy = group.steps()[0].policy.name();
-        let reply = redirect::call(&self.nodes, slot, policy, call, end).await?;
-        reply.read(group, self.issuer, observed)
-    }
-
-    /// A group as a call.
-    pub(super) fn call(&self, group: &Group<'_>) -> Result<Call, Error> {
-        let config = &self.nodes.config;
-        Call::new(group, &config.prefix)
     }
 
     /// The slot of a step's counter, behind the prefix.
@@ -162,24 +145,42 @@ impl ClusterStore {
     }
 
     /// Applies a group that may be begun here.
-    pub(crate) async fn apply_until(
+    pub(crate) async fn apply_within(
         &self,
         group: &Group<'_>,
         observed: &mut [Observed],
-        end: Instant,
+        span: Span,
     ) -> Result<(), Error> {
-        let call = self.call(group)?;
-        match one_slot(call.keys()) {
-            Some(slot) => self.apply_in(slot, call, group, observed, end).await,
-            None => match self.nodes.config.cross_slot {
-                CrossSlot::Compensate => parts::apply(self, group, observed, end).await,
+        let nodes = &self.nodes;
+        let call = Call::new(group, &nodes.config.prefix)?;
+        let Some(slot) = one_slot(call.keys()) else {
+            return match nodes.config.cross_slot {
+                CrossSlot::Compensate => {
+                    Box::pin(parts::apply(self, group, observed, span.end)).await
+                }
                 CrossSlot::Refuse => Err(Error::new(
                     ErrorKind::Unsupported,
                     OPERATION,
                     "the group's keys stand in several slots of the cluster; give the keys one hash tag, or set CrossSlot::Compensate",
                 )),
+            };
+        };
+        let policy = group.steps()[0].policy.name();
+        let reply = match nodes.owner(slot, span.begun) {
+            Some(owner) => match owner
+                .batches
+                .apply(policy, call, Place::of(slot), span)
+                .await
+            {
+                Ok(reply) => reply,
+                // Rare: no reason to make every check's future larger.
+                Err(undone) => {
+                    Box::pin(Route::new(nodes, slot, span).go_on(policy, &owner, undone)).await?
+                }
             },
-        }
+            None => Box::pin(Route::new(nodes, slot, span).follow(policy, call)).await?,
+        };
+        reply.read(group, self.issuer, observed)
     }
 
     fn deadline(&self) -> Duration {
@@ -207,8 +208,8 @@ impl LimitStore for ClusterStore {
     }
 
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
-        let end = begin(group, self.issuer, self.deadline())?;
-        self.apply_until(group, observed, end).await
+        let span = begin(group, self.issuer, self.deadline())?;
+        self.apply_within(group, observed, span).await
     }
 
     /// As of [`RedisStore`](crate::RedisStore), over all nodes.

@@ -145,14 +145,14 @@ impl Pool {
         self.home().origin.round_trip()
     }
 
+    /// What is known of the connections of this runtime.
+    pub(crate) fn origin(&self) -> Arc<Origin> {
+        self.home().origin.clone()
+    }
+
     /// How many answers there were so far: while there are none, the server is at fault and not this process.
     pub(crate) fn answers(&self) -> u64 {
         self.home().origin.answers()
-    }
-
-    /// Changes when there are connections again after there were none.
-    pub(crate) fn beginnings(&self) -> u64 {
-        self.home().origin.beginnings()
     }
 
     /// Whether there is a connection.
@@ -194,13 +194,12 @@ impl Pool {
         let result = self
             .run(start + deadline, deadline, operation, request)
             .await;
-        self.note_time(operation, start);
+        self.note_time(operation, start.elapsed());
         result
     }
 
     /// Logs a call that took long; one line a second for each operation, which says how many `more` there were (B7).
-    pub(crate) fn note_time(&self, operation: &'static str, start: Instant) {
-        let elapsed = start.elapsed();
+    pub(crate) fn note_time(&self, operation: &'static str, elapsed: Duration) {
         if elapsed > self.shared.slow {
             let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             if let Some(more) = self.shared.slow_log.pass(operation) {

@@ -34,8 +34,9 @@ const COST: Range<usize> = 38..45;
 pub(crate) struct Call {
     /// The group, with the numbers that its own keys have from 1 on; then the keys, each once, behind its length.
     bytes: Vec<u8>,
-    group: usize,
-    keys: usize,
+    /// How many bytes the group has, and how many keys: at most 64 steps, of three keys each.
+    group: u16,
+    keys: u16,
     gives_back: bool,
     takes: bool,
     is_hot: bool,
@@ -66,7 +67,7 @@ impl Call {
         bytes.resize(length, 0);
         let call = Self {
             bytes,
-            group: length,
+            group: u16::try_from(length).unwrap_or(u16::MAX),
             keys: 0,
             gives_back: gives_back(group),
             takes: steps.iter().any(|step| step.action.takes()),
@@ -106,7 +107,7 @@ impl Call {
 
     /// The full names, each once.
     pub(crate) fn keys(&self) -> Keys<'_> {
-        Keys(&self.bytes[self.group..])
+        Keys(&self.bytes[self.group()..])
     }
 
     /// About how many bytes it sends.
@@ -115,7 +116,12 @@ impl Call {
     }
 
     pub(crate) fn key_count(&self) -> usize {
-        self.keys
+        self.keys.into()
+    }
+
+    /// How many bytes the group has; its keys stand behind it.
+    fn group(&self) -> usize {
+        self.group.into()
     }
 
     /// Whether all that it does gives back, or forgets: then a full Redis does it too.
@@ -135,7 +141,7 @@ impl Call {
 
     /// The steps of a hot group, in the order of its keys.
     pub(crate) fn plain_steps(&self) -> impl ExactSizeIterator<Item = PlainStep<'_>> {
-        self.bytes[GROUP..self.group]
+        self.bytes[GROUP..self.group()]
             .chunks_exact(STEP)
             .map(PlainStep)
     }
@@ -144,8 +150,8 @@ impl Call {
     /// Written behind what is in `out`.
     pub(crate) fn write_group(&self, numbers: &[u16], out: &mut Vec<u8>) {
         let start = out.len();
-        out.extend_from_slice(&self.bytes[..self.group]);
-        let steps = (GROUP..self.group).step_by(STEP);
+        out.extend_from_slice(&self.bytes[..self.group()]);
+        let steps = (GROUP..self.group()).step_by(STEP);
         let places = steps.flat_map(|step| STEP_KEYS.map(|key| step + key));
         for place in std::iter::once(GROUP_KEY).chain(places) {
             let [high, low] = [self.bytes[place], self.bytes[place + 1]];
@@ -225,10 +231,10 @@ impl Writer {
         let _ = write!(bytes, "{name}");
         let length = u32::try_from(bytes.len() - start - LENGTH).unwrap_or(u32::MAX);
         bytes[start..][..LENGTH].copy_from_slice(&length.to_be_bytes());
-        let mut keys = Keys(&self.call.bytes[self.call.group..]);
+        let mut keys = self.call.keys();
         let new = &self.call.bytes[start + LENGTH..];
         let index = keys.position(|key| key == new).unwrap_or_default();
-        if index < self.call.keys {
+        if index < self.call.key_count() {
             self.call.bytes.truncate(start);
         } else {
             self.call.keys += 1;

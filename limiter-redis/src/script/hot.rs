@@ -7,6 +7,7 @@ use limiter_core::limit::algorithm::{
     FixedWindowState, SlidingWindowState, State, TokenBucketState, charge, look,
 };
 use limiter_core::limit::{Action, Group, Issuer, Observed};
+use smallvec::SmallVec;
 
 use super::call::{Call, NUMBER, PlainStep};
 use super::reply::not_understood;
@@ -31,7 +32,7 @@ pub(crate) fn text<'a>(calls: impl Iterator<Item = &'a Call>, numbers: &[u16]) -
         }
     }
     let ends = 1 + STEP * numbers.len();
-    let mut policies: Vec<[u8; POLICY]> = Vec::new();
+    let mut policies: SmallVec<[[u8; POLICY]; 2]> = SmallVec::new();
     let mut text = Vec::with_capacity(ends + POLICY);
     let mut numbers = numbers.iter();
     for call in calls {
@@ -88,7 +89,7 @@ pub(crate) struct Decided {
     /// Whether anything was charged.
     pub(crate) has_charged: bool,
     /// Of each step, before the group.
-    states: Vec<Option<State>>,
+    states: SmallVec<[Option<State>; 1]>,
 }
 
 /// Reads a reply, group by group.
@@ -115,7 +116,7 @@ impl<'a> Reader<'a> {
         }
         let is_admitted = !self.skip(b'!');
         let steps = call.plain_steps();
-        let mut states = Vec::with_capacity(steps.len());
+        let mut states = SmallVec::with_capacity(steps.len());
         let mut has_charged = false;
         for step in steps {
             let fits = !self.skip(b'~');

@@ -1,6 +1,7 @@
 //! The contract of a limit store.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -96,8 +97,20 @@ impl<S: LimitStore + ?Sized> LimitStore for Arc<S> {
         (**self).try_apply_now(group, observed)
     }
 
-    async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
-        (**self).apply(group, observed).await
+    // As `async_trait` writes it, without a box around the box.
+    fn apply<'a, 'b, 'c, 'd, 'r>(
+        &'a self,
+        group: &'b Group<'c>,
+        observed: &'d mut [Observed],
+    ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'r>>
+    where
+        'a: 'r,
+        'b: 'r,
+        'c: 'r,
+        'd: 'r,
+        Self: 'r,
+    {
+        (**self).apply(group, observed)
     }
 
     fn unheard(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! A store behind a breaker.
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::breaker::Breaker;
 use crate::error::Error;
@@ -50,12 +51,12 @@ impl<S: LimitStore + Clone + 'static> LimitStore for Breaking<S> {
             let inner = self.inner.clone();
             async move { inner.health().await.connected }
         };
-        let pass = self.breaker.enter_or_knock(inner).await?;
+        let pass = self.breaker.enter_or_knock(Instant::now(), inner).await?;
         let result = self.inner.apply(group, observed).await;
         let told = result.as_ref().map(drop);
         match group.deadline() {
-            Some(_) => pass.end_in_haste(told),
-            None => pass.end(told),
+            Some(_) => pass.end_in_haste(Instant::now(), told),
+            None => pass.end(Instant::now(), told),
         }
         result
     }
