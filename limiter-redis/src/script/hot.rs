@@ -20,6 +20,7 @@ const POLICY: usize = 29;
 const PEEK: u8 = 1;
 const SHADOW: u8 = 2;
 const ENTANGLED: u8 = 4;
+const SHARED: u8 = 8;
 
 /// The text of a call for these groups; `numbers` has those of their keys, in the order of the groups.
 pub(crate) fn text<'a>(calls: impl Iterator<Item = &'a Call>, numbers: &[u16]) -> Vec<u8> {
@@ -46,10 +47,14 @@ pub(crate) fn text<'a>(calls: impl Iterator<Item = &'a Call>, numbers: &[u16]) -
                 policies.len() - 1
             });
             let groups = groups_of.get(usize::from(*number));
-            let is_entangled = count > 1 || groups.is_some_and(|groups| *groups > 1);
+            let kind = match groups.is_some_and(|groups| *groups > 1) {
+                true => step.kind() + ENTANGLED + SHARED,
+                false if count > 1 => step.kind() + ENTANGLED,
+                false => step.kind(),
+            };
             // A group has at most 64 steps; and a call at most 256, so that a text has less than 2^16 bytes.
             text.push(u8::try_from(count - index - 1).unwrap_or(u8::MAX));
-            text.push(step.kind() + if is_entangled { ENTANGLED } else { 0 });
+            text.push(kind);
             text.extend_from_slice(&number.to_be_bytes());
             let place = u16::try_from(ends + POLICY * place).unwrap_or(u16::MAX);
             text.extend_from_slice(&place.to_be_bytes());
@@ -278,7 +283,8 @@ mod tests {
         let alone = kinds(&[&["a"], &["b"]], &[1, 2]);
         assert_eq!(alone, (vec![(0, 1), (0, 2)], 27));
         let (shared, _) = kinds(&[&["a"], &["b"], &["a"]], &[1, 2, 1]);
-        assert_eq!(shared, [(ENTANGLED, 1), (0, 2), (ENTANGLED, 1)]);
+        let both = ENTANGLED + SHARED;
+        assert_eq!(shared, [(both, 1), (0, 2), (both, 1)]);
         let (grouped, _) = kinds(&[&["a", "b"], &["c"]], &[1, 2, 3]);
         assert_eq!(grouped, [(ENTANGLED, 1), (ENTANGLED, 2), (0, 3)]);
     }

@@ -7,7 +7,7 @@
 -- KEYS: each key once.
 -- ARGV: floor of the TTLs (ms, decimal), then one text. Its numbers have the highest byte first:
 --   the steps, 13 bytes each: how many more its group has (1 byte); its kind (1 byte): 0 charge, 1 peek, and 2 more for a shadow,
---   and 4 more if its group has other steps, or its key other groups; key (index in KEYS; 2 bytes); where its policy stands (from
+--   and 4 more if its group has other steps, or its key other groups, and 8 more if its key has other groups; key (index in KEYS; 2 bytes); where its policy stands (from
 --   1; 2 bytes); cost (7 bytes)
 --   the policies, 29 bytes each: algorithm (1 byte), as in main.lua, and four numbers of the quota (7 bytes each)
 --   The first step's policy is the first one. A group names a key once.
@@ -17,7 +17,7 @@
 --   its cost does not fit.
 -- or only `?`, if the group is handed over: nothing was done.
 local HOT_STEP, HOT_POLICY = '>BBI2I2I7', '>BI7I7I7I7'
-local SHADOWED, ENTANGLED = 2, 4
+local SHADOWED, ENTANGLED, SHARED = 2, 4, 8
 
 local call, keys, floor, input = redis.pcall, KEYS, ARGV[1], ARGV[2]
 local span = floor + 0
@@ -33,9 +33,8 @@ local algorithm, a, b, c, d, e, most, rate
 
 -- What is replied, if more than one step is, and how many parts that has.
 local replies, last
--- For what is entangled: the policies, what each key holds by now, how long a window has left, what is to be written, and the first
--- and the last part of each reply that holds only if that can be.
-local policies, values, lefts, changes, promises
+-- For what is entangled: the policies, what each key holds by now, how long a window has left, and what is to be written.
+local policies, values, lefts, changes
 -- Of the group at hand: the first part of its reply, whether all of its steps fit, whether one is not known here; and what is kept
 -- of its steps if they do: three places each, so many places.
 local first, are_admitted, is_strange, waits, waiting = 2, true, false, nil, 0

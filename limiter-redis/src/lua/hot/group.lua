@@ -31,9 +31,6 @@ if more == 0 then
       end
     end
   end
-  if kind >= ENTANGLED then
-    promises[first] = last
-  end
   if at >= ends then
     break
   end

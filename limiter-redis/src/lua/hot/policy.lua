@@ -1,5 +1,5 @@
 if kind >= ENTANGLED and not values then
-  values, lefts, changes, promises, waits, policies = {}, {}, {}, {}, {}, {}
+  values, lefts, changes, waits, policies = {}, {}, {}, {}, {}
   replies, last = replies or { pack('>I7', now) }, last or 1
 end
 

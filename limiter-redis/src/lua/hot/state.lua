@@ -1,7 +1,7 @@
 -- The value of a bucket or a counter; false for none.
 local raw
 left = nil
-if kind >= ENTANGLED then
+if kind >= SHARED then
   raw = values[key]
   if lefts[key] then
     -- An earlier group found a window there: no value of a state.
@@ -10,7 +10,7 @@ if kind >= ENTANGLED then
 end
 if raw == nil then
   raw = call('GET', keys[key])
-  if kind >= ENTANGLED then
+  if kind >= SHARED then
     values[key] = raw
   end
 end

@@ -1,7 +1,7 @@
 -- Limit a, length b (ms; false for a month). See fixed_window.lua and calendar_window.lua.
 local count
 left, change = nil, cost
-if kind >= ENTANGLED then
+if kind >= SHARED then
   count, left = values[key], lefts[key]
 end
 if left then
