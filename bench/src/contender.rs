@@ -8,6 +8,7 @@ use bb8_redis::RedisConnectionManager;
 use integration_tests::{GCRA, RedisServer};
 use limiter_core::Key;
 use limiter_core::limit::{Charge, LimitStore, Limiter, Period, Policy, Quota};
+use limiter_memory::MemoryStore;
 use limiter_redis::{ClusterStore, RedisConfig, RedisStore};
 use redis::Script;
 use redis::aio::{ConnectionManager, MultiplexedConnection};
@@ -29,6 +30,8 @@ pub(crate) enum Contender {
     Gcra(Arc<Gcra>),
     /// The hot script, as fast as it can be asked.
     Ceiling(Arc<Ceiling>),
+    /// The same, where each caller waits no longer than its deadline.
+    TimedCeiling(Arc<Ceiling>),
     /// The floor: a round trip and no script, over one connection that all share.
     Ping(MultiplexedConnection),
 }
@@ -145,6 +148,12 @@ impl Contender {
         Self::of(vec![store], limits)
     }
 
+    /// No server at all.
+    pub(crate) fn memory() -> Self {
+        let limits = vec![Limit::new("bench", bucket(), KEYS)];
+        Self::of(vec![MemoryStore::new()], limits)
+    }
+
     fn of(stores: Vec<impl LimitStore + 'static>, limits: Vec<Limit>) -> Self {
         Self::Ours(Arc::new(Ours {
             instances: stores.into_iter().map(Limiter::new).collect(),
@@ -187,6 +196,7 @@ impl Contender {
             Self::Peer(_) => "tower-rate-tier",
             Self::Gcra(gcra) => gcra.name,
             Self::Ceiling(_) => "ceiling",
+            Self::TimedCeiling(_) => "ceiling, a deadline for each check",
             Self::Ping(_) => "PING",
         }
     }
@@ -205,6 +215,10 @@ impl Contender {
                 told.await.is_ok_and(|told| told)
             }
             Self::Ceiling(ceiling) => ceiling.ask(key).await,
+            Self::TimedCeiling(ceiling) => {
+                let told = tokio::time::timeout(DEADLINE, ceiling.ask(key));
+                told.await.is_ok_and(|told| told)
+            }
             Self::Ping(connection) => {
                 let mut connection = connection.clone();
                 let ping = redis::cmd("PING");

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use integration_tests::{Bench, RedisServer, policy, random, redis_limiter, state};
 use limiter_core::limit::{
-    Action, Calendar, Charge, Group, LimitStore, Limiter, Observed, Period, Policy, Quota, Source,
-    Step, Verdict,
+    Action, Calendar, Capabilities, Charge, Group, LimitStore, Limiter, OPERATION_TTL, Observed,
+    OperationId, Period, Policy, Quota, Source, Step, Verdict,
 };
 use limiter_core::{Effect, ErrorKind, Key};
 use limiter_memory::MemoryStore;
@@ -168,6 +168,57 @@ async fn a_count_with_zeros_in_front_is_charged() {
         let told = join_all(checks).await;
         assert!(told.iter().all(Result::is_ok), "{zeros}: {told:?}");
         assert_eq!((get(a), get(y), get(z)), (2, 2, count + 2), "{zeros}");
+    }
+}
+
+/// What is no count is told as by the script that knows all, and left as that leaves it, whether it would be written or only looked
+/// at: numbers to Lua, but not to INCRBY.
+#[tokio::test]
+async fn what_lua_alone_takes_for_a_number_is_no_count() {
+    let server = RedisServer::start();
+    let store = RedisStore::new(&server.config()).unwrap();
+    let (roomy, full) = (hourly(1_000), hourly(1));
+    let one = key("number");
+    let other = key("other");
+    let charge = |cost| Action::Charge { cost };
+    let cases = [
+        vec![Step::new(&roomy, &one, charge(1))],
+        vec![Step::new(&roomy, &one, charge(0))],
+        vec![Step::new(&roomy, &one, charge(1_001))],
+        vec![Step::new(&roomy, &one, Action::Peek { cost: 1 })],
+        vec![Step::new(&full, &one, charge(1))],
+        vec![
+            Step::new(&roomy, &other, charge(1)),
+            Step::new(&roomy, &one, charge(1)),
+        ],
+    ];
+    for value in [
+        "7", "1e2", "12e1", "0x10", "+5", "-5", "-0", " 5", "5 ", "5.0", "5.", "nan", "inf",
+        "1e400", "", "five", "5\0", "05",
+    ] {
+        for steps in &cases {
+            let tell = async |operation: Option<&OperationId>| {
+                server.command::<()>(&["DEL", other.as_str()]);
+                server.command::<()>(&["SET", one.as_str(), value, "PX", "100000"]);
+                let group = Group::new(steps, &Capabilities::ALL).unwrap();
+                let group = match operation {
+                    Some(id) => group.with_operation(id, OPERATION_TTL, &Capabilities::ALL),
+                    None => Ok(group),
+                };
+                let mut observed = vec![Observed::default(); steps.len()];
+                let told = store.apply(&group.unwrap(), &mut observed).await;
+                let told = told.map(|()| {
+                    let told = observed.iter().map(|told| (told.is_admitted(), told.used));
+                    told.collect::<Vec<_>>()
+                });
+                let left: String = server.command(&["GET", one.as_str()]);
+                (told.map_err(|error| error.kind()), left)
+            };
+            let hot = tell(None).await;
+            // An operation's id is nothing for the hot script.
+            let full = tell(Some(&OperationId::random())).await;
+            assert_eq!(hot, full, "{value:?}: {steps:?}");
+        }
     }
 }
 

@@ -1,7 +1,11 @@
 //! The direct run beside what its script can do at most.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use integration_tests::{RedisCluster, RedisServer};
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 use super::{COLUMNS, cells, ratios, runtime, worst};
 use crate::Effort;
@@ -22,8 +26,7 @@ pub(super) fn one_server(effort: Effort, report: &mut Report) {
         let connections = vec![connection(&url).await];
         Ceiling::new(connections, keys(), |_| 0, size).await
     });
-    let ceiling = Contender::Ceiling(ceiling.into());
-    let sides = compare(&runtime, effort, &[&server], [&ours, &ceiling]);
+    let sides = compare(&runtime, effort, &[&server], &ours, ceiling);
     tell(
         report,
         ("direct_vs_ceiling", ">= 0.9"),
@@ -49,8 +52,7 @@ pub(super) fn cluster(effort: Effort, report: &mut Report) {
         }
         Ceiling::new(connections, keys(), |slot| cluster.home(slot), size).await
     });
-    let ceiling = Contender::Ceiling(ceiling.into());
-    let sides = compare(&runtime, effort, &nodes, [&ours, &ceiling]);
+    let sides = compare(&runtime, effort, &nodes, &ours, ceiling);
     tell(
         report,
         ("cluster_vs_ceiling", ">= 0.9"),
@@ -78,8 +80,14 @@ fn tell(
     (ratio, wanted): (&'static str, &'static str),
     place: &str,
     size: usize,
-    [ours, ceiling]: &[Side; 2],
+    sides: &Sides,
 ) {
+    let Sides {
+        ours,
+        ceiling,
+        timed,
+        memory,
+    } = sides;
     report.ratio(ratio, wanted, ratios(&ours.runs, &ceiling.runs));
     report.worst("failed_share", "0", &[worst(&ours.runs)]);
     let name = format!("ceiling, {size} a write");
@@ -88,13 +96,19 @@ fn tell(
         &COLUMNS,
         &[
             cells(&name, CALLERS.to_string(), &ceiling.runs),
+            cells(TIMED, CALLERS.to_string(), &timed.runs),
             cells("these crates", CALLERS.to_string(), &ours.runs),
         ],
     );
     account(
         report,
         &format!("The processors' time for a check, on {place}"),
-        [("ceiling", ceiling), ("these crates", ours)],
+        &[
+            ("ceiling", ceiling),
+            (TIMED, timed),
+            ("these crates", ours),
+            ("these crates in memory, no server and no task", memory),
+        ],
     );
 }
 
@@ -124,12 +138,25 @@ fn checks_a_write(
     (size.round() as usize).clamp(1, 128)
 }
 
+const TIMED: &str = "ceiling, a deadline for each check";
+
 /// Rounds, and what they took of the processors: in this process and in the servers (s).
 #[derive(Default)]
 struct Side {
     runs: Vec<Run>,
+    answers: u64,
     callers: f64,
     servers: f64,
+}
+
+/// Who is compared.
+#[derive(Default)]
+struct Sides {
+    ours: Side,
+    ceiling: Side,
+    timed: Side,
+    /// One check after the other, in memory.
+    memory: Side,
 }
 
 /// Turn by turn.
@@ -137,19 +164,45 @@ fn compare(
     runtime: &Runtime,
     effort: Effort,
     servers: &[&RedisServer],
-    contenders: [&Contender; 2],
-) -> [Side; 2] {
-    let mut sides: [Side; 2] = Default::default();
+    ours: &Contender,
+    ceiling: Ceiling,
+) -> Sides {
+    let ceiling = Arc::new(ceiling);
+    let timed = Contender::TimedCeiling(ceiling.clone());
+    let ceiling = Contender::Ceiling(ceiling);
+    let memory = Contender::memory();
+    let mut sides = Sides::default();
     for _ in 0..effort.rounds {
-        for (side, contender) in sides.iter_mut().zip(contenders) {
+        for (side, contender) in [
+            (&mut sides.ours, ours),
+            (&mut sides.ceiling, &ceiling),
+            (&mut sides.timed, &timed),
+        ] {
             let before = (own_time(), time_of(servers));
-            side.runs
-                .push(runtime.block_on(closed(contender, CALLERS, effort.slice)));
+            let run = runtime.block_on(closed(contender, CALLERS, effort.slice));
+            side.answers += run.answers;
+            side.runs.push(run);
             side.callers += own_time() - before.0;
             side.servers += time_of(servers) - before.1;
         }
+        let before = own_time();
+        sides.memory.answers += runtime.block_on(in_a_row(&memory, effort.slice / 4));
+        sides.memory.callers += own_time() - before;
     }
     sides
+}
+
+/// One check after the other; how many there were.
+async fn in_a_row(contender: &Contender, slice: Duration) -> u64 {
+    let start = Instant::now();
+    let mut answers = 0;
+    while start.elapsed() < slice {
+        for key in 0..KEYS {
+            // Far from the last one.
+            answers += u64::from(contender.ask(key * 7_919).await);
+        }
+    }
+    answers
 }
 
 /// What this process has taken of the processors (s).
@@ -179,11 +232,11 @@ fn time_of(servers: &[&RedisServer]) -> f64 {
 }
 
 /// What a check takes of the processors beside the ceiling's.
-fn account(report: &mut Report, heading: &str, sides: [(&str, &Side); 2]) {
+fn account(report: &mut Report, heading: &str, sides: &[(&str, &Side)]) {
     let rows: Vec<_> = sides
         .iter()
         .map(|(name, side)| {
-            let answers = side.runs.iter().map(|run| run.answers).sum::<u64>().max(1) as f64;
+            let answers = side.answers.max(1) as f64;
             let micros = |seconds: f64| format!("{:.2}", 1e6 * seconds / answers);
             vec![
                 (*name).to_owned(),

@@ -1,5 +1,5 @@
 -- Limit a, length b (ms; false for a month). See fixed_window.lua and calendar_window.lua.
-local count
+local count, text
 left, change = nil, cost
 if kind >= SHARED then
   count, left = values[key], lefts[key]
@@ -11,14 +11,26 @@ elseif not count then
   local raw = call('GET', keys[key])
   if not raw then
     count, left = 0, -1
-  elseif #raw > 0 and #raw < 16 and (raw == '0' or string.find(raw, '^[1-9]%d*$')) then
-    -- As INCRBY takes it: no zeros in front.
-    count, left = raw + 0, call('PTTL', keys[key])
-    if type(left) ~= 'number' or left < 0 then
-      -- A counter that never expires gets an end elsewhere.
-      left = nil
+  elseif #raw < 16 then
+    count, text = tonumber(raw), raw
+    if count and count >= 0 then
+      left = call('PTTL', keys[key])
+      if type(left) ~= 'number' or left < 0 then
+        -- A counter that never expires gets an end elsewhere.
+        left = nil
+      end
     end
   end
+end
+if
+  left
+  and text
+  and (kind > 0 or cost == 0 or count + cost > a)
+  and text ~= '0'
+  and not string.find(text, '^[1-9]%d*$')
+then
+  -- No count, or one with zeros in front: INCRBY, which looks at what it is to change, refuses that.
+  left = nil
 end
 if left == -1 then
   -- None yet.
