@@ -42,7 +42,7 @@ const WHOLE: Effort = Effort {
 };
 const QUICK: Effort = Effort {
     rounds: 1,
-    slice: Duration::from_millis(300),
+    slice: Duration::from_millis(100),
 };
 
 struct Arguments {

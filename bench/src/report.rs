@@ -123,7 +123,9 @@ impl Report {
             about another machine. A token bucket, {} keys, everybody admitted, a deadline of {} ms, if nothing else is said. The peer\n\
             is tower-rate-tier 0.3.1 over its connection manager, with a smaller script. GCRA is the smallest script that limits\n\
             anything: TIME, GET and SET. The ceiling is the hot script of these crates, asked by a client that does nothing else, in\n\
-            calls of the size that the direct run had. The floor is PING over one connection.\n\n\
+            calls of the size that the direct run had: it waits for ever. With a deadline for each check it sets the timer that whoever\n\
+            does not needs; a check in memory is what these crates do without a server: the group, the arithmetic, the decision. What\n\
+            their process takes beyond both is what is asked and read, the lanes and the breaker. The floor is PING over one connection.\n\n\
             ![Checks a second](performance.svg)\n\n\
             ## Ratios\n\n{}{}",
             std::thread::available_parallelism().map_or(0, usize::from),

@@ -13,8 +13,12 @@ use allocation_counter::measure;
 use integration_tests::{RedisServer, policy, redis_limiter};
 use limiter_core::Key;
 use limiter_core::limit::wrap::Stack;
-use limiter_core::limit::{Calendar, Decision, Limiter, Period, Policy, Quota};
+use limiter_core::limit::{
+    Action, Calendar, Capabilities, Decision, Group, LimitStore, Limiter, Observed, Period, Policy,
+    Quota, Step,
+};
 use limiter_memory::MemoryStore;
+use limiter_redis::{ClusterStore, RedisConfig, RedisStore};
 
 /// Runs a check to its end, which in memory is its first step.
 fn check(limiter: &Limiter, policy: &Policy, key: &Key) -> Decision {
@@ -108,4 +112,27 @@ fn a_check_in_a_batch_allocates_little() {
         counted <= 8 * checks,
         "{counted} allocations for {checks} checks"
     );
+}
+
+/// So much an allocator keeps at hand for each thread (glibc up to 1,032 bytes); what is larger it looks for, under a lock.
+const SMALL: usize = 1_024;
+
+/// What waits for an answer is small, in a cluster too.
+#[tokio::test]
+async fn a_check_that_waits_takes_little_memory() {
+    let config = RedisConfig::new("redis://127.0.0.1:1").unwrap();
+    let stores: [(&str, Box<dyn LimitStore>); 2] = [
+        ("one server", Box::new(RedisStore::new(&config).unwrap())),
+        ("a cluster", Box::new(ClusterStore::new(&config).unwrap())),
+    ];
+    let policy = policy(Quota::token_bucket(3, 1, Period::DAY));
+    let key = Key::new(["ratelimit", "user", "42"]);
+    let steps = [Step::new(&policy, &key, Action::Charge { cost: 1 })];
+    let group = Group::new(&steps, &Capabilities::ALL).unwrap();
+    for (place, store) in stores {
+        let mut observed = [Observed::default()];
+        let check = store.apply(&group, &mut observed);
+        let bytes = size_of_val(&*check);
+        assert!(bytes <= SMALL, "{place}: {bytes} bytes");
+    }
 }

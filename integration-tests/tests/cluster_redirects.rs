@@ -216,6 +216,27 @@ async fn a_node_that_the_map_does_not_know_is_found() {
     assert_eq!(charge(&limiter, "a").await, used + 1);
 }
 
+/// A service that makes a new store, after its settings have changed, leaves none of the old one's connections behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_outlives_its_store() {
+    let cluster = RedisCluster::start();
+    let limiter = limiter(&cluster.config()).await;
+    assert_eq!(charge(&limiter, "a").await, 1);
+    let connections = || {
+        cluster
+            .nodes
+            .iter()
+            .flat_map(RedisServer::connections)
+            .count()
+    };
+    assert!(connections() >= 3, "one to each master at least");
+    drop(limiter);
+    eventually("nobody is connected", async || {
+        (connections() == 0).then_some(())
+    })
+    .await;
+}
+
 /// The old master is a replica then, to which connections are open.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_is_followed() {

@@ -51,7 +51,7 @@ impl Guard {
     /// Asks for a call. Needs a runtime: the server may be asked in the background whether it is there.
     ///
     /// # Errors
-    /// `BreakerOpen`: who is refused lets others run, since it may ask again and again.
+    /// `BreakerOpen`. Who is refused has to let others run then ([`tokio::task::yield_now`]): it may ask again and again.
     pub(crate) fn enter(&self, pool: &Pool, span: Span) -> Result<Passing<'_>, Error> {
         let knock = || {
             let pool = pool.clone();

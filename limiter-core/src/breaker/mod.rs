@@ -45,7 +45,7 @@ pub struct Breaker(Arc<Inner>);
 struct Inner {
     name: String,
     start: Instant,
-    /// The circuit's generation while it is closed, or [`NOT_CLOSED`]: a call that may go on locks nothing.
+    /// The circuit's generation while it is closed, or [`NOT_CLOSED`]: then a call is let through without a lock.
     closed: AtomicU64,
     state: Mutex<State>,
     log: LogLimit,

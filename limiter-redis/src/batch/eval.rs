@@ -30,7 +30,7 @@ pub(super) type Members = SmallVec<[Member; 1]>;
 
 /// Puts together what may run in one call.
 pub(super) fn evals(members: Vec<Member>, scripts: &Scripts) -> Vec<Eval> {
-    let mut evals: Vec<Eval> = Vec::with_capacity(members.len());
+    let mut evals: Vec<Eval> = Vec::with_capacity(members.len().min(8));
     let (hot, giving) = (scripts.hot(), scripts.giving());
     for member in members {
         let hot = hot.filter(|_| member.call.is_hot() && !member.is_handed_over);

@@ -284,7 +284,7 @@ impl Shared {
             };
             // Who did not have to wait is sent, however far the server is.
             if now + reply_time > member.end && now - member.since > reply_time {
-                let error = self.not_sent(&member, member.end - member.since);
+                let error = self.not_sent(room, &member, member.end - member.since);
                 member.fail(error);
                 continue;
             }
@@ -297,9 +297,9 @@ impl Shared {
     }
 
     /// What a member is told whose time is over before it was sent.
-    fn not_sent(&self, member: &Member, within: Duration) -> Error {
+    fn not_sent(&self, room: &Room, member: &Member, within: Duration) -> Error {
         let is_connected = self.pool.is_connected();
-        if !is_connected || self.pool.answers() == member.answers {
+        if !is_connected || room.origin.answers() == member.answers {
             let what = if is_connected {
                 "it could not be sent"
             } else {
@@ -369,7 +369,7 @@ impl Waiting<'_> {
         let waited = self.take_out();
         if let Some(member) = waited {
             self.is_told = true;
-            let error = self.shared.not_sent(&member, within);
+            let error = self.shared.not_sent(&self.room, &member, within);
             return Err(undone(error, Some(member.call)));
         }
         if let Ok(told) = self.reply.try_recv() {

@@ -225,12 +225,13 @@ impl Nodes {
         Ok(node)
     }
 
-    /// Tries the rights on a key in one of the node's own slots.
-    fn probe(&self, address: &Address) -> Probe {
-        let (views, address) = (self.view.subscribe(), address.clone());
+    /// Tries the rights on a key in one of the node's own slots. A node keeps the others alive no longer than the store does: the
+    /// view has them all.
+    fn probe(self: &Arc<Self>, address: &Address) -> Probe {
+        let (nodes, address) = (Arc::downgrade(self), address.clone());
         let name = format!("{}ratelimit:%probe", self.config.prefix);
         let key = move || {
-            let map = views.borrow().map.clone()?;
+            let map = nodes.upgrade()?.view.borrow().map.clone()?;
             map.key_at(&address, &name)
         };
         Probe {

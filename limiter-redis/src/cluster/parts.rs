@@ -173,9 +173,10 @@ impl Part<'_> {
     ) -> Result<Vec<Observed>, Error> {
         let group = Group::new(steps, &store.capabilities())?;
         let mut seen = vec![Observed::default(); steps.len()];
+        let call = store.call(&group)?;
         let span = Span::until(end);
-        // The part's keys stand in one slot.
-        Box::pin(store.apply_within(&group, &mut seen, span)).await?;
+        let applied = store.apply_in(self.slot, call, &group, &mut seen, span);
+        applied.await?;
         Ok(seen)
     }
 

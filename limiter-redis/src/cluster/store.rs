@@ -152,7 +152,7 @@ impl ClusterStore {
         span: Span,
     ) -> Result<(), Error> {
         let nodes = &self.nodes;
-        let call = Call::new(group, &nodes.config.prefix)?;
+        let call = self.call(group)?;
         let Some(slot) = one_slot(call.keys()) else {
             return match nodes.config.cross_slot {
                 CrossSlot::Compensate => {
@@ -165,22 +165,44 @@ impl ClusterStore {
                 )),
             };
         };
-        let policy = group.steps()[0].policy.name();
-        let reply = match nodes.owner(slot, span.begun) {
-            Some(owner) => match owner
-                .batches
-                .apply(policy, call, Place::of(slot), span)
-                .await
-            {
-                Ok(reply) => reply,
-                // Rare: no reason to make every check's future larger.
-                Err(undone) => {
-                    Box::pin(Route::new(nodes, slot, span).go_on(policy, &owner, undone)).await?
-                }
-            },
-            None => Box::pin(Route::new(nodes, slot, span).follow(policy, call)).await?,
-        };
-        reply.read(group, self.issuer, observed)
+        self.apply_in(slot, call, group, observed, span).await
+    }
+
+    /// A group as a call.
+    pub(super) fn call(&self, group: &Group<'_>) -> Result<Call, Error> {
+        Call::new(group, &self.nodes.config.prefix)
+    }
+
+    /// One call: the group's keys stand in `slot`.
+    pub(super) fn apply_in(
+        &self,
+        slot: u16,
+        call: Call,
+        group: &Group<'_>,
+        observed: &mut [Observed],
+        span: Span,
+    ) -> impl Future<Output = Result<(), Error>> {
+        let nodes = &self.nodes;
+        async move {
+            let policy = group.steps()[0].policy.name();
+            let is_late = span.begun >= span.end;
+            let reply = match nodes.owner(slot, span.begun).filter(|_| !is_late) {
+                Some(owner) => match owner
+                    .batches
+                    .apply(policy, call, Place::of(slot), span)
+                    .await
+                {
+                    Ok(reply) => reply,
+                    // Rare: no reason to make every check's future larger.
+                    Err(undone) => {
+                        let route = Route::new(nodes, slot, span);
+                        Box::pin(route.go_on(policy, &owner, undone)).await?
+                    }
+                },
+                None => Box::pin(Route::new(nodes, slot, span).follow(policy, call)).await?,
+            };
+            reply.read(group, self.issuer, observed)
+        }
     }
 
     fn deadline(&self) -> Duration {

@@ -7,8 +7,8 @@
 -- KEYS: each key once.
 -- ARGV: floor of the TTLs (ms, decimal), then one text. Its numbers have the highest byte first:
 --   the steps, 13 bytes each: how many more its group has (1 byte); its kind (1 byte): 0 charge, 1 peek, and 2 more for a shadow,
---   and 4 more if its group has other steps, or its key other groups, and 8 more if its key has other groups; key (index in KEYS; 2 bytes); where its policy stands (from
---   1; 2 bytes); cost (7 bytes)
+--   and 4 more if its group has other steps, or its key other groups, and 8 more if its key has other groups; key (index in KEYS;
+--   2 bytes); where its policy stands (from 1; 2 bytes); cost (7 bytes)
 --   the policies, 29 bytes each: algorithm (1 byte), as in main.lua, and four numbers of the quota (7 bytes each)
 --   The first step's policy is the first one. A group names a key once.
 -- Reply: a text: the time (us; 7 bytes), then for each group, behind a `!` if it is not admitted, what each step found before it:
