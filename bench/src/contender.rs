@@ -22,6 +22,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_millis(100);
 
 pub(crate) const KEYS: usize = 10_000;
 
+/// What the ceiling is called where each check has a deadline.
+pub(crate) const TIMED: &str = "ceiling, a deadline for each check";
+
 /// All are clones of one instance.
 #[derive(Clone)]
 pub(crate) enum Contender {
@@ -196,7 +199,7 @@ impl Contender {
             Self::Peer(_) => "tower-rate-tier",
             Self::Gcra(gcra) => gcra.name,
             Self::Ceiling(_) => "ceiling",
-            Self::TimedCeiling(_) => "ceiling, a deadline for each check",
+            Self::TimedCeiling(_) => TIMED,
             Self::Ping(_) => "PING",
         }
     }

@@ -383,3 +383,48 @@ async fn what_cannot_be_given_back_at_once_is_given_back_later_and_once() {
         assert_eq!(count(&cluster, &one), 5);
     }
 }
+
+/// A denial whose give-back takes all the time: the third node is not asked any more, and is not to blame for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_could_not_be_asked_in_time_is_not_to_blame() {
+    let cluster = RedisCluster::start();
+    let deadline = Duration::from_millis(1_500);
+    let limiter = limiter(cluster.config().with_check_deadline(deadline));
+    let (roomy, full) = (policy("roomy", 100), policy("full", 1));
+    let keys = [key_at(0, "a"), key_at(1, "b"), key_at(2, "c")];
+    for (policy, key) in [(&roomy, &keys[0]), (&full, &keys[1]), (&roomy, &keys[2])] {
+        eventually("it is connected", async || {
+            limiter.try_check(policy, key).await.ok()
+        })
+        .await;
+    }
+    let group = [
+        Charge::new(&roomy, &keys[0]),
+        Charge::new(&full, &keys[1]),
+        Charge::new(&roomy, &keys[2]),
+    ];
+    // As many as open a breaker.
+    for _ in 0..5 {
+        eventually("the last one is given back", async || {
+            (count(&cluster, &keys[0]) == 1).then_some(())
+        })
+        .await;
+        let denying = cluster.nodes[1].stall();
+        let call = limiter.try_check_all(&group);
+        let stall = async {
+            eventually("the first part is charged", async || {
+                (count(&cluster, &keys[0]) == 2).then_some(())
+            })
+            .await;
+            let giving_back = cluster.nodes[0].stall();
+            drop(denying);
+            giving_back
+        };
+        let (answer, giving_back) = tokio::join!(call, stall);
+        let third = &answer.unwrap().decisions[2];
+        assert!(!third.seen, "{third:?}");
+        drop(giving_back);
+    }
+    let decision = limiter.try_check(&roomy, &keys[2]).await.unwrap();
+    assert_eq!(decision.used, 2);
+}

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{COLUMNS, cells, ratios, runtime, worst};
 use crate::Effort;
 use crate::ceiling::Ceiling;
-use crate::contender::{Contender, KEYS, Limit, bucket, config, connection, server};
+use crate::contender::{Contender, KEYS, Limit, TIMED, bucket, config, connection, server};
 use crate::load::{Run, closed};
 use crate::report::Report;
 
@@ -137,8 +137,6 @@ fn checks_a_write(
     let size = run.answers as f64 / (reads() - before).max(1.0);
     (size.round() as usize).clamp(1, 128)
 }
-
-const TIMED: &str = "ceiling, a deadline for each check";
 
 /// Rounds, and what they took of the processors: in this process and in the servers (s).
 #[derive(Default)]
