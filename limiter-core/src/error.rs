@@ -58,6 +58,8 @@ pub enum ErrorKind {
     Server,
     /// The store's answer is not what the protocol says.
     Protocol,
+    /// The caller left before there was an answer. Only observers are told of it.
+    Cancelled,
 }
 
 impl ErrorKind {
@@ -95,6 +97,7 @@ impl ErrorKind {
             Self::Unauthorized => "unauthorized",
             Self::Server => "server",
             Self::Protocol => "protocol",
+            Self::Cancelled => "cancelled",
         }
     }
 }

@@ -116,14 +116,14 @@ impl Observer for Metrics {
 
 /// What the store remembers from now on, beside what it did before.
 fn records(event: &Event<'_>) -> impl Iterator<Item = RecordKind> {
-    let steps = event.group.steps().iter();
+    let steps = event.steps.iter();
     let observed = event.result.unwrap_or_default();
     let admitted = steps
         .clone()
         .zip(observed)
         .all(|(step, seen)| step.policy.is_shadow() || seen.verdict == Verdict::Admit);
     let is_new = |seen: &Observed| seen.verdict == Verdict::Admit && seen.replayed.is_none();
-    let operation = event.group.operation().is_some() && observed.iter().any(is_new);
+    let operation = event.operation.is_some() && observed.iter().any(is_new);
     let kinds = steps.zip(observed).filter_map(move |(step, seen)| {
         let makes = match step.action {
             Action::Reserve { .. } | Action::Refund { .. } | Action::Release { .. } => true,

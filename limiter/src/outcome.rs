@@ -36,7 +36,7 @@ pub struct Attempt<'a> {
 /// }
 /// ```
 pub fn attempts<'a>(event: &'a Event<'a>) -> impl Iterator<Item = Attempt<'a>> {
-    let steps = event.group.steps();
+    let steps = event.steps;
     let admitted = event.result.is_ok_and(|observed| {
         steps
             .iter()

@@ -193,10 +193,12 @@ impl Limiter {
         observed: &mut [Observed],
     ) -> Result<(), Error> {
         let capabilities = self.store.capabilities();
-        let mut group = Group::new(steps, &capabilities)?;
-        if let Some((id, ttl)) = operation {
-            group = group.with_operation(id, ttl, &capabilities)?;
-        }
+        let group = Group::new(steps, &capabilities).and_then(|group| match operation {
+            Some((id, ttl)) => group.with_operation(id, ttl, &capabilities),
+            None => Ok(group),
+        });
+        let mut group =
+            group.inspect_err(|error| self.store.as_ref().note_refused(steps, error))?;
         if let Some(after) = self.deadline {
             group = group.with_deadline(deadline(after));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::capabilities::Capabilities;
-use super::group::Group;
+use super::group::{Group, Step};
 use super::id::Issuer;
 use super::observed::Observed;
 use crate::error::Error;
@@ -73,6 +73,10 @@ pub trait LimitStore: Send + Sync + fmt::Debug {
         0
     }
 
+    /// Tells of steps that make no group, and so were asked of no store ([`Group::new`] refused them), for audit trails and
+    /// metrics. A wrapper passes it on; nothing else has anything to do.
+    fn note_refused(&self, _steps: &[Step<'_>], _error: &Error) {}
+
     /// How the store is. Never fails and answers within the store's deadline.
     async fn health(&self) -> Health;
 }
@@ -115,6 +119,10 @@ impl<S: LimitStore + ?Sized> LimitStore for Arc<S> {
 
     fn unheard(&self) -> u64 {
         (**self).unheard()
+    }
+
+    fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
+        (**self).note_refused(steps, error);
     }
 
     async fn health(&self) -> Health {

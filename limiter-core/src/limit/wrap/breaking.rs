@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::breaker::Breaker;
 use crate::error::Error;
 use crate::health::Health;
-use crate::limit::store::{Capabilities, Group, Issuer, LimitStore, Observed};
+use crate::limit::store::{Capabilities, Group, Issuer, LimitStore, Observed, Step};
 
 /// A store that is left alone while it fails: calls are then refused at once, as `BreakerOpen` with `Effect::No`. Whether it is
 /// there again is asked through its [`health`](LimitStore::health), in the background, and then by one of the calls at a time.
@@ -63,6 +63,10 @@ impl<S: LimitStore + Clone + 'static> LimitStore for Breaking<S> {
 
     fn unheard(&self) -> u64 {
         self.inner.unheard()
+    }
+
+    fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
+        self.inner.note_refused(steps, error);
     }
 
     async fn health(&self) -> Health {

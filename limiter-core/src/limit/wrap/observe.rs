@@ -1,4 +1,4 @@
-//! Shows every group and its result to observers: metrics, audit trails, logs.
+//! Shows every call and what became of it to observers: metrics, audit trails, logs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use crate::error::Error;
+use crate::error::{Effect, Error, ErrorKind};
 use crate::health::Health;
-use crate::limit::store::{Capabilities, Group, Issuer, LimitStore, Observed};
+use crate::limit::store::{
+    Capabilities, Group, Issuer, LimitStore, Observed, OperationId, Step,
+};
 
-/// Sees every group that a store answered. Called on the path of the request: be quick.
+/// Sees every call once: those that a store answered, those that failed, those that made no group and were refused before, and
+/// those that the caller dropped before there was an answer. Called on the path of the request: be quick.
 pub trait Observer: Send + Sync + fmt::Debug {
-    /// Called once a group, after its result is known.
+    /// Called once a call, after its result is known.
     fn observe(&self, event: &Event<'_>);
 }
 
@@ -23,16 +26,35 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
     }
 }
 
-/// A group and what became of it.
-#[derive(Debug)]
+/// A call and what became of it.
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Event<'a> {
-    /// What was asked.
-    pub group: &'a Group<'a>,
-    /// One observation a step, or the error.
+    /// What was asked, all or nothing.
+    pub steps: &'a [Step<'a>],
+    /// The id under which a repetition is recognised.
+    pub operation: Option<&'a OperationId>,
+    /// One observation a step, or the error: `Cancelled`, with `Effect::Unknown`, if the caller left.
     pub result: Result<&'a [Observed], &'a Error>,
-    /// How long the store took.
+    /// How long the store took; zero for what no store was asked.
     pub elapsed: Duration,
+}
+
+impl<'a> Event<'a> {
+    /// An event, for tests of observers.
+    pub fn new(
+        steps: &'a [Step<'a>],
+        operation: Option<&'a OperationId>,
+        result: Result<&'a [Observed], &'a Error>,
+        elapsed: Duration,
+    ) -> Self {
+        Self {
+            steps,
+            operation,
+            result,
+            elapsed,
+        }
+    }
 }
 
 /// A store that shows its work to [`Observer`]s.
@@ -48,24 +70,47 @@ impl<S: LimitStore> Observe<S> {
         Self { inner, observers }
     }
 
-    fn show(
-        &self,
-        group: &Group<'_>,
-        result: &Result<(), Error>,
-        observed: &[Observed],
-        since: Instant,
-    ) {
-        let event = Event {
+    fn watch<'a>(&'a self, group: &'a Group<'a>) -> Watch<'a> {
+        Watch {
+            observers: &self.observers,
             group,
-            result: match result {
-                Ok(()) => Ok(observed),
-                Err(error) => Err(error),
-            },
-            elapsed: since.elapsed(),
-        };
-        for observer in &self.observers {
-            observer.observe(&event);
+            since: Instant::now(),
         }
+    }
+}
+
+/// A call under way; one that is dropped is shown as abandoned.
+struct Watch<'a> {
+    observers: &'a [Arc<dyn Observer>],
+    group: &'a Group<'a>,
+    since: Instant,
+}
+
+impl Watch<'_> {
+    fn end(self, result: Result<&[Observed], &Error>) {
+        self.show(result);
+        std::mem::forget(self);
+    }
+
+    fn show(&self, result: Result<&[Observed], &Error>) {
+        let operation = self.group.operation().map(|(id, _)| id);
+        let elapsed = self.since.elapsed();
+        let event = Event::new(self.group.steps(), operation, result, elapsed);
+        show(self.observers, &event);
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        const WHY: &str = "the caller left before there was an answer";
+        let error = Error::new(ErrorKind::Cancelled, "limit.apply", WHY);
+        self.show(Err(&error.with_effect(Effect::Unknown)));
+    }
+}
+
+fn show(observers: &[Arc<dyn Observer>], event: &Event<'_>) {
+    for observer in observers {
+        observer.observe(event);
     }
 }
 
@@ -87,14 +132,18 @@ impl<S: LimitStore> LimitStore for Observe<S> {
     ) -> Option<Result<(), Error>> {
         let since = Instant::now();
         let result = self.inner.try_apply_now(group, observed)?;
-        self.show(group, &result, observed, since);
+        let watch = Watch {
+            since,
+            ..self.watch(group)
+        };
+        watch.end(told(&result, observed));
         Some(result)
     }
 
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
-        let since = Instant::now();
+        let watch = self.watch(group);
         let result = self.inner.apply(group, observed).await;
-        self.show(group, &result, observed, since);
+        watch.end(told(&result, observed));
         result
     }
 
@@ -102,7 +151,90 @@ impl<S: LimitStore> LimitStore for Observe<S> {
         self.inner.unheard()
     }
 
+    fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
+        let event = Event::new(steps, None, Err(error), Duration::ZERO);
+        show(&self.observers, &event);
+        self.inner.note_refused(steps, error);
+    }
+
     async fn health(&self) -> Health {
         self.inner.health().await
+    }
+}
+
+fn told<'a>(
+    result: &'a Result<(), Error>,
+    observed: &'a [Observed],
+) -> Result<&'a [Observed], &'a Error> {
+    result.as_ref().map(|()| observed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::limit::{Charge, Limiter, Period, Policy, Quota};
+
+    /// A store that never answers.
+    #[derive(Debug)]
+    struct Silent;
+
+    #[async_trait]
+    impl LimitStore for Silent {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::ALL
+        }
+
+        fn is_issuer(&self, _: Issuer) -> bool {
+            false
+        }
+
+        fn try_apply_now(&self, _: &Group<'_>, _: &mut [Observed]) -> Option<Result<(), Error>> {
+            None
+        }
+
+        async fn apply(&self, _: &Group<'_>, _: &mut [Observed]) -> Result<(), Error> {
+            std::future::pending().await
+        }
+
+        async fn health(&self) -> Health {
+            Health::new("silent", false, None, "")
+        }
+    }
+
+    #[derive(Debug, Default)]
+    struct Seen(Mutex<Vec<(usize, ErrorKind, Effect)>>);
+
+    impl Observer for Seen {
+        fn observe(&self, event: &Event<'_>) {
+            let error = event.result.unwrap_err();
+            let seen = (event.steps.len(), error.kind(), error.effect());
+            self.0.lock().unwrap().push(seen);
+        }
+    }
+
+    /// C6: what was dropped under way, and what made no group.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_dropped_or_refused_is_seen_once() {
+        let seen = Arc::new(Seen::default());
+        let stack = crate::limit::wrap::Stack::new(Silent).observe(seen.clone());
+        let limiter = Limiter::raw(stack.build());
+        let quota = Quota::fixed_window(1, Period::HOUR).unwrap();
+        let [one, other] = ["a", "b"].map(|name| Policy::new(name, quota).unwrap());
+        let key = one.key(["x"]);
+        let wait = Duration::from_secs(1);
+        let dropped = tokio::time::timeout(wait, limiter.try_check(&one, &key)).await;
+        assert!(dropped.is_err());
+        let charges = [Charge::new(&one, &key), Charge::new(&other, &key)];
+        assert!(limiter.try_check_all(&charges).await.is_err());
+        // What is never polled asks nothing.
+        drop(limiter.try_check(&one, &key));
+        let seen = seen.0.lock().unwrap();
+        let expected = [
+            (1, ErrorKind::Cancelled, Effect::Unknown),
+            (2, ErrorKind::InvalidInput, Effect::No),
+        ];
+        assert_eq!(*seen, expected);
     }
 }

@@ -360,6 +360,10 @@ impl<S: LimitStore> LimitStore for OutageRules<S> {
         self.inner.unheard()
     }
 
+    fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
+        self.inner.note_refused(steps, error);
+    }
+
     async fn health(&self) -> Health {
         self.inner.health().await
     }
