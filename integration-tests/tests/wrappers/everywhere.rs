@@ -1,6 +1,7 @@
 //! The same rule for outages under every policy.
 
 use async_trait::async_trait;
+use limiter_core::limit::wrap::{Route, Routing, Switch};
 use limiter_core::limit::{
     Action, Capabilities, Group, Issuer, LimitStore, Observed, Outage, Policy, Step,
 };
@@ -13,6 +14,8 @@ pub(crate) struct Everywhere<S> {
     pub(crate) rule: Outage,
     /// Who keeps what is counted in an outage.
     pub(crate) local: Issuer,
+    /// Says when the local store is asked first.
+    pub(crate) switch: Switch,
 }
 
 impl<S: LimitStore> Everywhere<S> {
@@ -64,9 +67,14 @@ impl<S: LimitStore> LimitStore for Everywhere<S> {
     }
 
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
-        let answer = self.ask(group, None, observed).await;
         let is_away = |error: &Error| error.kind().is_outage();
         let all = |of: fn(&Action<'_>) -> bool| group.steps().iter().all(|step| of(&step.action));
+        // The suite does not always say whose charge it gives back. Only the suite knows that it is the local store's.
+        let is_unsaid = all(|action| action.follows_up()) && group.issuers().next().is_none();
+        if is_unsaid && self.switch.routing() == Routing::to(Route::Local) {
+            return self.ask(group, Some(self.local), observed).await;
+        }
+        let answer = self.ask(group, None, observed).await;
         if !answer.as_ref().is_err_and(is_away) {
             return answer;
         }
@@ -74,8 +82,7 @@ impl<S: LimitStore> LimitStore for Everywhere<S> {
             // It has forgotten what it counts itself, which is all that there is here.
             return Ok(());
         }
-        // The suite does not always say whose charge it gives back. Only the suite knows that it is the local store's.
-        if all(|action| action.follows_up()) && group.issuers().next().is_none() {
+        if is_unsaid {
             return self.ask(group, Some(self.local), observed).await;
         }
         answer

@@ -4,6 +4,7 @@
 
 mod denials;
 mod everywhere;
+mod switch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,7 @@ use limiter_core::Key;
 use limiter_core::breaker::{Breaker, BreakerConfig};
 use limiter_core::clock::{ManualClock, Timestamp};
 use limiter_core::conformance::{LimitHarness, limits};
-use limiter_core::limit::wrap::{Breaking, OutageRules};
+use limiter_core::limit::wrap::{Breaking, OutageRules, Switch};
 use limiter_core::limit::{
     Action, Charge, Group, Issuer, LimitStore, Limiter, Observed, Outage, Outcome, Period, Quota,
     Reserved, Share, Source, Step,
@@ -62,6 +63,7 @@ impl World {
             inner: rules.with_local(Arc::new(local.clone())),
             rule: Outage::Local { share },
             local: issuer_of(&local),
+            switch: Switch::new(""),
         };
         let store: Arc<dyn LimitStore> = if with_denials {
             Arc::new(Denials::new(fallback, clock.clone()))

@@ -180,6 +180,8 @@ pub enum Source {
     DenialCache,
     /// The outage rule: the store was not there to ask.
     Outage,
+    /// Nobody: limits are switched off.
+    Switch,
 }
 
 impl Source {
@@ -191,6 +193,7 @@ impl Source {
             Self::Lease => "lease",
             Self::DenialCache => "denial_cache",
             Self::Outage => "outage",
+            Self::Switch => "switch",
         }
     }
 }

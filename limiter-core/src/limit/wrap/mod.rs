@@ -1,11 +1,14 @@
 //! Wrappers: stores around stores, each with one job.
 //!
 //! [`Stack`] puts them around a backend in the one right order, outermost first:
-//! observe, outage, breaker. A wrapper sees every step's policy, so it can treat scopes differently.
+//! observe, switch, outage, breaker. A wrapper sees every step's policy, so it can treat scopes differently.
 
 mod breaking;
+mod local;
 mod observe;
 mod outage;
+mod routing;
+mod switch;
 
 use std::sync::Arc;
 
@@ -16,6 +19,8 @@ use crate::outage_log::OutageLog;
 pub use breaking::Breaking;
 pub use observe::{Event, Observe, Observer};
 pub use outage::OutageRules;
+pub use routing::{Portion, Route, Routing};
+pub use switch::{Switch, Switched};
 
 /// Stacks wrappers around a store. [`Limiter::new`](crate::limit::Limiter::new) does so without observers; with some, build
 /// the stack and give it to [`Limiter::raw`](crate::limit::Limiter::raw).
@@ -32,6 +37,7 @@ pub struct Stack {
     store: Arc<dyn LimitStore>,
     local: Option<Arc<dyn LimitStore>>,
     log: OutageLog,
+    switch: Option<(Switch, Option<Arc<dyn LimitStore>>)>,
     observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -42,6 +48,7 @@ impl Stack {
             store: Arc::new(store),
             local: None,
             log: OutageLog::new(),
+            switch: None,
             observers: Vec::new(),
         }
     }
@@ -69,7 +76,16 @@ impl Stack {
         Self { log, ..self }
     }
 
-    /// Adds an observer of every group and its result.
+    /// Sends each call where `switch` says; what it sends to this process is counted in `local`, apart from what an outage's rule
+    /// counts there.
+    pub fn switch(self, switch: Switch, local: Option<Arc<dyn LimitStore>>) -> Self {
+        Self {
+            switch: Some((switch, local)),
+            ..self
+        }
+    }
+
+    /// Adds an observer of every call and its result.
     pub fn observe(mut self, observer: impl Observer + 'static) -> Self {
         self.observers.push(Arc::new(observer));
         self
@@ -82,7 +98,10 @@ impl Stack {
             Some(local) => rules.with_local(local),
             None => rules,
         };
-        let store: Arc<dyn LimitStore> = Arc::new(rules);
+        let store: Arc<dyn LimitStore> = match self.switch {
+            Some((switch, local)) => Arc::new(Switched::new(rules, local, switch)),
+            None => Arc::new(rules),
+        };
         if self.observers.is_empty() {
             return store;
         }

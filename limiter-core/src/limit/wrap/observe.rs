@@ -8,9 +8,7 @@ use async_trait::async_trait;
 
 use crate::error::{Effect, Error, ErrorKind};
 use crate::health::Health;
-use crate::limit::store::{
-    Capabilities, Group, Issuer, LimitStore, Observed, OperationId, Step,
-};
+use crate::limit::store::{Capabilities, Group, Issuer, LimitStore, Observed, OperationId, Step};
 
 /// Sees every call once: those that a store answered, those that failed, those that made no group and were refused before, and
 /// those that the caller dropped before there was an answer. Called on the path of the request: be quick.

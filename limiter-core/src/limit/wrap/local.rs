@@ -1,4 +1,4 @@
-//! A share of each limit, counted in this process while the store is away.
+//! A share of each limit, counted in this process while the store is away, or is not to be asked.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,14 +12,24 @@ use crate::limit::policy::{Outage, Policy};
 use crate::limit::share::Share;
 use crate::limit::store::{Action, Group, Issuer, LimitStore, Observed, Source, Step};
 
-/// The store that counts meanwhile. It keeps what it has counted when the other is back, so that an outage that comes and goes
-/// grants nothing anew (I-B1).
+/// The store that counts meanwhile. It keeps what it has counted when the other is asked again, so that an outage that comes and
+/// goes grants nothing anew (I-B1).
 #[derive(Debug)]
 pub(super) struct Local {
     store: Arc<dyn LimitStore>,
+    why: Why,
     known: Mutex<Known>,
     /// Looked at by every call, so that before the first outage none takes the lock.
     knows_any: AtomicBool,
+}
+
+/// Why it counts here, and how much of each limit is this process's.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Why {
+    /// The store is away. The policies say how much, and answers are degraded.
+    Outage,
+    /// An operator has said so. How much is told with each call.
+    Switch,
 }
 
 /// Ids under which something was done here: asked again while that is remembered, it was done here.
@@ -48,9 +58,10 @@ pub(super) enum Earlier {
 }
 
 impl Local {
-    pub(super) fn new(store: Arc<dyn LimitStore>) -> Self {
+    pub(super) fn new(store: Arc<dyn LimitStore>, why: Why) -> Self {
         Self {
             store,
+            why,
             known: Mutex::default(),
             knows_any: AtomicBool::new(false),
         }
@@ -79,25 +90,36 @@ impl Local {
         }
     }
 
-    /// Applies those steps of a group that are at `places`, under their shares. `None` if it cannot: one of them asks for more than
-    /// its share ever grants, or the store does not answer at once.
+    /// Applies those steps of a group that are at `places`, under the shares of their policies. `None` if it cannot: one of them
+    /// asks for more than its share ever grants, or the store does not answer at once.
     pub(super) fn apply(
         &self,
         group: &Group<'_>,
         places: &[usize],
         observed: &mut [Observed],
     ) -> Option<Result<(), Error>> {
+        self.apply_share(group, places, share_of, observed)
+    }
+
+    /// The same under the shares that `share_of` says.
+    pub(super) fn apply_share(
+        &self,
+        group: &Group<'_>,
+        places: &[usize],
+        share_of: impl Fn(&Step<'_>) -> Share,
+        observed: &mut [Observed],
+    ) -> Option<Result<(), Error>> {
         let mut counted = Vec::with_capacity(places.len());
         let mut policies = Vec::with_capacity(places.len());
         for place in places {
-            match policy_of(group, *place) {
+            match policy_of(group, *place, share_of(&group.steps()[*place])) {
                 Some(policy) => {
                     counted.push(*place);
                     policies.push(policy);
                 }
                 // A shadow never blocks.
                 None if group.steps()[*place].policy.is_shadow() => {
-                    observed[*place] = Observed::unseen(Source::Outage).degrade();
+                    observed[*place] = self.marked(Observed::unseen(Source::Outage));
                 }
                 None => return None,
             }
@@ -137,9 +159,18 @@ impl Local {
         for (place, mut answer) in places.iter().zip(answers) {
             answer.source = Source::Memory;
             let share = share_of(&group.steps()[*place]);
-            observed[*place] = answer.degrade().of_share(share);
+            observed[*place] = self.marked(answer).of_share(share);
         }
         Some(Ok(()))
+    }
+
+    /// What an operator wants is worth what the operator wanted.
+    fn marked(&self, answer: Observed) -> Observed {
+        match self.why {
+            Why::Outage => answer.degrade(),
+            Why::Switch if answer.source == Source::Outage => Observed::unseen(Source::Switch),
+            Why::Switch => answer,
+        }
     }
 
     /// Forgets what resets of the group name.
@@ -204,7 +235,7 @@ fn share_of(step: &Step<'_>) -> Share {
 }
 
 /// A step's policy here, with its share of the quota; `None` if that is nothing, or less than what is asked for.
-fn policy_of(group: &Group<'_>, place: usize) -> Option<Policy> {
+fn policy_of(group: &Group<'_>, place: usize, share: Share) -> Option<Policy> {
     let step = &group.steps()[place];
     let policy = step.policy;
     let asked = group.total_cost(place);
@@ -212,7 +243,7 @@ fn policy_of(group: &Group<'_>, place: usize) -> Option<Policy> {
         // It is never admitted anywhere, which the store says.
         return Some(policy.clone());
     }
-    let quota = policy.quota().scaled(share_of(step)).ok()?;
+    let quota = policy.quota().scaled(share).ok()?;
     let is_beyond = asked > quota.capacity();
     (!is_beyond || policy.is_shadow()).then(|| policy.clone().with_quota(quota))
 }
@@ -231,7 +262,7 @@ mod tests {
         const ROUND: u64 = 2_000;
         let ttl = Duration::from_secs(60);
         let all = Capabilities::ALL;
-        let local = Local::new(Arc::new(MapStore::new(all)));
+        let local = Local::new(Arc::new(MapStore::new(all)), Why::Outage);
         let quota = Quota::fixed_window(1_000_000, Period::DAY).unwrap();
         let share = Share::WHOLE;
         let policy = Policy::new("p", quota).unwrap();

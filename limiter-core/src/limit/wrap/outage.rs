@@ -1,12 +1,10 @@
 //! Answers for a store that cannot, by the rule of each policy.
 
-mod local;
-
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use self::local::{Earlier, Local};
+use super::local::{Earlier, Local, Why};
 use crate::error::{Effect, Error, ErrorKind};
 use crate::health::Health;
 use crate::limit::policy::Outage;
@@ -54,7 +52,7 @@ impl<S: LimitStore> OutageRules<S> {
     #[must_use]
     pub fn with_local(self, store: Arc<dyn LimitStore>) -> Self {
         Self {
-            local: Some(Local::new(store)),
+            local: Some(Local::new(store, Why::Outage)),
             ..self
         }
     }

@@ -1,0 +1,301 @@
+//! Counting somewhere else, or nowhere, because an operator says so (C6).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+
+use super::local::{Earlier, Local, Why};
+use super::routing::{Bucket, Route, Routing};
+use crate::error::{Error, ErrorKind};
+use crate::health::Health;
+use crate::limit::share::Share;
+use crate::limit::store::{
+    Action, Capabilities, Group, Issuer, LimitStore, Observed, Source, Step, Verdict,
+};
+
+/// Where limits are counted, to be changed while the service runs. Clones share it. A change holds from the next call on; calls
+/// that are under way end where they began.
+///
+/// ```
+/// use limiter_core::limit::wrap::{Route, Routing, Switch};
+///
+/// let switch = Switch::new("instance-1");
+/// let before = switch.set(Routing::to(Route::Local));
+/// assert_eq!(before, Routing::default());
+/// assert_eq!(switch.routing().to_string(), "local");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Switch(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    instance: Bucket,
+    /// Looked at by every call, so that without a switch thrown none takes the lock.
+    is_plain: AtomicBool,
+    routing: RwLock<Routing>,
+    /// Whether there was a call since it was last asked.
+    is_used: AtomicBool,
+}
+
+impl Switch {
+    /// Everything goes to the store. The instance's name says to which portion of the instances it belongs: a name that stays,
+    /// such as the host's.
+    pub fn new(instance: &str) -> Self {
+        Self(Arc::new(Inner {
+            instance: Bucket::of(instance),
+            is_plain: AtomicBool::new(true),
+            routing: RwLock::default(),
+            is_used: AtomicBool::new(false),
+        }))
+    }
+
+    /// What holds now.
+    pub fn routing(&self) -> Routing {
+        *self
+            .0
+            .routing
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what holds from now on, and returns what held before.
+    pub fn set(&self, next: Routing) -> Routing {
+        let routing = &self.0.routing;
+        let mut routing = routing.write().unwrap_or_else(PoisonError::into_inner);
+        self.0.is_plain.store(next.is_plain(), Ordering::Release);
+        std::mem::replace(&mut routing, next)
+    }
+
+    /// Whether there was a call since this was asked last: who follows what others say need not ask for an instance that is idle.
+    pub fn take_used(&self) -> bool {
+        self.0.is_used.swap(false, Ordering::Relaxed)
+    }
+
+    fn note_use(&self) {
+        // Only read, mostly: a line of the cache that all threads share.
+        if !self.0.is_used.load(Ordering::Relaxed) {
+            self.0.is_used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.0.is_plain.load(Ordering::Acquire)
+    }
+
+    /// Where a key is counted on this instance.
+    pub fn route(&self, key: &crate::Key) -> Route {
+        self.routing().of(self.0.instance, key.as_str())
+    }
+}
+
+/// A store beside which there is another one, and nothing: where each call goes is what its [`Switch`] says.
+///
+/// - A key may be granted one capacity more for each place in which it is counted, and no more, however often the switch is
+///   thrown: each place keeps what it has counted. In this process that is the [share](Routing::share) of the limit.
+/// - What was reserved, leased or charged is settled, renewed and given back where it was made, wherever the switch stands by
+///   then; what was admitted while limits were off, nowhere. An operation that was made in this process and is asked for again
+///   under its id was made; one that was made in the store is made anew in this process, once.
+/// - A reset forgets what is counted in this process, too.
+/// - While limits are off, only what can never be admitted is denied: a cost above the capacity.
+#[derive(Debug)]
+pub struct Switched<S> {
+    inner: S,
+    local: Option<Local>,
+    switch: Switch,
+    /// Of what was admitted while limits were off.
+    issuer: Issuer,
+}
+
+/// Where a group goes.
+enum Place {
+    Store,
+    Local(Share),
+    Nowhere,
+}
+
+impl<S: LimitStore> Switched<S> {
+    /// `inner`, as long as `switch` says so; `local`, which has to answer without I/O, counts in its place. Without one, what is to
+    /// be counted here is refused as `Unsupported`.
+    pub fn new(inner: S, local: Option<Arc<dyn LimitStore>>, switch: Switch) -> Self {
+        Self {
+            inner,
+            local: local.map(|local| Local::new(local, Why::Switch)),
+            switch,
+            issuer: Issuer::unique(),
+        }
+    }
+
+    fn is_of_local(&self, issuer: Issuer) -> bool {
+        let local = self.local.as_ref();
+        local.is_some_and(|local| local.is_issuer(issuer))
+    }
+
+    /// Where a group goes; an error if it is of several places.
+    fn place(&self, group: &Group<'_>) -> Result<Place, Error> {
+        self.switch.note_use();
+        let mut issuers = group.issuers();
+        if let Some(first) = issuers.next() {
+            let of_local = self.is_of_local(first);
+            let is_alike = |issuer: Issuer| {
+                (issuer == self.issuer) == (first == self.issuer)
+                    && self.is_of_local(issuer) == of_local
+            };
+            return match (first == self.issuer, of_local) {
+                (false, false) if issuers.all(is_alike) => Ok(Place::Store),
+                (false, true)
+                    if group.issuers().count() == group.steps().len() && issuers.all(is_alike) =>
+                {
+                    Ok(Place::Local(self.switch.routing().share()))
+                }
+                (true, _)
+                    if group.issuers().count() == group.steps().len() && issuers.all(is_alike) =>
+                {
+                    Ok(Place::Nowhere)
+                }
+                _ => Err(Error::new(
+                    ErrorKind::Misdirected,
+                    "limit.apply",
+                    "what was counted in this process, or nowhere, stands in one group with what was not; give it a group of its own",
+                )),
+            };
+        }
+        // What follows up without saying where it was made was made in the store, as far as anybody knows.
+        if group.steps().iter().any(|step| step.action.follows_up()) {
+            return Ok(Place::Store);
+        }
+        if let Some(local) = &self.local {
+            match local.knows(group) {
+                Earlier::No => {}
+                Earlier::Yes => return Ok(Place::Local(self.switch.routing().share())),
+                Earlier::Another => return Err(group.conflict()),
+            }
+        }
+        if self.switch.is_plain() {
+            return Ok(Place::Store);
+        }
+        let routing = self.switch.routing();
+        let key = group.steps()[0].key().as_str();
+        Ok(match routing.of(self.switch.0.instance, key) {
+            Route::Store => Place::Store,
+            Route::Local => Place::Local(routing.share()),
+            Route::Off => Place::Nowhere,
+        })
+    }
+
+    /// The answer to a group that the store is not asked for; `None` if it is to be asked.
+    fn answer(&self, group: &Group<'_>, observed: &mut [Observed]) -> Option<Result<(), Error>> {
+        let place = match self.place(group) {
+            Ok(place) => place,
+            Err(error) => return Some(Err(error)),
+        };
+        if let Some(local) = &self.local {
+            local.reset(group);
+        }
+        if let (Place::Local(_) | Place::Nowhere, Err(late)) = (&place, group.check_deadline()) {
+            return Some(Err(late));
+        }
+        match place {
+            Place::Store => None,
+            Place::Local(share) => Some(self.count(group, share, observed)),
+            Place::Nowhere => {
+                self.admit(group, observed);
+                Some(Ok(()))
+            }
+        }
+    }
+
+    /// Counts a group in this process.
+    fn count(
+        &self,
+        group: &Group<'_>,
+        share: Share,
+        observed: &mut [Observed],
+    ) -> Result<(), Error> {
+        let Some(local) = &self.local else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "limit.apply",
+                "limits are to be counted in this process, and there is no store for that; give the stack one (Stack::local)",
+            ));
+        };
+        let places: Vec<usize> = (0..group.steps().len()).collect();
+        let answer = local.apply_share(group, &places, |_| share, observed);
+        answer.unwrap_or_else(|| {
+            Err(Error::new(
+                ErrorKind::Capacity,
+                "limit.apply",
+                format!("limits are counted in this process, whose share of {share} is less than what is asked for; ask for less at once"),
+            ))
+        })
+    }
+
+    /// Admits a group that nobody counts.
+    fn admit(&self, group: &Group<'_>, observed: &mut [Observed]) {
+        let never = |(index, step): (usize, &Step<'_>)| {
+            group.total_cost(index) > step.policy.quota().capacity()
+        };
+        let blocks =
+            |(index, step): (usize, &Step<'_>)| never((index, step)) && !step.policy.is_shadow();
+        let is_blocked = group.steps().iter().enumerate().any(blocks);
+        for (at, observed) in group.steps().iter().enumerate().zip(observed) {
+            let verdict = match (never(at), is_blocked) {
+                (true, _) => Verdict::Never,
+                (false, true) => Verdict::Unseen,
+                (false, false) => Verdict::Admit,
+            };
+            let blind = Observed::blind(verdict, Source::Switch);
+            *observed = match at.1.action {
+                Action::Reset | Action::Peek { .. } => blind,
+                _ => blind.issued_by(self.issuer),
+            };
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: LimitStore> LimitStore for Switched<S> {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn is_issuer(&self, issuer: Issuer) -> bool {
+        issuer == self.issuer || self.is_of_local(issuer) || self.inner.is_issuer(issuer)
+    }
+
+    fn try_apply_now(
+        &self,
+        group: &Group<'_>,
+        observed: &mut [Observed],
+    ) -> Option<Result<(), Error>> {
+        match self.answer(group, observed) {
+            Some(answer) => Some(answer),
+            None => self.inner.try_apply_now(group, observed),
+        }
+    }
+
+    async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
+        match self.answer(group, observed) {
+            Some(answer) => answer,
+            None => self.inner.apply(group, observed).await,
+        }
+    }
+
+    fn unheard(&self) -> u64 {
+        self.inner.unheard()
+    }
+
+    fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
+        self.inner.note_refused(steps, error);
+    }
+
+    async fn health(&self) -> Health {
+        let mut health = self.inner.health().await;
+        if !self.switch.is_plain() {
+            let told = format!("; switched: {}", self.switch.routing());
+            health.message.push_str(&told);
+        }
+        health
+    }
+}
