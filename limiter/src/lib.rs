@@ -59,6 +59,7 @@ pub mod config;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod outcome;
+mod thresholds;
 
 pub use agent::{AgentLimits, AgentTurn};
 #[cfg(feature = "ai-cache")]
@@ -81,6 +82,8 @@ pub use limiter_http as http;
 #[cfg(all(doctest, feature = "ai-cache", feature = "redis"))]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+pub use thresholds::{Crossing, Thresholds};
 
 #[cfg(feature = "memory")]
 pub use limiter_memory as memory;
