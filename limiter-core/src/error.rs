@@ -123,6 +123,17 @@ pub enum Effect {
     Unknown,
 }
 
+impl Effect {
+    /// `no`, `yes` or `unknown`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Yes => "yes",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 impl Error {
     /// An error without effect. `operation` is what was tried ("limit.apply"), `message` one line
     /// that says what is wrong and what to do.

@@ -209,7 +209,9 @@ impl IdentitySecret {
         Self(SecretString::from(secret.into()))
     }
 
-    fn digest(&self, value: &str) -> String {
+    /// The HMAC-SHA-256 of a value (64 hex digits): what stands in keys, and in whatever else is to name somebody without telling
+    /// who it is.
+    pub fn digest(&self, value: &str) -> String {
         #[expect(
             clippy::expect_used,
             reason = "HMAC accepts a key of any length (RFC 2104, section 3)"

@@ -51,8 +51,11 @@ assert_eq!((decision.limit, decision.remaining), (20, 19));
 //! | `ai-cache` | | the `ai_cache` module: typed caches for AI responses |
 //! | `config` | | the `config` module: policies from a JSON file |
 //! | `metrics` | | the `metrics` module: an observer for the `metrics` facade |
+//! | `audit` | | the `audit` module: a line of JSON for each decision |
 
 mod agent;
+#[cfg(feature = "audit")]
+pub mod audit;
 mod backends;
 #[cfg(feature = "config")]
 pub mod config;

@@ -1,7 +1,8 @@
 //! What became of each charge, reservation and lease of a group, in the words that metrics and audit trails share.
 
+use limiter_core::ErrorKind;
 use limiter_core::limit::wrap::Event;
-use limiter_core::limit::{Observed, Step, Verdict};
+use limiter_core::limit::{GroupDecision, Observed, Step, Verdict};
 
 /// One step of a group that takes something (a charge, a reservation, a lease), and what became of it.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,11 @@ pub struct Attempt<'a> {
 /// }
 /// ```
 pub fn attempts<'a>(event: &'a Event<'a>) -> impl Iterator<Item = Attempt<'a>> {
+    all(event).filter(|attempt| attempt.step.action.takes())
+}
+
+/// Every step of a call, in its order; also those that look, reset or give back, whose outcome is `done`, if they were done.
+pub fn all<'a>(event: &'a Event<'a>) -> impl Iterator<Item = Attempt<'a>> {
     let steps = event.steps;
     let admitted = event.result.is_ok_and(|observed| {
         steps
@@ -44,9 +50,6 @@ pub fn attempts<'a>(event: &'a Event<'a>) -> impl Iterator<Item = Attempt<'a>> {
             .all(|(step, observed)| step.policy.is_shadow() || observed.verdict == Verdict::Admit)
     });
     steps.iter().enumerate().filter_map(move |(index, step)| {
-        if !step.action.takes() {
-            return None;
-        }
         let (observed, outcome) = match event.result {
             Ok(observed) => {
                 let observed = observed.get(index)?;
@@ -63,7 +66,25 @@ pub fn attempts<'a>(event: &'a Event<'a>) -> impl Iterator<Item = Attempt<'a>> {
     })
 }
 
+/// What became of a call as a whole: `allowed`, `denied`, `never`, `unseen`; `done` for what only resets or gives back;
+/// `unavailable` if no store answered, `refused` if it was misused, `cancelled` if the caller left.
+pub fn of_call(event: &Event<'_>) -> &'static str {
+    let observed = match event.result {
+        Ok(observed) => observed,
+        Err(error) if error.kind() == ErrorKind::Cancelled => return "cancelled",
+        Err(error) if error.kind().is_outage() => return "unavailable",
+        Err(_) => return "refused",
+    };
+    if !event.steps.iter().any(|step| step.action.can_be_denied()) {
+        return "done";
+    }
+    GroupDecision::of(event.steps, observed).outcome.as_str()
+}
+
 fn outcome(step: &Step<'_>, observed: &Observed, admitted: bool) -> &'static str {
+    if !step.action.can_be_denied() && observed.verdict == Verdict::Admit {
+        return "done";
+    }
     match (step.policy.is_shadow(), observed.verdict) {
         (_, Verdict::Admit) if admitted => "allowed",
         (_, Verdict::Admit) => "not_charged",

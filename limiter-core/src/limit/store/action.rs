@@ -138,6 +138,11 @@ impl Action<'_> {
         )
     }
 
+    /// Whether the action takes or looks: what is not done if there is not enough. All others are.
+    pub fn can_be_denied(&self) -> bool {
+        self.takes() || matches!(self, Self::Charge { .. } | Self::Peek { .. })
+    }
+
     /// Whether the action changes what was taken before, and cannot be denied: a refund, a settlement, a cancellation,
     /// a renewal, a release.
     pub fn follows_up(&self) -> bool {

@@ -68,11 +68,11 @@ impl<S: LimitStore> Observe<S> {
         Self { inner, observers }
     }
 
-    fn watch<'a>(&'a self, group: &'a Group<'a>) -> Watch<'a> {
+    fn watch<'a>(&'a self, group: &'a Group<'a>, since: Instant) -> Watch<'a> {
         Watch {
             observers: &self.observers,
             group,
-            since: Instant::now(),
+            since,
         }
     }
 }
@@ -130,16 +130,12 @@ impl<S: LimitStore> LimitStore for Observe<S> {
     ) -> Option<Result<(), Error>> {
         let since = Instant::now();
         let result = self.inner.try_apply_now(group, observed)?;
-        let watch = Watch {
-            since,
-            ..self.watch(group)
-        };
-        watch.end(told(&result, observed));
+        self.watch(group, since).end(told(&result, observed));
         Some(result)
     }
 
     async fn apply(&self, group: &Group<'_>, observed: &mut [Observed]) -> Result<(), Error> {
-        let watch = self.watch(group);
+        let watch = self.watch(group, Instant::now());
         let result = self.inner.apply(group, observed).await;
         watch.end(told(&result, observed));
         result
