@@ -49,18 +49,19 @@
 //!
 //! # What can be lost
 //!
-//! Lines wait in a bounded buffer for the one thread that writes them; nothing waits for it. What finds no room there, and what
-//! cannot be written, is lost, and is counted, logged, and told in the trail: `{"lost":3,...}`. A process that is killed loses
-//! what is in its buffer: [`AuditConfig::with_buffer`] decisions at most.
+//! Decisions wait in a bounded buffer for the one thread that writes them. Where they come faster than they are written, the calls
+//! that find no room wait for it, in their threads, so that all are written. Where nothing was written for
+//! [`AuditConfig::with_patience`], what finds no room is lost, until something is written again; and so is what cannot be written. It is
+//! counted, logged, and told in the trail by a line `{"lost":3,...}`. A process that is killed loses what is in its buffer:
+//! [`AuditConfig::with_buffer`] decisions at most.
 
 mod file;
 mod line;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use limiter_core::limit::wrap::{Event, Observer};
@@ -86,6 +87,7 @@ pub struct AuditConfig {
     secret: IdentitySecret,
     instance: String,
     buffer: usize,
+    patience: Duration,
     sample: Share,
 }
 
@@ -96,6 +98,7 @@ impl AuditConfig {
             secret,
             instance: format!("process-{}", std::process::id()),
             buffer: 16_384,
+            patience: Duration::from_secs(1),
             sample: Share::WHOLE,
         }
     }
@@ -117,6 +120,13 @@ impl AuditConfig {
             buffer: decisions.max(1),
             ..self
         }
+    }
+
+    /// How long a call waits, in its thread, for room in the buffer while nothing at all is written: 1 s unless this says otherwise.
+    /// Zero loses at once what finds none.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Writes only a share of what was allowed. What was denied, degraded, given back, reset or not answered is always written. Not
@@ -143,34 +153,36 @@ pub struct AuditStats {
 
 /// Writes each decision to a sink. An observer: give it to [`Builder::observe`](crate::Builder::observe). Clones are one.
 #[derive(Clone)]
-pub struct Audit(Arc<Shared>);
+pub struct Audit(Arc<Handle>);
+
+/// The last one to be dropped ends the thread that writes.
+struct Handle(Arc<Shared>);
 
 struct Shared {
     config: AuditConfig,
-    queue: SyncSender<Box<Record>>,
-    allowed: AtomicU64,
-    left_out: AtomicU64,
-    /// The next line's number, taken together with its place in the queue.
-    next: Mutex<u64>,
-    progress: Arc<Progress>,
-}
-
-/// How far the writer is.
-#[derive(Default)]
-struct Progress {
-    state: Mutex<Done>,
-    changed: Condvar,
+    state: Mutex<State>,
+    /// There is something to write, or there will be nothing more.
+    filled: Condvar,
+    /// Something was written, or could not be.
+    emptied: Condvar,
     log: LogLimit,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Done {
-    accepted: u64,
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Record>,
+    /// The last line's number.
+    sequence: u64,
+    /// How many are in the queue or being written.
+    waiting: usize,
+    /// Nobody waits for room any more, until something was written.
+    is_stalled: bool,
+    is_closed: bool,
+    /// Of what was allowed, to take a share of it.
+    allowed: u64,
     written: u64,
-    /// Found no room.
-    dropped: u64,
-    /// Could not be written.
-    failed: u64,
+    lost: u64,
+    left_out: u64,
 }
 
 impl Audit {
@@ -179,77 +191,60 @@ impl Audit {
     /// # Errors
     /// `Config` if the thread cannot be started.
     pub fn start(config: AuditConfig, sink: impl AuditSink + 'static) -> Result<Self, Error> {
-        let (queue, records) = sync_channel(config.buffer);
-        let progress = Arc::new(Progress::default());
-        let writer = Writer {
-            sink,
-            config: config.clone(),
-            progress: progress.clone(),
-            told: 0,
-        };
+        let shared = Arc::new(Shared {
+            config,
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            emptied: Condvar::new(),
+            log: LogLimit::default(),
+        });
+        let writer = shared.clone();
         std::thread::Builder::new()
             .name("limiter-audit".to_owned())
-            .spawn(move || writer.run(&records))
+            .spawn(move || writer.write_all(sink))
             .map_err(|error| {
                 let message = format!("the audit trail's thread cannot be started: {error}");
                 Error::new(ErrorKind::Config, "audit.start", message)
             })?;
-        Ok(Self(Arc::new(Shared {
-            config,
-            queue,
-            allowed: AtomicU64::new(0),
-            left_out: AtomicU64::new(0),
-            next: Mutex::new(1),
-            progress,
-        })))
+        Ok(Self(Arc::new(Handle(shared))))
     }
 
     /// What became of the decisions so far.
     pub fn stats(&self) -> AuditStats {
-        let done = *self.0.progress.lock();
+        let state = self.shared().lock();
         AuditStats {
-            written: done.written,
-            lost: done.dropped + done.failed,
-            waiting: done.accepted - done.written - done.failed,
-            left_out: self.0.left_out.load(Ordering::Relaxed),
+            written: state.written,
+            lost: state.lost,
+            waiting: state.waiting as u64,
+            left_out: state.left_out,
         }
     }
 
     /// Waits, in this thread, until what was decided before is written; whether it was, in time and without a loss since the
     /// start.
     pub fn flush(&self, within: Duration) -> bool {
+        let shared = self.shared();
         let deadline = Instant::now() + within;
-        let progress = &self.0.progress;
-        let mut state = progress.lock();
-        let accepted = state.accepted;
-        while state.written + state.failed < accepted {
+        let mut state = shared.lock();
+        let last = state.sequence;
+        // Those that wait are the last ones.
+        while state.waiting as u64 > state.sequence - last {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            let waited = progress.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state = wait(&shared.emptied, state, left);
         }
-        state.dropped + state.failed == 0
+        state.lost == 0
     }
 
     /// How a key or an id is written: give [`Key::as_str`](crate::Key::as_str).
     pub fn hash(&self, text: &str) -> String {
-        line::hash(&self.0.config.secret, text)
+        line::hash(&self.shared().config.secret, text)
     }
 
-    /// Whether an allowed call is written: evenly, and the first one of all.
-    fn is_in_sample(&self) -> bool {
-        let sample = self.0.config.sample;
-        if sample == Share::WHOLE {
-            return true;
-        }
-        let count = self.0.allowed.fetch_add(1, Ordering::Relaxed);
-        let is_in = sample.of(count + 1) > sample.of(count) || count == 0;
-        if !is_in {
-            self.0.left_out.fetch_add(1, Ordering::Relaxed);
-        }
-        is_in
+    fn shared(&self) -> &Shared {
+        &self.0.0
     }
 }
 
@@ -260,103 +255,141 @@ impl Observer for Audit {
                 || *action == Action::Reset
                 || action.follows_up() && !matches!(action, Action::Renew { .. })
         };
-        if !event.steps.iter().any(|step| is_told(&step.action)) {
+        if event.steps.iter().any(|step| is_told(&step.action)) {
+            self.shared().take(Record::of(event));
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a decision into the buffer, as soon as there is room.
+    fn take(&self, mut record: Record) {
+        let mut state = self.lock();
+        if record.is_plain() && !state.is_in_sample(self.config.sample) {
             return;
         }
-        let mut record = Record::of(event);
-        if record.is_plain() && !self.is_in_sample() {
+        let mut hope = None;
+        while state.waiting >= self.config.buffer && !state.is_stalled {
+            let now = Instant::now();
+            // As long as something is written, it is its turn some time.
+            let (seen, deadline) = hope.unwrap_or((state.written, now + self.config.patience));
+            if state.written != seen {
+                hope = None;
+            } else if now >= deadline {
+                state.is_stalled = true;
+            } else {
+                hope = Some((seen, deadline));
+                state = wait(&self.emptied, state, deadline - now);
+            }
+        }
+        // A lost one has a number too: a gap tells of it.
+        state.sequence += 1;
+        if state.waiting >= self.config.buffer {
+            state.lost += 1;
+            drop(state);
+            self.warn("the buffer is full, and is not emptied fast enough");
             return;
         }
-        let shared = &self.0;
-        // In one step, so that lines stand in the order of their numbers.
-        let mut next = shared.next.lock().unwrap_or_else(PoisonError::into_inner);
-        record.sequence = *next;
-        *next += 1;
-        // Before the writer can be done with it.
-        shared.progress.lock().accepted += 1;
-        let is_lost = shared.queue.try_send(Box::new(record)).is_err();
-        drop(next);
-        if is_lost {
-            let mut done = shared.progress.lock();
-            done.accepted -= 1;
-            done.dropped += 1;
-            drop(done);
-            shared.progress.warn(
-                "the buffer is full; raise AuditConfig::with_buffer, or write to a faster disk",
-            );
+        record.sequence = state.sequence;
+        state.waiting += 1;
+        state.queue.push_back(record);
+        let is_first = state.queue.len() == 1;
+        drop(state);
+        if is_first {
+            self.filled.notify_one();
         }
+    }
+
+    /// Writes until nothing more comes.
+    fn write_all(&self, mut sink: impl AuditSink) {
+        let mut lines = Vec::new();
+        let mut told = 0;
+        loop {
+            let (batch, lost) = {
+                let mut state = self.lock();
+                while state.queue.is_empty() && !state.is_closed {
+                    let waited = self.filled.wait(state);
+                    state = waited.unwrap_or_else(PoisonError::into_inner);
+                }
+                let count = state.queue.len().min(BATCH);
+                (state.queue.drain(..count).collect::<Vec<_>>(), state.lost)
+            };
+            if batch.is_empty() {
+                return;
+            }
+            lines.clear();
+            if lost > told {
+                line::write_lost(&mut lines, &self.config.instance, lost - told);
+            }
+            for record in &batch {
+                record.write(&self.config, &mut lines);
+            }
+            let written = sink.write(&lines);
+            {
+                let mut state = self.lock();
+                state.waiting -= batch.len();
+                match &written {
+                    Ok(()) => {
+                        state.written += batch.len() as u64;
+                        state.is_stalled = false;
+                    }
+                    Err(_) => state.lost += batch.len() as u64,
+                }
+            }
+            self.emptied.notify_all();
+            match written {
+                Ok(()) => told = lost,
+                Err(error) => self.warn(&format!("it cannot be written ({error})")),
+            }
+        }
+    }
+
+    fn warn(&self, why: &str) {
+        if let Some(more) = self.log.pass("lost") {
+            let lost = self.lock().lost;
+            tracing::error!(why, lost, more, "decisions are lost to the audit trail");
+        }
+    }
+}
+
+impl State {
+    /// Whether an allowed call is written: evenly, and the first one of all.
+    fn is_in_sample(&mut self, sample: Share) -> bool {
+        let count = self.allowed;
+        self.allowed += 1;
+        let is_in = sample.of(count + 1) > sample.of(count) || count == 0;
+        self.left_out += u64::from(!is_in);
+        is_in
+    }
+}
+
+fn wait<'a>(on: &Condvar, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+    let waited = on.wait_timeout(state, time);
+    waited.unwrap_or_else(PoisonError::into_inner).0
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.lock().is_closed = true;
+        self.0.filled.notify_one();
     }
 }
 
 impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Audit")
-            .field("config", &self.0.config)
+            .field("config", &self.shared().config)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
 }
 
-impl Progress {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Done> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn warn(&self, why: &str) {
-        if let Some(more) = self.log.pass("lost") {
-            let lost = {
-                let done = self.lock();
-                done.dropped + done.failed
-            };
-            tracing::error!(why, lost, more, "decisions are lost to the audit trail");
-        }
-    }
-}
-
 /// How many decisions are written at once.
-const BATCH: usize = 1_024;
-
-struct Writer<S> {
-    sink: S,
-    config: AuditConfig,
-    progress: Arc<Progress>,
-    /// How many losses the trail tells of.
-    told: u64,
-}
-
-impl<S: AuditSink> Writer<S> {
-    fn run(mut self, records: &Receiver<Box<Record>>) {
-        let mut lines = Vec::new();
-        while let Ok(first) = records.recv() {
-            lines.clear();
-            let lost = {
-                let done = self.progress.lock();
-                done.dropped + done.failed
-            };
-            if lost > self.told {
-                line::write_lost(&mut lines, &self.config.instance, lost - self.told);
-            }
-            let mut count = 0;
-            let rest = records.try_iter().take(BATCH - 1);
-            for record in std::iter::once(first).chain(rest) {
-                record.write(&self.config, &mut lines);
-                count += 1;
-            }
-            match self.sink.write(&lines) {
-                Ok(()) => {
-                    self.told = lost;
-                    self.progress.lock().written += count;
-                }
-                Err(error) => {
-                    self.progress.lock().failed += count;
-                    self.progress
-                        .warn(&format!("they cannot be written ({error})"));
-                }
-            }
-            self.progress.changed.notify_all();
-        }
-    }
-}
+const BATCH: usize = 256;
 
 #[cfg(test)]
 #[cfg(feature = "memory")]

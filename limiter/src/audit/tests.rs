@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
 use limiter_core::limit::{Charge, Limiter, OperationId, Period, Policy, Quota};
@@ -144,7 +145,10 @@ fn losses_are_counted_and_told() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let (limiter, audit, kept) = runtime.block_on(audited(config().with_buffer(10)));
+    let quick = config()
+        .with_buffer(10)
+        .with_patience(Duration::from_millis(5));
+    let (limiter, audit, kept) = runtime.block_on(audited(quick));
     let policy = hourly(1_000_000);
     let key = policy.key(["a"]);
     let check = |count: usize| {
@@ -183,6 +187,35 @@ fn losses_are_counted_and_told() {
         .collect();
     assert_eq!(written.len() as u64, stats.written);
     assert!(written.contains(&107));
+}
+
+/// Complete by default: who finds no room waits until there is some.
+#[test]
+fn a_sink_that_is_slow_loses_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let patient = config().with_buffer(4).with_patience(PATIENCE);
+    let (limiter, audit, kept) = runtime.block_on(audited(patient));
+    let gate = kept.0.gate.lock().unwrap();
+    let caller = std::thread::spawn(move || {
+        let policy = hourly(1_000);
+        for _ in 0..200 {
+            runtime.block_on(limiter.check(&policy, &policy.key(["a"])));
+        }
+    });
+    // It is full, and nobody has lost anything.
+    let deadline = Instant::now() + PATIENCE;
+    while audit.stats().waiting < 4 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    drop(gate);
+    caller.join().unwrap();
+    assert!(audit.flush(PATIENCE));
+    let stats = audit.stats();
+    assert_eq!((stats.written, stats.lost), (200, 0));
+    assert_eq!(kept.lines().len(), 200);
 }
 
 #[tokio::test]
