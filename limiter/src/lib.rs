@@ -49,7 +49,7 @@ assert_eq!((decision.limit, decision.remaining), (20, 19));
 //! | `http` | | the `http` module: headers, problem bodies, a tower layer |
 //! | `axum` | | `http`, whose layer finds the peer in axum's `ConnectInfo` |
 //! | `ai-cache` | | the `ai_cache` module: typed caches for AI responses |
-//! | `config` | | the `config` module: policies from a JSON file |
+//! | `config` | | the `config` module: policies from a TOML, YAML or JSON file |
 //! | `metrics` | | the `metrics` module: an observer for the `metrics` facade |
 //! | `audit` | | the `audit` module: a line of JSON for each decision |
 
