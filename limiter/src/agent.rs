@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use limiter_core::limit::{Charge, GroupDecision, Limiter, Period, Policy, Quota};
+use limiter_core::limit::{Charge, GroupDecision, Limiter, LivePolicy, Period, Policy, Quota};
 use limiter_core::{Error, Key, KeyBuilder};
 
 /// How often each tool may be called in a turn and in a session.
@@ -51,8 +51,8 @@ pub struct AgentLimits {
 
 #[derive(Clone, Debug)]
 struct Levels {
-    turn: Policy,
-    session: Policy,
+    turn: LivePolicy,
+    session: LivePolicy,
 }
 
 impl AgentLimits {
@@ -70,22 +70,29 @@ impl AgentLimits {
         ))
     }
 
-    /// With policies of the caller's for every tool without quotas of its own.
-    pub fn with_policies(limiter: Limiter, turn: Policy, session: Policy) -> Self {
+    /// With policies of the caller's for every tool without quotas of its own; they may change while they are used.
+    pub fn with_policies(
+        limiter: Limiter,
+        turn: impl Into<LivePolicy>,
+        session: impl Into<LivePolicy>,
+    ) -> Self {
         Self {
             limiter,
-            general: Levels { turn, session },
+            general: Levels {
+                turn: turn.into(),
+                session: session.into(),
+            },
             tools: HashMap::new(),
             one_slot: false,
         }
     }
 
-    /// Other quotas for one tool.
+    /// Other quotas for one tool, under the policies that hold now.
     #[must_use]
     pub fn with_tool(mut self, tool: &str, turn: Quota, session: Quota) -> Self {
         let levels = Levels {
-            turn: self.general.turn.clone().with_quota(turn),
-            session: self.general.session.clone().with_quota(session),
+            turn: self.general.turn.current().with_quota(turn).into(),
+            session: self.general.session.current().with_quota(session).into(),
         };
         self.tools.insert(tool.to_owned(), levels);
         self
@@ -157,9 +164,10 @@ impl AgentTurn<'_> {
     pub async fn call_with(&self, tool: &str, cost: u64, others: &[Charge<'_>]) -> GroupDecision {
         let (turn, session) = self.keys(tool);
         let levels = self.levels(tool);
+        let (of_turn, of_session) = (levels.turn.of(&turn), levels.session.of(&session));
         let mut charges = vec![
-            Charge::new(&levels.turn, &turn).with_cost(cost),
-            Charge::new(&levels.session, &session).with_cost(cost),
+            Charge::new(&of_turn, &turn).with_cost(cost),
+            Charge::new(&of_session, &session).with_cost(cost),
         ];
         charges.extend_from_slice(others);
         self.limits.limiter.check_all(&charges).await

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use limiter_core::Error;
 
-use super::document::Format;
+use super::document::{Format, Place, Problem};
 use super::{PolicySet, config_error, listed};
 
-/// A file of policies, and the variable that names it.
+/// A file of settings, and the variable that names it.
 ///
 /// Errors say both: `LIMITS_FILE names /etc/limits.toml, which cannot be used: line 3, column 9: ...`.
 #[derive(Clone, Debug)]
-pub struct PolicyFile {
+pub struct ConfigFile {
     path: PathBuf,
     variable: Option<String>,
     format: Format,
@@ -22,7 +22,7 @@ pub struct PolicyFile {
 /// The largest file that is read.
 const MOST: u64 = 1 << 20;
 
-impl PolicyFile {
+impl ConfigFile {
     /// A file whose name ends in `.toml`, `.yaml`, `.yml` or `.json`.
     ///
     /// # Errors
@@ -67,23 +67,31 @@ impl PolicyFile {
     /// # Errors
     /// `Config` if it cannot be read, or as [`PolicySet::parse`].
     pub fn load(&self) -> Result<PolicySet, Error> {
-        self.parse(&self.text()?)
+        self.parse(&self.text()?, PolicySet::read)
     }
 
-    pub(super) fn parse(&self, text: &[u8]) -> Result<PolicySet, Error> {
-        let policies = std::str::from_utf8(text).map_err(|error| {
-            let line = text[..error.valid_up_to()]
-                .split(|byte| *byte == b'\n')
-                .count();
-            let begin = text[..error.valid_up_to()]
-                .iter()
-                .rposition(|byte| *byte == b'\n');
-            let column = error.valid_up_to() - begin.map_or(0, |at| at + 1) + 1;
-            self.unusable(&format!(
-                "line {line}, column {column}: the text is no UTF-8; save it as UTF-8"
-            ))
-        })?;
-        PolicySet::read(self.format, policies).map_err(|problems| self.unusable(&listed(&problems)))
+    /// What a text of this file says, by whoever understands it.
+    pub(super) fn parse<T>(
+        &self,
+        text: &[u8],
+        read: impl FnOnce(Format, &str) -> Result<T, Vec<Problem>>,
+    ) -> Result<T, Error> {
+        let problems = match std::str::from_utf8(text) {
+            Ok(text) => match read(self.format, text) {
+                Ok(it) => return Ok(it),
+                Err(problems) => problems,
+            },
+            Err(error) => {
+                let before = &text[..error.valid_up_to()];
+                let line = before.rsplit(|byte| *byte == b'\n').next();
+                let at = Place {
+                    line: before.split(|byte| *byte == b'\n').count(),
+                    column: line.map_or(0, <[u8]>::len) + 1,
+                };
+                vec![Problem::new(at, "the text is no UTF-8; save it as UTF-8")]
+            }
+        };
+        Err(self.unusable(&listed(&problems)))
     }
 
     /// What is in it.
@@ -106,9 +114,90 @@ impl PolicyFile {
         let path = self.path.display();
         match &self.variable {
             Some(variable) => format!("{variable} names {path}"),
-            None => format!("the policies are in {path}"),
+            None => format!("the settings are in {path}"),
         }
     }
+}
+
+/// What is known of a file that may change: it is used when it is the same twice, and what cannot be used is told until it can.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// What was in the file when it was judged last, and what is wrong with it.
+    judged: Vec<u8>,
+    wrong: Option<String>,
+    /// What was in it when it was looked at last: it may be written just now.
+    seen: Vec<u8>,
+    /// Why it cannot be read.
+    unread: Option<String>,
+}
+
+impl Looked {
+    /// Of a text that is used.
+    pub(super) fn at(text: Vec<u8>) -> Self {
+        Self {
+            seen: text.clone(),
+            judged: text,
+            ..Self::default()
+        }
+    }
+
+    /// What is wrong with the file as it is; `None` if it is what holds.
+    pub(super) fn error(&self) -> Option<String> {
+        self.unread.clone().or_else(|| self.wrong.clone())
+    }
+
+    /// Uses the file if it has changed and stays as it is.
+    pub(super) fn look<T>(
+        &mut self,
+        file: &ConfigFile,
+        take: impl FnOnce(&[u8]) -> Result<T, Error>,
+    ) {
+        // What goes wrong is logged, and told by `error`.
+        let Ok(text) = self.read(file) else { return };
+        if text == self.seen && text != self.judged {
+            let _ = self.judge(text, take);
+        } else {
+            self.seen = text;
+        }
+    }
+
+    /// Uses the file as it is now.
+    pub(super) fn reload<T>(
+        &mut self,
+        file: &ConfigFile,
+        take: impl FnOnce(&[u8]) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let text = self.read(file)?;
+        self.judge(text, take)
+    }
+
+    fn judge<T>(
+        &mut self,
+        text: Vec<u8>,
+        take: impl FnOnce(&[u8]) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let taken = take(&text);
+        self.judged = text;
+        self.wrong = taken.as_ref().err().map(said);
+        taken
+    }
+
+    fn read(&mut self, file: &ConfigFile) -> Result<Vec<u8>, Error> {
+        let read = file.text();
+        self.unread = match &read {
+            Ok(_) => None,
+            // Said once.
+            Err(error) if self.unread.as_deref() == Some(error.message()) => return read,
+            Err(error) => Some(said(error)),
+        };
+        read
+    }
+}
+
+/// Tells of a file that changes nothing.
+fn said(error: &Error) -> String {
+    tracing::error!("{}; what held before still holds", error.message());
+    error.message().to_owned()
 }
 
 /// Looks at a file again and again, in a thread of its own, until it is dropped.

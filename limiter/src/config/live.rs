@@ -7,8 +7,8 @@ use std::time::Duration;
 use limiter_core::Error;
 use limiter_core::limit::{LivePolicy, Policy};
 
-use super::file::{FileWatch, PolicyFile};
-use super::{PolicySet, listed, no_policy};
+use super::file::{ConfigFile, FileWatch, Looked};
+use super::{PolicySet, no_policy};
 
 /// The policies of a file, which can be read again while they are used. Clones share them.
 ///
@@ -17,12 +17,12 @@ use super::{PolicySet, listed, no_policy};
 /// [`status`](Self::status).
 ///
 /// ```
-/// use limiter::config::{LivePolicies, PolicyFile};
+/// use limiter::config::{LivePolicies, ConfigFile};
 ///
 /// # let directory = tempfile::tempdir().unwrap();
 /// # let path = directory.path().join("limits.toml");
 /// std::fs::write(&path, "[policies.letters]\nquota = '20/hour'\n").unwrap();
-/// let policies = LivePolicies::load(PolicyFile::new(&path)?)?;
+/// let policies = LivePolicies::load(ConfigFile::new(&path)?)?;
 /// let letters = policies.get("letters")?;
 /// assert_eq!(letters.current().quota().capacity(), 20);
 ///
@@ -41,22 +41,21 @@ pub struct LivePolicies(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// None for policies that are in no file.
-    file: Option<PolicyFile>,
+    file: Option<ConfigFile>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    policies: BTreeMap<String, LivePolicy>,
+    looked: Looked,
+    policies: Policies,
+}
+
+#[derive(Debug)]
+struct Policies {
+    live: BTreeMap<String, LivePolicy>,
     /// What the file said last that was used.
     set: PolicySet,
-    /// What was in the file when it was judged last, and what is wrong with it.
-    text: Vec<u8>,
-    wrong: Option<String>,
-    /// What was in it when it was looked at last: it may be written just now.
-    seen: Vec<u8>,
-    /// Why it cannot be read.
-    unread: Option<String>,
 }
 
 /// What a file that was read again has changed.
@@ -71,10 +70,10 @@ impl LivePolicies {
     /// Reads a file.
     ///
     /// # Errors
-    /// As [`PolicyFile::load`].
-    pub fn load(file: PolicyFile) -> Result<Self, Error> {
+    /// As [`ConfigFile::load`].
+    pub fn load(file: ConfigFile) -> Result<Self, Error> {
         let text = file.text()?;
-        let set = file.parse(&text)?;
+        let set = file.parse(&text, PolicySet::read)?;
         Ok(Self::made(set, Some(file), text))
     }
 
@@ -83,17 +82,16 @@ impl LivePolicies {
         Self::made(set, None, Vec::new())
     }
 
-    fn made(set: PolicySet, file: Option<PolicyFile>, text: Vec<u8>) -> Self {
+    fn made(set: PolicySet, file: Option<ConfigFile>, text: Vec<u8>) -> Self {
         let live = |policy: &Policy| (policy.name().to_owned(), LivePolicy::new(policy.clone()));
         Self(Arc::new(Inner {
             file,
             state: Mutex::new(State {
-                policies: set.iter().map(live).collect(),
-                set,
-                seen: text.clone(),
-                text,
-                wrong: None,
-                unread: None,
+                looked: Looked::at(text),
+                policies: Policies {
+                    live: set.iter().map(live).collect(),
+                    set,
+                },
             }),
         }))
     }
@@ -103,24 +101,20 @@ impl LivePolicies {
     /// # Errors
     /// `Config` if there is none.
     pub fn get(&self, name: &str) -> Result<LivePolicy, Error> {
-        let state = self.lock();
-        state
-            .policies
-            .get(name)
-            .cloned()
-            .ok_or_else(|| no_policy(name))
+        let live = self.lock().policies.live.get(name).cloned();
+        live.ok_or_else(|| no_policy(name))
     }
 
     /// Every policy as it is now, by name.
     pub fn current(&self) -> Vec<Policy> {
         let state = self.lock();
-        state.policies.values().map(LivePolicy::current).collect()
+        let live = state.policies.live.values();
+        live.map(LivePolicy::current).collect()
     }
 
     /// What is wrong with the file as it is now; `None` if it is what holds.
     pub fn status(&self) -> Option<String> {
-        let state = self.lock();
-        state.unread.clone().or_else(|| state.wrong.clone())
+        self.lock().looked.error()
     }
 
     /// Reads the file now.
@@ -129,9 +123,8 @@ impl LivePolicies {
     /// `Config` if it cannot be used: then everything stays as it is. Also for policies that are in no file.
     pub fn reload(&self) -> Result<Reload, Error> {
         let file = self.file()?;
-        let mut state = self.lock();
-        let text = state.read(file)?;
-        state.take(file, text)
+        let State { looked, policies } = &mut *self.lock();
+        looked.reload(file, |text| policies.take(file, text))
     }
 
     /// Looks at the file every so often and reads it when it has changed, until the watch is dropped. What is in it has to be the
@@ -145,23 +138,15 @@ impl LivePolicies {
         FileWatch::start(every, move || policies.look())
     }
 
-    fn file(&self) -> Result<&PolicyFile, Error> {
+    fn file(&self) -> Result<&ConfigFile, Error> {
         let file = self.0.file.as_ref();
         file.ok_or_else(|| super::config_error("the policies are in no file".to_owned()))
     }
 
-    /// Reads the file if it has changed and stays as it is.
     fn look(&self) {
-        let Ok(file) = self.file() else { return };
-        let mut state = self.lock();
-        // What goes wrong is logged, and told by `status`.
-        let Ok(text) = state.read(file) else { return };
-        if text == state.text {
-            state.seen = text;
-        } else if text == state.seen {
-            let _ = state.take(file, text);
-        } else {
-            state.seen = text;
+        if let Ok(file) = self.file() {
+            let State { looked, policies } = &mut *self.lock();
+            looked.look(file, |text| policies.take(file, text));
         }
     }
 
@@ -170,43 +155,23 @@ impl LivePolicies {
     }
 }
 
-impl State {
-    fn read(&mut self, file: &PolicyFile) -> Result<Vec<u8>, Error> {
-        let read = file.text();
-        let unread = read.as_ref().err().map(|error| error.message().to_owned());
-        if unread.is_some() && unread != self.unread {
-            tracing::error!(
-                "{}; the policies stay as they are",
-                unread.as_deref().unwrap_or_default()
-            );
-        }
-        self.unread = unread;
-        read
-    }
-
+impl Policies {
     /// Puts what a text says in the place of what holds, all of it or nothing.
-    fn take(&mut self, file: &PolicyFile, text: Vec<u8>) -> Result<Reload, Error> {
-        let next = file.parse(&text);
-        self.text = text;
-        let next = next.and_then(|next| match self.set.obstacles(&next) {
-            problems if problems.is_empty() => Ok(next),
-            problems => Err(file.unusable(&listed(&problems))),
-        });
-        let next = match next {
-            Ok(next) => next,
-            Err(error) => {
-                tracing::error!("{}; the policies stay as they are", error.message());
-                self.wrong = Some(error.message().to_owned());
-                return Err(error);
+    fn take(&mut self, file: &ConfigFile, text: &[u8]) -> Result<Reload, Error> {
+        let next = file.parse(text, |format, text| {
+            let next = PolicySet::read(format, text)?;
+            match self.set.obstacles(&next) {
+                problems if problems.is_empty() => Ok(next),
+                problems => Err(problems),
             }
-        };
+        })?;
         let mut changed = Vec::new();
         for policy in next
             .iter()
             .filter(|it| self.set.get(it.name()).ok() != Some(it))
         {
             let name = policy.name().to_owned();
-            match self.policies.get(&name) {
+            match self.live.get(&name) {
                 Some(live) => {
                     if let Err(error) = live.replace(policy.clone()) {
                         tracing::error!(%error, "a policy stays what it was set to beside its file");
@@ -215,13 +180,12 @@ impl State {
                 }
                 None => {
                     let live = LivePolicy::new(policy.clone());
-                    self.policies.insert(name.clone(), live);
+                    self.live.insert(name.clone(), live);
                 }
             }
             changed.push(name);
         }
         self.set = next;
-        self.wrong = None;
         tracing::info!(file = %file.path().display(), ?changed, "policies were read again");
         Ok(Reload { changed })
     }
@@ -244,7 +208,7 @@ mod tests {
             std::fs::write(&path, format!("[policies.a]\nquota = '{quota}'\n")).unwrap();
         };
         write("1/hour");
-        let file = PolicyFile::new(&path).unwrap().named_by("LIMITS_FILE");
+        let file = ConfigFile::new(&path).unwrap().named_by("LIMITS_FILE");
         let policies = LivePolicies::load(file).unwrap();
         let look = |expected: u64| {
             policies.look();
@@ -289,7 +253,7 @@ mod tests {
         let path = directory.path().join("limits.yaml");
         let write = |text: &str| std::fs::write(&path, text).unwrap();
         write("policies:\n  a: { quota: 5/hour }\n  b: { quota: 5/hour }\n");
-        let policies = LivePolicies::load(PolicyFile::new(&path).unwrap()).unwrap();
+        let policies = LivePolicies::load(ConfigFile::new(&path).unwrap()).unwrap();
         // All of it or nothing: `a` changes with the others, or not at all.
         write("policies:\n  a: { quota: 9/hour }\n");
         let gone = policies.reload().unwrap_err();
@@ -311,7 +275,7 @@ mod tests {
         assert_eq!((capacity(&policies, "a"), capacity(&policies, "c")), (9, 1));
         let fixed = LivePolicies::fixed(PolicySet::default());
         assert!(fixed.reload().is_err() && fixed.watch(Duration::from_secs(1)).is_err());
-        assert!(PolicyFile::new("limits.ini").is_err());
+        assert!(ConfigFile::new("limits.ini").is_err());
     }
 
     #[test]
@@ -324,11 +288,11 @@ mod tests {
             (b"{}\n  \xff", "line 2, column 3"),
         ] {
             std::fs::write(&path, bytes).unwrap();
-            let error = PolicyFile::new(&path).unwrap().load().unwrap_err();
+            let error = ConfigFile::new(&path).unwrap().load().unwrap_err();
             assert!(error.message().contains(place), "{error}");
             assert!(error.message().contains("no UTF-8"), "{error}");
         }
         std::fs::write(&path, vec![b' '; 2 << 20]).unwrap();
-        assert!(PolicyFile::new(&path).unwrap().load().is_err());
+        assert!(ConfigFile::new(&path).unwrap().load().is_err());
     }
 }

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! - [`PolicySet`]: the policies of a text. All that is wrong with it is told at once, each with its line and column.
-//! - [`PolicyFile`]: where the text is, and which variable names it.
+//! - [`ConfigFile`]: where the text is, and which variable names it.
 //! - [`LivePolicies`]: policies that change when the file does; one that cannot be used changes nothing.
 //!
 //! docs/policies.schema.json is the JSON Schema of such a file, for editors; [`schema`] is what it is made of.
@@ -34,7 +34,7 @@ use self::document::{Name, Node, Place, Problem, Value};
 use self::fields::Members;
 
 pub use self::document::Format;
-pub use self::file::{FileWatch, PolicyFile};
+pub use self::file::{ConfigFile, FileWatch};
 pub use self::live::{LivePolicies, Reload};
 
 /// Policies by name.

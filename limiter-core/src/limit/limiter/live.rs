@@ -127,6 +127,12 @@ impl LivePolicy {
     }
 }
 
+impl From<Policy> for LivePolicy {
+    fn from(policy: Policy) -> Self {
+        Self::new(policy)
+    }
+}
+
 impl Policies {
     fn revised(&mut self, policy: Policy) -> Policy {
         self.revision = self.revision.saturating_add(1);
