@@ -5,10 +5,8 @@ use std::sync::Arc;
 use limiter_core::cache::CacheStore;
 #[cfg(all(feature = "memory", feature = "redis"))]
 use limiter_core::cache::Fallback;
-#[cfg(feature = "redis")]
-use limiter_core::limit::LimitStore;
-use limiter_core::limit::Limiter;
-use limiter_core::limit::wrap::{Observer, Stack};
+use limiter_core::limit::wrap::{Observer, Stack, Switch};
+use limiter_core::limit::{LimitStore, Limiter};
 use limiter_core::{Error, ErrorKind, OutageLog};
 
 /// A limiter and a cache store, over one backend. Clones share both.
@@ -44,6 +42,7 @@ pub async fn connect(url: &str) -> Result<Backends, Error> {
 #[must_use = "call `from_env` or `connect`"]
 pub struct Builder {
     observers: Vec<Arc<dyn Observer>>,
+    switch: Option<Switch>,
 }
 
 impl Builder {
@@ -56,6 +55,14 @@ impl Builder {
     pub fn observe(mut self, observer: impl Observer + 'static) -> Self {
         self.observers.push(Arc::new(observer));
         self
+    }
+
+    /// Counts limits where a switch says, to be thrown while the service runs (C6): in Redis, in this process, or nowhere.
+    pub fn switch(self, switch: Switch) -> Self {
+        Self {
+            switch: Some(switch),
+            ..self
+        }
     }
 
     /// Redis if the environment names one (feature `redis`), else memory (feature `memory`). Which
@@ -182,8 +189,24 @@ impl Builder {
         expect(dead_code, reason = "without a backend there is nothing to stack")
     )]
     fn observed(self, stack: Stack) -> Stack {
+        let stack = match self.switch {
+            Some(switch) => stack.switch(switch, beside()),
+            None => stack,
+        };
         self.observers.into_iter().fold(stack, Stack::observe)
     }
+}
+
+/// Where a switch has limits counted in this process: not where an outage's rule does.
+#[cfg_attr(
+    not(any(feature = "memory", feature = "redis")),
+    expect(dead_code, reason = "without a backend there is nothing to stack")
+)]
+fn beside() -> Option<Arc<dyn LimitStore>> {
+    #[cfg(feature = "memory")]
+    return Some(Arc::new(limiter_memory::MemoryStore::new()));
+    #[cfg(not(feature = "memory"))]
+    None
 }
 
 /// What goes on in this process while Redis is away: the shares of policies that count locally, and the caches' counters.

@@ -62,6 +62,8 @@ pub mod config;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod outcome;
+#[cfg(feature = "config")]
+pub mod switch;
 mod thresholds;
 
 pub use agent::{AgentLimits, AgentTurn};
@@ -71,6 +73,7 @@ pub use backends::{Backends, Builder, connect, from_env};
 pub use limiter_core as core;
 pub use limiter_core::breaker::BreakerConfig;
 pub use limiter_core::cache::CacheStore;
+pub use limiter_core::limit::wrap::{Portion, Route, Routing, Switch};
 pub use limiter_core::limit::{
     Acquired, Calendar, Charge, Charged, Decision, GroupDecision, Lease, LimitStore, Limiter,
     LivePolicy, ModelCall, ModelCallReserved, OperationId, Outage, Outcome, Period, Policy, Quota,

@@ -21,6 +21,7 @@ use limiter_core::limit::wrap::{Event, Observer};
 use limiter_core::limit::{Action, Limiter, Mark, Observed, RecordKind, Step, Verdict};
 
 use crate::outcome;
+use crate::thresholds::Crossing;
 
 /// Upper bounds of buckets that suit the histograms, by the metric's name, for the application's
 /// recorder: with buckets, unlike with quantiles, the histograms of several instances add up.
@@ -154,6 +155,17 @@ fn labels(step: &Step<'_>) -> (String, String) {
         step.policy.name().to_owned(),
         step.policy.scope().to_owned(),
     )
+}
+
+/// Counts a threshold that was crossed: for the sink of [`Thresholds`](crate::Thresholds).
+pub fn count_crossing(crossing: &Crossing<'_>) {
+    ::metrics::counter!(
+        "limiter_thresholds_crossed_total",
+        "policy" => crossing.policy.name().to_owned(),
+        "scope" => crossing.policy.scope().to_owned(),
+        "percent" => crossing.percent.to_string(),
+    )
+    .increment(1);
 }
 
 /// Reports what the limiter itself counts: call it when the recorder is asked, or every few seconds.

@@ -1,11 +1,13 @@
 //! `GET /api/admin/{endpoint}`: what an operator asks for, 5 a minute for each token and endpoint (B2).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use limiter::Decision;
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -19,33 +21,68 @@ pub(crate) async fn show(
     State(app): State<Arc<App>>,
     Path(endpoint): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let admin = app.users.authenticate_admin(&headers)?;
-    let endpoint = ENDPOINTS
-        .into_iter()
-        .find(|name| *name == endpoint)
-        .ok_or_else(|| {
-            let names = ENDPOINTS.join(", ");
-            Problem::not_found(format!("there is no such endpoint; there are {names}"))
-        })?;
-    let key = admin.admin_key.join(endpoint);
-    let decision = app.limiter.check(&app.policies.admin, &key).await;
-    let operation = format!("admin {endpoint}");
-    if let Some(refusal) = app.responder.refusal(&decision, operation.as_str()) {
-        return Ok(refusal);
-    }
+) -> Result<Response, Response> {
+    app.users
+        .authenticate_admin(&headers)
+        .map_err(IntoResponse::into_response)?;
+    let endpoint = ENDPOINTS.into_iter().find(|name| *name == endpoint);
+    let endpoint = endpoint.ok_or_else(|| {
+        let names = ENDPOINTS.join(", ");
+        let what = format!("there is no such endpoint; there are {names} and switch");
+        Problem::not_found(what).into_response()
+    })?;
+    let decision = admit(&app, &headers, endpoint).await?;
     let answer = match endpoint {
         "users" => users(&app),
         "usage" => usage(&app).await,
         "caches" => caches(&app),
         "limits" => limits(&app),
-        _ => json!({ "decisions": app.audit.latest() }),
+        _ => audit(&app).await,
     };
-    let mut response = Json(answer).into_response();
-    app.responder
-        .write_headers(&decision, response.headers_mut());
-    Ok(response)
+    Ok(finish(&app, &decision, Json(answer).into_response()))
 }
+
+/// Charges an admin's call of an endpoint; the refusal, if it is none or one too many.
+pub(crate) async fn admit(
+    app: &App,
+    headers: &HeaderMap,
+    endpoint: &str,
+) -> Result<Decision, Response> {
+    let admin = app.users.authenticate_admin(headers);
+    let admin = admin.map_err(IntoResponse::into_response)?;
+    let key = admin.admin_key.join(endpoint);
+    let decision = app.limiter.check(&app.policies.admin.of(&key), &key).await;
+    let operation = format!("admin {endpoint}");
+    match app.responder.refusal(&decision, operation.as_str()) {
+        Some(refusal) => Err(refusal),
+        None => Ok(decision),
+    }
+}
+
+/// The answer with the limit's headers.
+pub(crate) fn finish(app: &App, decision: &Decision, mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    app.responder.write_headers(decision, headers);
+    response
+}
+
+/// The last decisions of this instance, and what became of all of them.
+async fn audit(app: &App) -> Value {
+    let trail = app.audit.clone();
+    // What was decided before this request stands there.
+    let flush = tokio::task::spawn_blocking(move || trail.flush(FLUSH));
+    let _ = flush.await;
+    let stats = app.audit.stats();
+    json!({
+        "decisions": app.recent.latest(),
+        "written": stats.written,
+        "lost": stats.lost,
+        "waiting": stats.waiting,
+    })
+}
+
+/// How long the trail is waited for.
+const FLUSH: Duration = Duration::from_secs(1);
 
 fn users(app: &App) -> Value {
     let users = app.users.all();
@@ -61,12 +98,13 @@ async fn usage(app: &App) -> Value {
     let mut usage = Vec::new();
     for user in app.users.all().into_iter().filter(|user| !user.admin) {
         for operation in Operation::ALL {
-            let Ok(policy) = operation.policy(app) else {
-                continue;
-            };
-            usage.push(match app.limiter.peek(policy, &operation.key(user)).await {
+            let key = operation.key(user);
+            let policy = operation.policy(app).of(&key);
+            usage.push(match app.limiter.peek(&policy, &key).await {
                 Ok(decision) => json!({
                     "user": user.id,
+                    // As the audit trail names the counter.
+                    "audit_key": app.audit.hash(key.as_str()),
                     "operation": operation.name(),
                     "used": decision.used,
                     "limit": decision.limit,
@@ -112,6 +150,7 @@ fn limits(app: &App) -> Value {
     let limits: Vec<_> = app
         .policies
         .all
+        .current()
         .iter()
         .map(|policy| {
             json!({
@@ -121,8 +160,9 @@ fn limits(app: &App) -> Value {
                 "quota": policy.quota().to_string(),
                 "shadow": policy.is_shadow(),
                 "version": policy.version(),
+                "revision": policy.revision(),
             })
         })
         .collect();
-    json!({ "limits": limits })
+    json!({ "limits": limits, "error": app.policies.all.status() })
 }

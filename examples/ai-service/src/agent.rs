@@ -49,7 +49,8 @@ pub(crate) async fn use_tool(
     // In one slot of a cluster with the session's keys, so that all is one step.
     let of_user = Key::builder().segment("ratelimit").segment("agent");
     let of_user = of_user.hash_tag(&user.id).build();
-    let user_limit = Charge::new(&app.policies.agent_user, &of_user).with_cost(call.cost);
+    let of_users = app.policies.agent_user.of(&of_user);
+    let user_limit = Charge::new(&of_users, &of_user).with_cost(call.cost);
     // A session is its user's own: whoever guesses its name gets another one.
     let turn = app.agents.turn_of(&user.id, &session, &turn);
     let decision = turn.call_with(&tool, call.cost, &[user_limit]).await;

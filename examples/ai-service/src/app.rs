@@ -1,6 +1,7 @@
 //! What every request shares: users, limits, caches, the model.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -8,21 +9,23 @@ use axum::response::Html;
 use axum::routing::{get, post};
 use limiter::ai_cache::scope::PerUser;
 use limiter::ai_cache::{AiCache, CacheConfig};
-use limiter::config::PolicySet;
+use limiter::audit::Audit;
+use limiter::config::{ConfigFile, FileWatch, Format, LivePolicies, PolicySet};
 use limiter::core::cache::CacheStore;
 use limiter::http::Responder;
 use limiter::metrics::Metrics;
-use limiter::{AgentLimits, Limiter, OutageLog, Policy};
+use limiter::switch::SwitchControl;
+use limiter::{AgentLimits, Limiter, LivePolicy, OutageLog, Switch, Thresholds};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
-use crate::audit::Audit;
+use crate::audit::{self, Recent};
 use crate::model::{Completion, Model};
 use crate::operations::Operation;
 use crate::problem::Problem;
 use crate::settings::{DEMO_USERS, Settings};
 use crate::users::Users;
-use crate::{admin, agent, health, operations, webhook};
+use crate::{admin, agent, health, operations, switch, webhook};
 
 pub(crate) struct App {
     pub(crate) users: Users,
@@ -34,18 +37,28 @@ pub(crate) struct App {
     pub(crate) responder: Responder,
     pub(crate) caches: Caches,
     pub(crate) model: Model,
-    pub(crate) audit: Arc<Audit>,
+    pub(crate) audit: Audit,
+    pub(crate) recent: Recent,
+    pub(crate) switch: SwitchControl,
+    /// Files that are looked at while this is there.
+    _watches: Vec<FileWatch>,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) webhook_secret: SecretString,
 }
 
-/// The policies that the service names.
+/// The policies that the service names; they change with their file.
 pub(crate) struct Policies {
-    pub(crate) all: PolicySet,
-    pub(crate) admin: Policy,
-    pub(crate) webhook: Policy,
-    pub(crate) agent_user: Policy,
+    pub(crate) all: LivePolicies,
+    /// In the order of [`Operation::ALL`].
+    pub(crate) operations: Vec<LivePolicy>,
+    pub(crate) admin: LivePolicy,
+    pub(crate) webhook: LivePolicy,
+    pub(crate) agent_user: LivePolicy,
+    is_from_a_file: bool,
 }
+
+/// How often files are looked at. What is in one has to be the same twice.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The four caches of B4. Company research and job extraction are everybody's; a resume's and an
 /// interview's answers are their user's.
@@ -60,14 +73,39 @@ impl App {
     /// Reads the files, chooses the backend and the model.
     pub(crate) async fn new(settings: Settings) -> Result<Arc<Self>, String> {
         let metrics = health::install_metrics()?;
-        let policies = Policies::new(&settings.limits).map_err(|error| error.to_string())?;
-        let audit = Arc::new(Audit::default());
+        let said = |error: limiter::Error| error.message().to_owned();
+        let policies = Policies::new(settings.limits).map_err(said)?;
+        let (audit, recent) = audit::start(&settings.audit, &settings.instance)?;
+        let thresholds = Thresholds::new(&[80, 95], |crossing| {
+            limiter::metrics::count_crossing(crossing);
+            tracing::info!(
+                policy = crossing.policy.name(),
+                percent = crossing.percent,
+                used = crossing.used,
+                limit = crossing.limit,
+                "somebody's limit is nearly used up"
+            );
+        });
+        let switch = Switch::new(&settings.instance);
         let backends = limiter::Builder::new()
             .observe(Metrics::new())
             .observe(audit.clone())
+            .observe(thresholds.map_err(said)?)
+            .switch(switch.clone())
             .from_env()
             .await
             .map_err(|error| error.to_string())?;
+        let mut watches = Vec::new();
+        if policies.is_from_a_file {
+            watches.push(policies.all.watch(LOOK).map_err(said)?);
+        }
+        let switch = SwitchControl::new(switch, backends.cache.clone());
+        if let Some(file) = settings.switch {
+            watches.push(switch.watch(file, LOOK).map_err(said)?);
+        }
+        if settings.follow {
+            switch.follow();
+        }
         let model = Model::new(settings.model.as_ref())?;
         let store = &backends.cache;
         let caches = Caches {
@@ -94,10 +132,8 @@ impl App {
                 "demo users are active: everybody knows their keys, an admin's too; set USERS_FILE to a file with keys of your own"
             );
         }
-        let policy = |name| policies.all.get(name).cloned();
-        let (turn, session) = policy("agent-turn")
-            .and_then(|turn| Ok((turn, policy("agent-session")?)))
-            .map_err(|error| error.to_string())?;
+        let policy = |name| policies.all.get(name).map_err(said);
+        let (turn, session) = (policy("agent-turn")?, policy("agent-session")?);
         Ok(Arc::new(Self {
             users,
             agents: AgentLimits::with_policies(backends.limiter.clone(), turn, session),
@@ -109,6 +145,9 @@ impl App {
             caches,
             model,
             audit,
+            recent,
+            switch,
+            _watches: watches,
             metrics,
             webhook_secret: settings.webhook_secret.unwrap_or_else(|| {
                 tracing::warn!(
@@ -127,6 +166,10 @@ impl App {
             .route("/metrics", get(health::metrics))
             .route("/api/{operation}", post(operations::run))
             .route("/api/admin/{endpoint}", get(admin::show))
+            .route(
+                "/api/admin/switch",
+                get(switch::show).put(switch::throw).delete(switch::release),
+            )
             .route("/webhooks/{provider}", post(webhook::receive))
             .route(
                 "/agent/{session}/turns/{turn}/tools/{tool}",
@@ -144,16 +187,24 @@ impl App {
 }
 
 impl Policies {
-    fn new(text: &str) -> Result<Self, limiter::Error> {
-        let all = PolicySet::from_json(text)?;
-        for operation in Operation::ALL {
-            all.get(operation.name())?;
-        }
+    fn new(file: Option<ConfigFile>) -> Result<Self, limiter::Error> {
+        let is_from_a_file = file.is_some();
+        let all = match file {
+            Some(file) => LivePolicies::load(file)?,
+            None => LivePolicies::fixed(PolicySet::parse(
+                Format::Toml,
+                include_str!("../limits.toml"),
+            )?),
+        };
+        let of = |operation: Operation| all.get(operation.name());
+        let operations: Result<Vec<_>, _> = Operation::ALL.into_iter().map(of).collect();
         Ok(Self {
-            admin: all.get("admin")?.clone(),
-            webhook: all.get("webhook")?.clone(),
-            agent_user: all.get("agent-user")?.clone(),
+            operations: operations?,
+            admin: all.get("admin")?,
+            webhook: all.get("webhook")?,
+            agent_user: all.get("agent-user")?,
             all,
+            is_from_a_file,
         })
     }
 }

@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
+use crate::switch;
 
 /// Always 200 while the service answers: with Redis away it still does, degraded. What is said of the
 /// limits stands at the top, what is said of the caches, which may have a Redis of their own, in `cache`.
@@ -19,6 +20,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Json<Value> {
     let (limits, cache) = tokio::join!(app.limiter.health(), app.cache.health());
     let since = app.outages.degraded_since();
     let degraded = since.is_some() || !(limits.connected && cache.connected);
+    let trail = app.audit.stats();
     let substitutes = app.outages.totals();
     let substitutes: Map<String, Value> = substitutes
         .map(|(what, count)| (what.as_str().to_owned(), count.into()))
@@ -38,6 +40,9 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Json<Value> {
             "servers": servers(&cache),
         },
         "degraded": degraded,
+        "switch": switch::status(&app),
+        "limits_file_error": app.policies.all.status(),
+        "audit": { "written": trail.written, "lost": trail.lost, "waiting": trail.waiting },
         "degraded_for_seconds": since.map(|since| since.as_secs_f64()),
         "answered_without_redis": substitutes,
     }))

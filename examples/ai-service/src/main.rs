@@ -19,6 +19,7 @@ mod path;
 mod problem;
 mod serve;
 mod settings;
+mod switch;
 mod users;
 mod webhook;
 
@@ -60,7 +61,7 @@ async fn run() -> Result<(), String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     tracing::info!("listening on http://{address}");
     let (stopping, stop) = tokio::sync::oneshot::channel();
-    let serve = serve::serve(listener, app.router(), async {
+    let serve = serve::serve(listener, app.clone().router(), async {
         stop_signal().await;
         // Lost only if nobody waits any more.
         let _ = stopping.send(());
@@ -69,8 +70,19 @@ async fn run() -> Result<(), String> {
         () = serve => tracing::info!("stopped; open requests were answered"),
         () = drained(stop) => tracing::warn!("stopped; some requests were still open"),
     }
+    if !app.audit.flush(FLUSH) {
+        let stats = app.audit.stats();
+        tracing::error!(
+            lost = stats.lost,
+            waiting = stats.waiting,
+            "the audit trail is not complete"
+        );
+    }
     Ok(())
 }
+
+/// How long the audit trail is waited for at the end.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// How long open requests may go on after a stop.
 const DRAIN: Duration = Duration::from_secs(70);

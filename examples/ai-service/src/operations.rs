@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use limiter::ai_cache::{Answer, CanonicalJson, ComputeError};
-use limiter::{Key, Policy};
+use limiter::{Key, LivePolicy};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
@@ -69,8 +69,9 @@ impl Operation {
         Key::new(["ratelimit", "user", &user.id, self.name()])
     }
 
-    pub(crate) fn policy(self, app: &App) -> Result<&Policy, limiter::Error> {
-        app.policies.all.get(self.name())
+    pub(crate) fn policy(self, app: &App) -> &LivePolicy {
+        // In the order of the declaration, as `ALL` is.
+        &app.policies.operations[self as usize]
     }
 }
 
@@ -88,8 +89,9 @@ pub(crate) async fn run(
     let parameters: Map<String, Value> = body::object(&body::read(body).await?)?;
     let sent = CanonicalJson::of(&parameters).map_err(|_| Problem::bad_request(UNUSABLE))?;
 
-    let policy = operation.policy(&app).map_err(internal)?;
-    let decision = app.limiter.check(policy, &operation.key(user)).await;
+    let key = operation.key(user);
+    let policy = operation.policy(&app).of(&key);
+    let decision = app.limiter.check(&policy, &key).await;
     let decided = app.responder.now();
     if let Some(refusal) = app.responder.refusal(&decision, operation.name()) {
         return Ok(refusal);
@@ -165,13 +167,5 @@ fn model_failed(error: ModelError) -> Problem {
     Problem::new(
         StatusCode::BAD_GATEWAY,
         "the model gave no answer; try again",
-    )
-}
-
-fn internal(error: limiter::Error) -> Problem {
-    tracing::error!(%error, "misconfigured");
-    Problem::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "the service is misconfigured",
     )
 }

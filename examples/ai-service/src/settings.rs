@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 
+use limiter::config::ConfigFile;
 use secrecy::SecretString;
 
 /// The users of the demo, whose keys everybody knows.
@@ -14,12 +15,32 @@ pub(crate) struct Settings {
     pub(crate) bind: String,
     /// `USERS_FILE`: who may call, as JSON.
     pub(crate) users: String,
-    /// `LIMITS_FILE`: the policies, as JSON.
-    pub(crate) limits: String,
+    /// `LIMITS_FILE`: the policies; the demo's if unset.
+    pub(crate) limits: Option<ConfigFile>,
+    /// `SWITCH_FILE`: where limits are counted.
+    pub(crate) switch: Option<ConfigFile>,
+    /// `SWITCH_FOLLOW`: whether instances follow what an admin says of all of them.
+    pub(crate) follow: bool,
+    /// `INSTANCE`, or else `HOSTNAME`: a name that stays.
+    pub(crate) instance: String,
+    /// `AUDIT_FILE` and what goes with it.
+    pub(crate) audit: AuditSettings,
     /// `WEBHOOK_SECRET`: under which webhooks are signed; the demo's if unset.
     pub(crate) webhook_secret: Option<SecretString>,
     /// `AI_BASE_URL`, `AI_API_KEY`, `AI_MODEL`: the model, or none.
     pub(crate) model: Option<ModelSettings>,
+}
+
+/// The audit trail.
+pub(crate) struct AuditSettings {
+    /// `AUDIT_FILE`: where it goes; nowhere but to `/api/admin/audit` if unset.
+    pub(crate) file: Option<String>,
+    /// `AUDIT_FILE_MEGABYTES`: when a new file begins.
+    pub(crate) file_bytes: u64,
+    /// `AUDIT_FILES`: how many old ones are kept.
+    pub(crate) files: usize,
+    /// `AUDIT_SECRET`: under which keys are hashed.
+    pub(crate) secret: Option<SecretString>,
 }
 
 /// An OpenAI-compatible endpoint.
@@ -42,6 +63,19 @@ impl Settings {
                 .map_err(|error| format!("{name} names {path}, which cannot be read ({error})")),
             None => Ok(default.to_owned()),
         };
+        let config = |name: &str| {
+            let file = get(name).map(|path| ConfigFile::new(path).map(|file| file.named_by(name)));
+            file.transpose()
+                .map_err(|error| format!("{name}: {}", error.message()))
+        };
+        let number = |name: &str, default: u64| match get(name) {
+            None => Ok(default),
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|number| (1..=1_000_000).contains(number))
+                .ok_or_else(|| format!("{name} is a whole number, 1 to 1000000")),
+        };
         let model = match (get("AI_BASE_URL"), get("AI_API_KEY"), get("AI_MODEL")) {
             (Some(base_url), Some(api_key), Some(model)) => Some(ModelSettings {
                 base_url,
@@ -59,7 +93,22 @@ impl Settings {
         Ok(Self {
             bind: get("BIND").unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
             users: file("USERS_FILE", DEMO_USERS)?,
-            limits: file("LIMITS_FILE", include_str!("../limits.json"))?,
+            limits: config("LIMITS_FILE")?,
+            switch: config("SWITCH_FILE")?,
+            follow: match get("SWITCH_FOLLOW").as_deref() {
+                None | Some("true") => true,
+                Some("false") => false,
+                Some(_) => return Err("SWITCH_FOLLOW is true or false".to_owned()),
+            },
+            instance: get("INSTANCE")
+                .or_else(|| get("HOSTNAME"))
+                .unwrap_or_else(|| format!("process-{}", std::process::id())),
+            audit: AuditSettings {
+                file: get("AUDIT_FILE"),
+                file_bytes: number("AUDIT_FILE_MEGABYTES", 64)? << 20,
+                files: usize::try_from(number("AUDIT_FILES", 10)?).unwrap_or(usize::MAX),
+                secret: get("AUDIT_SECRET").map(SecretString::from),
+            },
             webhook_secret: get("WEBHOOK_SECRET").map(SecretString::from),
             model,
         })

@@ -44,7 +44,10 @@ pub(crate) async fn receive(
     // Before the limiter: a stranger must not use up the provider's limit.
     check_signature(app.webhook_secret.expose_secret(), &headers, &body)?;
     let key = Key::new(["ratelimit", TENANT, "webhook", "webhooks", "POST", provider]);
-    let decision = app.limiter.check(&app.policies.webhook, &key).await;
+    let decision = app
+        .limiter
+        .check(&app.policies.webhook.of(&key), &key)
+        .await;
     if let Some(refusal) = app.responder.refusal(&decision, "webhook") {
         return Ok(refusal);
     }

@@ -80,7 +80,7 @@ async fn the_6th_admin_call_of_a_minute_is_refused() {
                 .unwrap()
                 .iter()
                 .any(|decision| {
-                    decision["key"] == "ratelimit:user:alice:coverLetter"
+                    decision["limits"][0]["policy"] == "coverLetter"
                         && decision["outcome"] == "allowed"
                 })
         }),
@@ -248,7 +248,10 @@ async fn the_audit_trail_and_the_metrics_agree() {
     let audit = service.get("/api/admin/audit", ADMIN).await;
     let decisions = audit.body["decisions"].as_array().unwrap();
     for (policy, outcome) in [("agent-turn", "denied"), ("agent-session", "not_charged")] {
-        let last = decisions.iter().find(|entry| entry["policy"] == policy);
+        let limits = decisions
+            .iter()
+            .flat_map(|it| it["limits"].as_array().unwrap());
+        let last = { limits }.find(|limit| limit["policy"] == policy);
         assert_eq!(last.unwrap()["outcome"], outcome, "{policy}");
         let line = format!(r#"policy="{policy}",scope="agent",outcome="{outcome}""#);
         assert!(metrics.contains(&line), "{line}: {metrics}");

@@ -102,10 +102,10 @@ async fn each_scope_answers_by_its_rule() {
 /// The limits of B6 and D3: in this process, while Redis is away.
 fn in_memory() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("limits.json");
-    let text = include_str!("../limits.json");
-    let local = r#""outage": { "local": "1/1" }"#;
-    std::fs::write(&path, text.replace(r#""outage": "allow""#, local)).unwrap();
+    let path = directory.path().join("limits.toml");
+    let text = include_str!("../limits.toml");
+    let local = r#"outage = { local = "1/1" }"#;
+    std::fs::write(&path, text.replace(r#"outage = "allow""#, local)).unwrap();
     let path = path.display().to_string();
     (directory, path)
 }
@@ -276,14 +276,12 @@ async fn limits_in_memory() -> Duration {
 async fn an_open_breaker_costs_no_time() {
     const REQUESTS: usize = 400;
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("limits.json");
-    let mut policies: serde_json::Value =
-        serde_json::from_str(include_str!("../limits.json")).unwrap();
-    for policy in policies.as_array_mut().unwrap() {
-        policy["limit"] = 1_000_000.into();
-        policy["outage"] = serde_json::json!({ "local": "1/1" });
-    }
-    std::fs::write(&path, policies.to_string()).unwrap();
+    let path = directory.path().join("limits.toml");
+    let text = include_str!("../limits.toml");
+    let names = text.lines().filter(|line| line.starts_with('['));
+    let policy =
+        |name: &str| format!("{name}\nquota = '1_000_000/day'\noutage = {{ local = '1/1' }}\n");
+    std::fs::write(&path, names.map(policy).collect::<String>()).unwrap();
     let limits = [("LIMITS_FILE", path.to_str().unwrap())];
     let redis = RedisServer::start_tcp();
     let services = [started(&redis.url(), &limits), Service::start(&limits)];

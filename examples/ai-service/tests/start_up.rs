@@ -99,8 +99,32 @@ fn files_and_variables_that_cannot_be_used_are_named() {
     };
     let log = failing_start(&[("USERS_FILE", "/does/not/exist.json")]);
     assert!(log.contains("USERS_FILE"), "{log}");
-    let log = failing_start(&[("LIMITS_FILE", &file("[]"))]);
+    let log = failing_start(&[("LIMITS_FILE", &file("{\"policies\": {}}"))]);
     assert!(log.contains("no policy is named companyResearch"), "{log}");
+    let limits = file("{\"policies\": {\n  \"a\": {\"quota\": \"1/hourr\"},\n  \"b\": {}}}");
+    let log = failing_start(&[("LIMITS_FILE", &limits)]);
+    let named = format!("LIMITS_FILE names {limits}, which cannot be used: line 2, column 18: ");
+    assert!(
+        log.contains(&named) && log.contains("line 3, column 3: "),
+        "{log}"
+    );
+    let log = failing_start(&[("LIMITS_FILE", "limits.ini")]);
+    assert!(
+        log.contains("LIMITS_FILE") && log.contains(".toml"),
+        "{log}"
+    );
+    let log = failing_start(&[("SWITCH_FILE", &file("{\"limits\": \"on\"}"))]);
+    assert!(
+        log.contains("SWITCH_FILE") && log.contains("store, local or off"),
+        "{log}"
+    );
+    let log = failing_start(&[("AUDIT_FILE", "/does/not/exist/audit.jsonl")]);
+    assert!(
+        log.contains("AUDIT_FILE") && log.contains("cannot be written"),
+        "{log}"
+    );
+    let log = failing_start(&[("AUDIT_FILES", "0")]);
+    assert!(log.contains("AUDIT_FILES"), "{log}");
     let log = failing_start(&[("AI_MODEL", "gpt")]);
     assert!(log.contains("AI_BASE_URL"), "{log}");
     let log = failing_start(&[("KEY_PREFIX", "a{b}"), ("REDIS_URL", "redis://127.0.0.1:1")]);

@@ -5,9 +5,10 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use limiter_core::Error;
+use limiter_core::limit::wrap::Routing;
 
 use super::document::{Format, Place, Problem};
-use super::{PolicySet, config_error, listed};
+use super::{PolicySet, config_error, listed, routing};
 
 /// A file of settings, and the variable that names it.
 ///
@@ -70,6 +71,14 @@ impl ConfigFile {
         self.parse(&self.text()?, PolicySet::read)
     }
 
+    /// Where limits are counted, as it says.
+    ///
+    /// # Errors
+    /// As [`parse_routing`](super::parse_routing).
+    pub(crate) fn routing(&self, text: &[u8]) -> Result<Routing, Error> {
+        self.parse(text, routing::read)
+    }
+
     /// What a text of this file says, by whoever understands it.
     pub(super) fn parse<T>(
         &self,
@@ -95,7 +104,7 @@ impl ConfigFile {
     }
 
     /// What is in it.
-    pub(super) fn text(&self) -> Result<Vec<u8>, Error> {
+    pub(crate) fn text(&self) -> Result<Vec<u8>, Error> {
         let failed = |error: std::io::Error| {
             config_error(format!("{}, which cannot be read ({error})", self.name()))
         };
@@ -121,7 +130,7 @@ impl ConfigFile {
 
 /// What is known of a file that may change: it is used when it is the same twice, and what cannot be used is told until it can.
 #[derive(Debug, Default)]
-pub(super) struct Looked {
+pub(crate) struct Looked {
     /// What was in the file when it was judged last, and what is wrong with it.
     judged: Vec<u8>,
     wrong: Option<String>,
@@ -133,7 +142,7 @@ pub(super) struct Looked {
 
 impl Looked {
     /// Of a text that is used.
-    pub(super) fn at(text: Vec<u8>) -> Self {
+    pub(crate) fn at(text: Vec<u8>) -> Self {
         Self {
             seen: text.clone(),
             judged: text,
@@ -142,12 +151,12 @@ impl Looked {
     }
 
     /// What is wrong with the file as it is; `None` if it is what holds.
-    pub(super) fn error(&self) -> Option<String> {
+    pub(crate) fn error(&self) -> Option<String> {
         self.unread.clone().or_else(|| self.wrong.clone())
     }
 
     /// Uses the file if it has changed and stays as it is.
-    pub(super) fn look<T>(
+    pub(crate) fn look<T>(
         &mut self,
         file: &ConfigFile,
         take: impl FnOnce(&[u8]) -> Result<T, Error>,
@@ -162,7 +171,7 @@ impl Looked {
     }
 
     /// Uses the file as it is now.
-    pub(super) fn reload<T>(
+    pub(crate) fn reload<T>(
         &mut self,
         file: &ConfigFile,
         take: impl FnOnce(&[u8]) -> Result<T, Error>,

@@ -24,6 +24,7 @@ mod file;
 mod live;
 mod policy;
 mod quota;
+mod routing;
 
 use std::collections::BTreeMap;
 
@@ -34,8 +35,10 @@ use self::document::{Name, Node, Place, Problem, Value};
 use self::fields::Members;
 
 pub use self::document::Format;
+pub(crate) use self::file::Looked;
 pub use self::file::{ConfigFile, FileWatch};
 pub use self::live::{LivePolicies, Reload};
+pub use self::routing::{parse_routing, write_routing};
 
 /// Policies by name.
 ///

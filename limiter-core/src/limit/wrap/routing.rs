@@ -62,6 +62,12 @@ impl Routing {
         }
     }
 
+    /// The same for another place.
+    #[must_use]
+    pub fn with_route(self, to: Route) -> Self {
+        Self { to, ..self }
+    }
+
     /// Only for a portion of the keys: of their [hash tags](crate::KeyBuilder::hash_tag), for those that have one. A group of
     /// several keys goes where its first one goes.
     #[must_use]
@@ -85,6 +91,26 @@ impl Routing {
     #[must_use]
     pub fn with_share(self, share: Share) -> Self {
         Self { share, ..self }
+    }
+
+    /// Where the portion goes.
+    pub fn route(&self) -> Route {
+        self.to
+    }
+
+    /// Which portion of the keys.
+    pub fn keys(&self) -> Portion {
+        self.keys
+    }
+
+    /// Which portion of the instances.
+    pub fn instances(&self) -> Portion {
+        self.instances
+    }
+
+    /// Where the rest goes.
+    pub fn rest(&self) -> Route {
+        self.rest
     }
 
     /// Which share of a limit is one process's.

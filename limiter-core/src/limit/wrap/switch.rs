@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use super::local::{Earlier, Local, Why};
 use super::routing::{Bucket, Route, Routing};
@@ -34,8 +35,9 @@ struct Inner {
     /// Looked at by every call, so that without a switch thrown none takes the lock.
     is_plain: AtomicBool,
     routing: RwLock<Routing>,
-    /// Whether there was a call since it was last asked.
+    /// Whether there was a call since somebody waited for one.
     is_used: AtomicBool,
+    used: Notify,
 }
 
 impl Switch {
@@ -47,6 +49,7 @@ impl Switch {
             is_plain: AtomicBool::new(true),
             routing: RwLock::default(),
             is_used: AtomicBool::new(false),
+            used: Notify::new(),
         }))
     }
 
@@ -67,15 +70,19 @@ impl Switch {
         std::mem::replace(&mut routing, next)
     }
 
-    /// Whether there was a call since this was asked last: who follows what others say need not ask for an instance that is idle.
-    pub fn take_used(&self) -> bool {
-        self.0.is_used.swap(false, Ordering::Relaxed)
+    /// Waits for a call; at once, if there was one since this was awaited last. Who follows what others say need not ask for an
+    /// instance that is idle. For one follower.
+    pub async fn used(&self) {
+        while !self.0.is_used.swap(false, Ordering::Relaxed) {
+            self.0.used.notified().await;
+        }
     }
 
     fn note_use(&self) {
         // Only read, mostly: a line of the cache that all threads share.
-        if !self.0.is_used.load(Ordering::Relaxed) {
-            self.0.is_used.store(true, Ordering::Relaxed);
+        if !self.0.is_used.load(Ordering::Relaxed) && !self.0.is_used.swap(true, Ordering::Relaxed)
+        {
+            self.0.used.notify_one();
         }
     }
 

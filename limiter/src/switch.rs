@@ -1,0 +1,395 @@
+//! Who throws a [`Switch`]: a file, and an operator over all instances (C6).
+//!
+//! The file says what holds for good. An override, which an operator sets for a time, goes before it; it is kept in the store of the
+//! caches, where all instances that share that store see it, and ends by itself.
+//!
+//! ```
+//! use limiter::{Route, Routing, Switch};
+//! use limiter::switch::{Reach, SwitchControl};
+//! use std::time::Duration;
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let switch = Switch::new("instance-1");
+//! let backends = limiter::Builder::new().switch(switch.clone()).connect("memory:").await?;
+//! let control = SwitchControl::new(switch, backends.cache.clone());
+//! let reach = control.override_all(Routing::to(Route::Off), Duration::from_secs(3_600)).await;
+//! assert!(matches!(reach, Reach::ThisInstance { .. }), "memory is not shared: {reach:?}");
+//! assert_eq!(control.status().routing.to_string(), "off");
+//! # Ok::<(), limiter::Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # What a change may cost
+//!
+//! A key that is counted somewhere else from now on starts there from what was counted there before. So it may be admitted one
+//! capacity more: in Redis its limit, and in each process the [share](Routing::share) of it, however often the switch is thrown.
+//! With `n` instances and a share of `1/n` that is twice the limit.
+//!
+//! # What it costs to follow
+//!
+//! An instance that is used reads the override every 2 s (one transaction); an idle one never. An idle instance reads it when it is
+//! used again: what comes in that round trip is decided by what held before.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use limiter_core::cache::{CacheKey, CacheStore, MAX_TTL, NewEntry};
+use limiter_core::limit::wrap::{Routing, Switch};
+use limiter_core::{Error, Key};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::config::{ConfigFile, FileWatch, Format, Looked, parse_routing, write_routing};
+
+/// How often an instance that is used reads the override.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// How long it takes at most until all instances that are used do what an override says, if the store answers.
+pub const REACHES_WITHIN: Duration = Duration::from_secs(5);
+
+/// Throws the switch of this instance as a file and operators say. Clones are one.
+#[derive(Clone, Debug)]
+pub struct SwitchControl(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    switch: Switch,
+    shared: Arc<dyn CacheStore>,
+    key: CacheKey,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the file says, or what held at first.
+    base: Routing,
+    file: Option<(ConfigFile, Looked)>,
+    over: Option<Override>,
+    /// How often this process has set one: what was read before that is old.
+    changes: u64,
+    follower: Option<Task>,
+    /// Takes the override back when its time is over.
+    end: Option<Task>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Override {
+    routing: Routing,
+    until: Instant,
+    /// Whether it is of this instance alone.
+    is_own: bool,
+}
+
+/// Whom an override reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reach {
+    /// Every instance that shares the caches' store, within [`REACHES_WITHIN`] of being used.
+    EveryInstance,
+    /// This one alone.
+    ThisInstance {
+        /// Why no other one.
+        why: String,
+    },
+}
+
+/// What holds on this instance, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SwitchStatus {
+    /// What holds.
+    pub routing: Routing,
+    /// What says so: `default`, `file`, `override` (of all instances) or `instance` (an override of this one).
+    pub set_by: &'static str,
+    /// How long an override still holds.
+    pub left: Option<Duration>,
+    /// What is wrong with the file.
+    pub error: Option<String>,
+}
+
+/// Ends when it is dropped.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl SwitchControl {
+    /// Throws `switch`; overrides are kept in `shared`, under `cache:%-:switch`.
+    pub fn new(switch: Switch, shared: Arc<dyn CacheStore>) -> Self {
+        let base = switch.routing();
+        Self(Arc::new(Inner {
+            switch,
+            shared,
+            // No operation of a cache has an empty name.
+            key: CacheKey::new(&Key::new(["cache", ""]), "switch"),
+            state: Mutex::new(State {
+                base,
+                ..State::default()
+            }),
+        }))
+    }
+
+    /// Does what a file says, and looks at it every so often until the watch is dropped: see
+    /// [`parse_routing`]. One that cannot be used later changes nothing.
+    ///
+    /// # Errors
+    /// `Config` if the file cannot be used now.
+    pub fn watch(&self, file: ConfigFile, every: Duration) -> Result<FileWatch, Error> {
+        let text = file.text()?;
+        let base = file.routing(&text)?;
+        {
+            let mut state = self.lock();
+            state.base = base;
+            state.file = Some((file, Looked::at(text)));
+            self.apply(&mut state);
+        }
+        let control = self.clone();
+        FileWatch::start(every, move || control.look())
+    }
+
+    /// Follows what operators say of all instances, from now on until the last clone is dropped. Needs a tokio runtime.
+    pub fn follow(&self) {
+        let weak = Arc::downgrade(&self.0);
+        let switch = self.0.switch.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                switch.used().await;
+                let Some(inner) = weak.upgrade() else { return };
+                Self(inner).read().await;
+                tokio::time::sleep(EVERY).await;
+            }
+        });
+        self.lock().follower = Some(Task(task.abort_handle()));
+    }
+
+    /// Sets an override for all instances, for so long: 1 s to 30 days. Says whom it reaches: this instance does it at once.
+    pub async fn override_all(&self, routing: Routing, within: Duration) -> Reach {
+        let within = within.clamp(Duration::from_secs(1), MAX_TTL);
+        let reach = self.share(Some((routing, within))).await;
+        let is_own = reach != Reach::EveryInstance;
+        self.set_over(Some(Override {
+            routing,
+            until: Instant::now() + within,
+            is_own,
+        }));
+        reach
+    }
+
+    /// Sets an override for this instance alone, for so long. Needs a tokio runtime.
+    pub fn override_here(&self, routing: Routing, within: Duration) {
+        self.set_over(Some(Override {
+            routing,
+            until: Instant::now() + within.clamp(Duration::from_secs(1), MAX_TTL),
+            is_own: true,
+        }));
+    }
+
+    /// Takes overrides back: everything is again as the file says, here at once.
+    pub async fn clear(&self) -> Reach {
+        let reach = self.share(None).await;
+        self.set_over(None);
+        reach
+    }
+
+    /// Reads the override of all instances now.
+    pub async fn read(&self) {
+        let changes = self.lock().changes;
+        match self.0.shared.get(&self.0.key).await {
+            Ok(_) if self.lock().changes != changes => {}
+            Ok(entry) => {
+                let read = entry.map(|entry| {
+                    let text = String::from_utf8_lossy(&entry.value);
+                    parse_routing(Format::Json, &text).map(|routing| (routing, entry.ttl))
+                });
+                match read.transpose() {
+                    Ok(over) => self.note_shared(over),
+                    Err(error) => {
+                        tracing::error!(%error, "the switch's override cannot be used; what held before still holds")
+                    }
+                }
+            }
+            // What holds, holds on until its own time is over.
+            Err(error) => tracing::debug!(%error, "the switch's override cannot be read"),
+        }
+        let mut state = self.lock();
+        self.apply(&mut state);
+    }
+
+    /// What holds on this instance, and why.
+    pub fn status(&self) -> SwitchStatus {
+        let mut state = self.lock();
+        self.apply(&mut state);
+        let over = state.over;
+        SwitchStatus {
+            routing: over.map_or(state.base, |over| over.routing),
+            set_by: match over {
+                Some(over) if over.is_own => "instance",
+                Some(_) => "override",
+                None if state.file.is_some() => "file",
+                None => "default",
+            },
+            left: over.map(|over| over.until.saturating_duration_since(Instant::now())),
+            error: state.file.as_ref().and_then(|(_, looked)| looked.error()),
+        }
+    }
+
+    /// Tells all instances; whom that reaches.
+    async fn share(&self, over: Option<(Routing, Duration)>) -> Reach {
+        let shared = &self.0.shared;
+        let here = |why: String| Reach::ThisInstance { why };
+        if shared.health().await.backend == "memory" {
+            return here(
+                "the caches are kept in this process; name a Redis to share them".to_owned(),
+            );
+        }
+        if self.lock().follower.is_none() {
+            return here("instances do not follow each other".to_owned());
+        }
+        let told = match over {
+            Some((routing, within)) => {
+                let entry = NewEntry::new(write_routing(&routing), within);
+                shared.set(&self.0.key, entry).await
+            }
+            None => shared.delete(&self.0.key).await.map(drop),
+        };
+        match told {
+            Ok(()) => Reach::EveryInstance,
+            Err(error) => here(error.message().to_owned()),
+        }
+    }
+
+    /// What the store says, which goes before what this instance was told earlier, unless it says nothing.
+    fn note_shared(&self, over: Option<(Routing, Duration)>) {
+        let known = self.lock().over;
+        match over {
+            Some((routing, left)) => self.set_over(Some(Override {
+                routing,
+                until: Instant::now() + left,
+                is_own: false,
+            })),
+            None if known.is_some_and(|over| !over.is_own) => self.set_over(None),
+            None => {}
+        }
+    }
+
+    fn set_over(&self, over: Option<Override>) {
+        let mut state = self.lock();
+        state.over = over;
+        state.changes += 1;
+        state.end = over.map(|over| {
+            let weak = Arc::downgrade(&self.0);
+            let task = tokio::spawn(async move {
+                tokio::time::sleep_until(over.until).await;
+                if let Some(inner) = weak.upgrade() {
+                    let control = Self(inner);
+                    control.apply(&mut control.lock());
+                }
+            });
+            Task(task.abort_handle())
+        });
+        self.apply(&mut state);
+    }
+
+    fn look(&self) {
+        let mut state = self.lock();
+        if let Some((file, mut looked)) = state.file.take() {
+            looked.look(&file, |text| {
+                state.base = file.routing(text)?;
+                Ok(())
+            });
+            state.file = Some((file, looked));
+        }
+        self.apply(&mut state);
+    }
+
+    /// Throws the switch, if what holds has changed.
+    fn apply(&self, state: &mut State) {
+        state.over = state.over.filter(|over| Instant::now() < over.until);
+        let next = state.over.map_or(state.base, |over| over.routing);
+        if self.0.switch.routing() != next {
+            let before = self.0.switch.set(next);
+            tracing::warn!(%before, now = %next, "where limits are counted has changed");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "memory")]
+mod tests {
+    use limiter_core::limit::wrap::Route;
+
+    use super::*;
+
+    async fn control() -> (Switch, SwitchControl) {
+        let switch = Switch::new("a");
+        let builder = crate::Builder::new().switch(switch.clone());
+        let backends = builder.connect("memory:").await.unwrap();
+        (switch.clone(), SwitchControl::new(switch, backends.cache))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_override_goes_before_the_file_and_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("switch.toml");
+        std::fs::write(&path, "limits = 'local'").unwrap();
+        let (switch, control) = control().await;
+        let file = ConfigFile::new(&path).unwrap().named_by("SWITCH_FILE");
+        // The file is looked at by hand below.
+        let _watch = control.watch(file, Duration::from_secs(86_400)).unwrap();
+        assert_eq!(switch.routing(), Routing::to(Route::Local));
+        assert_eq!(control.status().set_by, "file");
+        control.override_here(Routing::to(Route::Off), Duration::from_secs(60));
+        let status = control.status();
+        assert_eq!(
+            (status.routing, status.set_by),
+            (Routing::to(Route::Off), "instance")
+        );
+        assert_eq!(status.left, Some(Duration::from_secs(60)));
+        std::fs::write(&path, "limits = 'stor'").unwrap();
+        control.look();
+        control.look();
+        let wrong = control.status().error.unwrap();
+        assert!(
+            wrong.starts_with("SWITCH_FILE names") && wrong.contains("line 1, column 10"),
+            "{wrong}"
+        );
+        assert_eq!(switch.routing(), Routing::to(Route::Off));
+        // It ends by itself.
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!(switch.routing(), Routing::to(Route::Local));
+        std::fs::write(&path, "limits = 'store'").unwrap();
+        control.look();
+        control.look();
+        assert_eq!(
+            (switch.routing(), control.status().error),
+            (Routing::default(), None)
+        );
+    }
+
+    /// What is kept where only this process sees it reaches this process.
+    #[tokio::test]
+    async fn memory_reaches_this_instance() {
+        let (switch, control) = control().await;
+        control.follow();
+        let reach = control
+            .override_all(Routing::to(Route::Off), Duration::from_secs(60))
+            .await;
+        assert!(matches!(reach, Reach::ThisInstance { .. }));
+        control.read().await;
+        assert_eq!(
+            switch.routing(),
+            Routing::to(Route::Off),
+            "a store that says nothing takes nothing back"
+        );
+        control.clear().await;
+        assert_eq!(switch.routing(), Routing::default());
+    }
+}
