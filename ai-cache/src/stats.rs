@@ -23,6 +23,10 @@ pub struct Stats {
     pub store_errors: u64,
     /// Stored values that gave no answer: corrupt, or of another build of the service.
     pub unreadable: u64,
+    /// Bytes of stored answers that were read.
+    pub bytes_read: u64,
+    /// Bytes of answers that were stored.
+    pub bytes_written: u64,
     /// Answers that this process holds now, roughly.
     pub l1_entries: u64,
 }
@@ -35,6 +39,8 @@ pub(crate) struct Counters {
     pub(crate) computations: Counter,
     pub(crate) store_errors: Counter,
     pub(crate) unreadable: Counter,
+    pub(crate) bytes_read: Counter,
+    pub(crate) bytes_written: Counter,
 }
 
 impl Counters {
@@ -55,6 +61,8 @@ impl Counters {
             computations: self.computations.get(),
             store_errors: self.store_errors.get(),
             unreadable: self.unreadable.get(),
+            bytes_read: self.bytes_read.get(),
+            bytes_written: self.bytes_written.get(),
             l1_entries,
         }
     }
@@ -67,6 +75,11 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_bytes(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use limiter_core::cache::{CacheKey, CacheStore, NewEntry};
 use limiter_core::clock::{Clock, SystemClock};
 use limiter_core::{Error, ErrorKind, Key, LogLimit};
@@ -73,6 +74,7 @@ impl<T: Cacheable> Tiers<T> {
                 return None;
             }
         };
+        self.counters.bytes_read.add_bytes(entry.value.len());
         match envelope::decode(ticket.key, &entry.value) {
             Ok((value, created)) => {
                 let answer = Answer {
@@ -132,7 +134,7 @@ impl<T: Cacheable> Tiers<T> {
         self.l1.remove(ticket).await;
         let _turn = ticket.turn().await;
         let asked = Instant::now();
-        let result = self.store.set(ticket.key, NewEntry::new(stored, ttl)).await;
+        let result = self.store_bytes(ticket.key, stored, ttl).await;
         let until = l1_expiry(asked, ttl, self.settings.l1_cap());
         self.l1.replace(ticket, answer, until).await;
         // Who asks from now on must not get the answer of a computation that began before.
@@ -239,10 +241,20 @@ impl<T: Cacheable> Tiers<T> {
         if !current || !ticket.is_current().await {
             return;
         }
-        let written = self.store.set(ticket.key, NewEntry::new(stored, ttl)).await;
+        let written = self.store_bytes(ticket.key, stored, ttl).await;
         if let Err(error) = self.counted(written) {
             self.warn("an answer is not in the cache store", &error);
         }
+    }
+
+    /// Stores an answer, and counts its bytes.
+    async fn store_bytes(&self, key: &CacheKey, stored: Bytes, ttl: Duration) -> Result<(), Error> {
+        let length = stored.len();
+        let written = self.store.set(key, NewEntry::new(stored, ttl)).await;
+        if written.is_ok() {
+            self.counters.bytes_written.add_bytes(length);
+        }
+        written
     }
 
     /// Removes what must not stay in the store, as well as it can be done.

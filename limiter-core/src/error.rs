@@ -63,6 +63,26 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All of them, in their order.
+    pub const ALL: [Self; 16] = [
+        Self::InvalidInput,
+        Self::Config,
+        Self::Unsupported,
+        Self::Foreign,
+        Self::Conflict,
+        Self::Expired,
+        Self::Misdirected,
+        Self::Capacity,
+        Self::Saturated,
+        Self::BreakerOpen,
+        Self::Timeout,
+        Self::Connection,
+        Self::Unauthorized,
+        Self::Server,
+        Self::Protocol,
+        Self::Cancelled,
+    ];
+
     /// Whether no answer could be had, so that a policy's [`Outage`](crate::limit::Outage) rule
     /// applies. Misuse and misconfiguration never trigger it.
     pub fn is_outage(self) -> bool {

@@ -33,6 +33,10 @@ pub struct ServerInfo {
     pub memory_limit: Option<u64>,
     /// How it makes room when it is full, as `noeviction`; `None` without a limit.
     pub eviction: Option<String>,
+    /// How many keys it has evicted since it started.
+    pub evicted: Option<u64>,
+    /// How many commands it has run since it started, of whomever.
+    pub commands: Option<u64>,
 }
 
 impl ServerInfo {

@@ -73,6 +73,7 @@ pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod figures;
 mod fingerprint;
 mod health;
 mod key;
@@ -84,6 +85,7 @@ mod sync;
 mod testing;
 
 pub use error::{Effect, Error, ErrorKind};
+pub use figures::Figure;
 pub use fingerprint::Fingerprint;
 pub use health::{Health, ServerInfo};
 pub use key::{IdentitySecret, Key, KeyBuilder};

@@ -9,7 +9,7 @@ use limiter_core::limit::{
     Action, Capabilities, Group, Issuer, LimitStore, Observed, OperationId, Place, Source, States,
     Step, apply_group,
 };
-use limiter_core::{Error, ErrorKind, Fingerprint, Health};
+use limiter_core::{Error, Figure, Fingerprint, Health};
 
 use crate::config::{MemoryConfig, Overflow};
 use crate::sync::MutexGuard;
@@ -92,7 +92,7 @@ impl MemoryStore {
         if creates(step) && !room.for_entry(limits[0], view.shards, now) {
             if !step.policy.is_shadow() {
                 room.settle(&shards);
-                return Err(full(self.table.capacity()));
+                return Err(self.table.full());
             }
             // A shadow never blocks: without room it is looked at and not counted.
             view.uncounted = 1;
@@ -173,7 +173,7 @@ impl MemoryStore {
         room: &mut Room<'_>,
     ) -> Result<Found, Error> {
         let mut found = Found::default();
-        let full = || full(self.table.capacity());
+        let full = || self.table.full();
         for (index, step) in group.steps().iter().enumerate() {
             let (bit, shadow) = (1_u64 << index, step.policy.is_shadow());
             let record = records[index];
@@ -375,6 +375,10 @@ impl LimitStore for MemoryStore {
         self.apply_in_memory(group, observed)
     }
 
+    fn figures(&self) -> Vec<Figure> {
+        self.table.figures()
+    }
+
     async fn health(&self) -> Health {
         let (held, room) = (self.len(), self.table.capacity());
         let full = if held * 10 >= room * 9 {
@@ -487,14 +491,4 @@ impl States for View<'_, '_> {
 /// Whether the step may create its key's state.
 fn creates(step: &Step<'_>) -> bool {
     step.action.takes() && step.action.cost() <= step.policy.quota().capacity()
-}
-
-fn full(capacity: usize) -> Error {
-    Error::new(
-        ErrorKind::Capacity,
-        "limit.apply",
-        format!(
-            "the table is full with {capacity} keys that still count; raise MemoryConfig::with_keys, shorten the windows, or choose Overflow::Share"
-        ),
-    )
 }

@@ -8,9 +8,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashTable;
-use limiter_core::Fingerprint;
 use limiter_core::clock::Timestamp;
 use limiter_core::limit::algorithm::State;
+use limiter_core::{Error, ErrorKind, Figure, Fingerprint};
 
 use crate::sync::{Mutex, MutexGuard};
 
@@ -79,6 +79,26 @@ impl Table {
     }
 
     /// How many entries there may be.
+    /// The error of a key for which there is no room.
+    pub(crate) fn full(&self) -> Error {
+        Error::new(
+            ErrorKind::Capacity,
+            "limit.apply",
+            format!(
+                "the table is full with {} keys that still count; raise MemoryConfig::with_keys, shorten the windows, or choose Overflow::Share",
+                self.capacity()
+            ),
+        )
+    }
+
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        vec![
+            Figure::new("limiter_memory_keys", count(self.len())),
+            Figure::new("limiter_memory_keys_limit", count(self.capacity())),
+        ]
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use limiter_core::cache::{
     CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry, check_ttl, no_integer, out_of_range,
 };
-use limiter_core::{Effect, Error, ErrorKind, Health, Key};
+use limiter_core::{Effect, Error, ErrorKind, Figure, Health, Key};
 use redis::{FromRedisValue, RedisError, Script, Value};
 use tokio::time::Instant;
 
@@ -243,6 +243,12 @@ impl CacheStore for RedisCache {
             Err(error) if removed > 0 => Err(error.with_effect(Effect::Yes)),
             result => result.map(|()| removed),
         }
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures = self.pool.figures();
+        figures.extend(self.guard.figure("caches"));
+        figures
     }
 
     async fn health(&self) -> Health {

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use limiter_core::breaker::{Breaker, Completion, Pass};
-use limiter_core::{Effect, Error};
+use limiter_core::{Effect, Error, Figure};
 use redis::{RedisError, ServerErrorKind};
 use tokio::time::Instant;
 
@@ -63,6 +63,12 @@ impl Guard {
         };
         let is_hasty = span.end < span.begun + pool.deadline() * 9 / 10;
         Ok(Passing { pass, is_hasty })
+    }
+
+    /// How the breaker stands, for metrics.
+    pub(crate) fn figure(&self, pool: &'static str) -> Option<Figure> {
+        let breaker = self.0.as_ref()?;
+        Some(breaker.figure().with("pool", pool))
     }
 
     /// What health says of the breaker; nothing while it is closed.

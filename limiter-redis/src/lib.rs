@@ -31,6 +31,7 @@
 //! # Features
 //!
 //! - `fuzzing`: how a script's reply is read, as a function over bytes. Off by default.
+//! - `metrics`: how long calls take and how large batches are, through the `metrics` facade. Off by default.
 //! - `virtual-clock`: for tests, a store whose time is a key in Redis that the test sets. Off by
 //!   default.
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use limiter_core::limit::{Capabilities, Group, Issuer, LimitStore, Observed};
-use limiter_core::{Error, ErrorKind, Health};
+use limiter_core::{Error, ErrorKind, Figure, Health};
 use parking_lot::{Mutex, RwLock};
 use redis::{RedisError, ServerErrorKind};
 use tokio::time::Instant;
@@ -219,6 +219,13 @@ impl LimitStore for RedisStore {
     /// over (I-R2). Charges of which no answer came at all are not among them.
     fn unheard(&self) -> u64 {
         self.unheard.load(Ordering::Relaxed)
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        match self.shared() {
+            Shared::Server(batches) => batches.figures(),
+            Shared::Cluster(cluster) => cluster.figures(),
+        }
     }
 
     async fn health(&self) -> Health {

@@ -22,6 +22,14 @@ impl<T: Clone> PerRuntime<T> {
         Self(RwLock::new(Vec::new()))
     }
 
+    /// Those of all runtimes.
+    pub(crate) fn each(&self, mut look: impl FnMut(&T)) {
+        let all = self.0.read();
+        all.iter()
+            .filter(|made| made.is_alive())
+            .for_each(|made| look(&made.it));
+    }
+
     /// The one of this runtime, made if there is none yet. Needs a runtime, as everything that waits does.
     pub(crate) fn here(&self, make: impl FnOnce() -> T) -> T {
         let runtime = Handle::current().id();

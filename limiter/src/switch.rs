@@ -219,6 +219,11 @@ impl SwitchControl {
         self.apply(&mut state);
     }
 
+    /// The switch that it throws.
+    pub fn switch(&self) -> &Switch {
+        &self.0.switch
+    }
+
     /// What holds on this instance, and why.
     pub fn status(&self) -> SwitchStatus {
         let mut state = self.lock();

@@ -120,26 +120,9 @@ async fn usage(app: &App) -> Value {
 }
 
 fn caches(app: &App) -> Value {
-    let caches = &app.caches;
-    let named = [
-        (
-            caches.company_research.operation(),
-            caches.company_research.stats(),
-        ),
-        (
-            caches.job_extraction.operation(),
-            caches.job_extraction.stats(),
-        ),
-        (
-            caches.resume_analysis.operation(),
-            caches.resume_analysis.stats(),
-        ),
-        (
-            caches.interview_prep.operation(),
-            caches.interview_prep.stats(),
-        ),
-    ];
-    let caches: Vec<_> = named
+    let caches: Vec<_> = app
+        .caches
+        .stats()
         .into_iter()
         .map(|(operation, stats)| json!({ "operation": operation, "stats": stats }))
         .collect();

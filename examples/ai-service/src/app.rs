@@ -8,12 +8,12 @@ use axum::http::StatusCode;
 use axum::response::Html;
 use axum::routing::{get, post};
 use limiter::ai_cache::scope::PerUser;
-use limiter::ai_cache::{AiCache, CacheConfig};
+use limiter::ai_cache::{AiCache, CacheConfig, Stats};
 use limiter::audit::Audit;
 use limiter::config::{ConfigFile, FileWatch, Format, LivePolicies, PolicySet};
 use limiter::core::cache::CacheStore;
 use limiter::http::Responder;
-use limiter::metrics::Metrics;
+use limiter::metrics::{Metrics, Quota};
 use limiter::switch::SwitchControl;
 use limiter::{AgentLimits, Limiter, LivePolicy, OutageLog, Switch, Thresholds};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -44,6 +44,8 @@ pub(crate) struct App {
     _watches: Vec<FileWatch>,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) webhook_secret: SecretString,
+    /// What the plan of a hosted Redis has.
+    pub(crate) quota: Quota,
 }
 
 /// The policies that the service names; they change with their file.
@@ -67,6 +69,20 @@ pub(crate) struct Caches {
     pub(crate) job_extraction: AiCache<Completion>,
     pub(crate) resume_analysis: AiCache<Completion, PerUser>,
     pub(crate) interview_prep: AiCache<Completion, PerUser>,
+}
+
+impl Caches {
+    /// What each of them did on this instance.
+    pub(crate) fn stats(&self) -> [(&str, Stats); 4] {
+        let (company, job) = (&self.company_research, &self.job_extraction);
+        let (resume, interview) = (&self.resume_analysis, &self.interview_prep);
+        [
+            (company.operation(), company.stats()),
+            (job.operation(), job.stats()),
+            (resume.operation(), resume.stats()),
+            (interview.operation(), interview.stats()),
+        ]
+    }
 }
 
 impl App {
@@ -149,6 +165,7 @@ impl App {
             switch,
             _watches: watches,
             metrics,
+            quota: settings.quota,
             webhook_secret: settings.webhook_secret.unwrap_or_else(|| {
                 tracing::warn!(
                     "WEBHOOK_SECRET is not set; webhooks are signed with the demo's secret"

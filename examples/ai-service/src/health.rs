@@ -99,6 +99,14 @@ pub(crate) fn install_metrics() -> Result<PrometheusHandle, String> {
 
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     limiter::metrics::report(&app.limiter);
+    limiter::metrics::report_cache_store(&*app.cache);
+    for (operation, stats) in app.caches.stats() {
+        limiter::metrics::report_cache(operation, &stats);
+    }
+    limiter::metrics::report_outages(&app.outages);
+    limiter::metrics::report_audit(&app.audit);
+    limiter::metrics::report_switch(app.switch.switch());
+    limiter::metrics::report_quota(app.quota);
     app.metrics.run_upkeep();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 
 use limiter::config::ConfigFile;
+use limiter::metrics::Quota;
 use secrecy::SecretString;
 
 /// The users of the demo, whose keys everybody knows.
@@ -27,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) audit: AuditSettings,
     /// `WEBHOOK_SECRET`: under which webhooks are signed; the demo's if unset.
     pub(crate) webhook_secret: Option<SecretString>,
+    /// `REDIS_QUOTA_COMMANDS_PER_DAY`, `REDIS_QUOTA_MEGABYTES`: what the plan of a hosted Redis has (B9).
+    pub(crate) quota: Quota,
     /// `AI_BASE_URL`, `AI_API_KEY`, `AI_MODEL`: the model, or none.
     pub(crate) model: Option<ModelSettings>,
 }
@@ -68,14 +71,15 @@ impl Settings {
             file.transpose()
                 .map_err(|error| format!("{name}: {}", error.message()))
         };
-        let number = |name: &str, default: u64| match get(name) {
-            None => Ok(default),
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|number| (1..=1_000_000).contains(number))
-                .ok_or_else(|| format!("{name} is a whole number, 1 to 1000000")),
+        let given = |name: &str| {
+            let number = get(name).map(|text| {
+                let number = text.parse().ok();
+                let number = number.filter(|number| (1..=1_000_000_000_u64).contains(number));
+                number.ok_or_else(|| format!("{name} is a whole number, 1 to 1000000000"))
+            });
+            number.transpose()
         };
+        let number = |name: &str, default: u64| Ok::<_, String>(given(name)?.unwrap_or(default));
         let model = match (get("AI_BASE_URL"), get("AI_API_KEY"), get("AI_MODEL")) {
             (Some(base_url), Some(api_key), Some(model)) => Some(ModelSettings {
                 base_url,
@@ -110,6 +114,10 @@ impl Settings {
                 secret: get("AUDIT_SECRET").map(SecretString::from),
             },
             webhook_secret: get("WEBHOOK_SECRET").map(SecretString::from),
+            quota: Quota {
+                commands_per_day: given("REDIS_QUOTA_COMMANDS_PER_DAY")?,
+                bytes: given("REDIS_QUOTA_MEGABYTES")?.map(|megabytes| megabytes << 20),
+            },
             model,
         })
     }

@@ -273,7 +273,7 @@ async fn health_metrics_and_the_front_page_read_well() {
     assert!(metrics.text.contains(line), "{}", metrics.text);
     for line in [
         "limiter_give_backs_waiting 0",
-        "limiter_charges_unheard 0",
+        "limiter_charges_unheard_total 0",
         "# TYPE limiter_check_seconds histogram",
         r#"limiter_check_seconds_bucket{le="1"} 1"#,
         "# TYPE limiter_used_ratio histogram",

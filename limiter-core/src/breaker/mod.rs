@@ -36,6 +36,7 @@ use tokio::time::Instant;
 pub use self::circuit::{Admission, Change, Circuit, Completion, Permit, Position};
 pub use self::config::BreakerConfig;
 use crate::error::{Error, ErrorKind};
+use crate::figures::Figure;
 use crate::log_limit::LogLimit;
 
 /// A circuit that many callers share. Clones share it.
@@ -211,6 +212,16 @@ impl Breaker {
         let name = &self.0.name;
         let message = format!("{name} has failed and is left alone for a moment ({why})");
         Error::new(ErrorKind::BreakerOpen, "limiter.breaker", message).with_retry_after(retry_after)
+    }
+
+    /// How it stands, for metrics: 0 closed, 1 half open, 2 open.
+    pub fn figure(&self) -> Figure {
+        let position = match self.status().position {
+            Position::Closed => 0,
+            Position::HalfOpen => 1,
+            Position::Open => 2,
+        };
+        Figure::new("limiter_breaker_state", position).with("server", &*self.0.name)
     }
 
     /// How it stands.

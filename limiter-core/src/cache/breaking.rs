@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::store::{CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry};
 use crate::breaker::Breaker;
 use crate::error::Error;
+use crate::figures::Figure;
 use crate::health::Health;
 use crate::key::Key;
 
@@ -76,5 +77,11 @@ impl<S: CacheStore + Clone + 'static> CacheStore for Breaking<S> {
         let mut health = self.inner.health().await;
         health.message.push_str(&self.breaker.status().words());
         health
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures = self.inner.figures();
+        figures.push(self.breaker.figure());
+        figures
     }
 }

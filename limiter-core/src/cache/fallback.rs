@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::store::{CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry};
 use crate::error::Error;
+use crate::figures::Figure;
 use crate::health::Health;
 use crate::key::Key;
 use crate::outage_log::{OutageLog, Substitute};
@@ -139,5 +140,9 @@ impl<S: CacheStore> CacheStore for Fallback<S> {
 
     async fn health(&self) -> Health {
         self.inner.health().await
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        self.inner.figures()
     }
 }

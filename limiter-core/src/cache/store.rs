@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind};
+use crate::figures::Figure;
 use crate::health::Health;
 use crate::key::Key;
 
@@ -188,6 +189,11 @@ pub trait CacheStore: Send + Sync + fmt::Debug {
 
     /// How the store is. Never fails and answers within the store's deadline.
     async fn health(&self) -> Health;
+
+    /// What the store tells of itself for metrics, without I/O. A wrapper passes it on.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
 }
 
 /// What a cache store can do beyond the base.
@@ -247,5 +253,9 @@ impl<S: CacheStore + ?Sized> CacheStore for Arc<S> {
 
     async fn health(&self) -> Health {
         (**self).health().await
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        (**self).figures()
     }
 }

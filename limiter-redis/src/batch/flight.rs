@@ -13,6 +13,7 @@ use super::{Room, Shared};
 use crate::error::{copy, server_error};
 use crate::pool::Lent;
 use crate::pool::connection::Life;
+use crate::pool::counts::note_batch;
 use crate::pool::request::is_unknown_script;
 use crate::script::call::OPERATION;
 use crate::script::hot::{self, Outcome};
@@ -79,9 +80,11 @@ impl Flight {
     async fn send(&mut self, lent: Lent, members: Vec<Member>) {
         let (shared, room) = (self.shared.clone(), self.room.clone());
         let Lent { mut io, life } = lent;
+        note_batch(members.len());
         let mut left = eval::evals(members, &shared.scripts);
         for tried in 1..=TRIES {
             let pipeline = pipeline(&left, shared.floor);
+            shared.pool.counts().note_sent(pipeline.len());
             let start = Instant::now();
             let (answers, beginning) = (room.origin.answers(), room.origin.beginnings());
             let replies = io.send_packed_commands(&pipeline, 0, pipeline.len());
@@ -161,6 +164,7 @@ async fn load(
             ready.push(eval);
             continue;
         }
+        shared.pool.counts().note_sent(1);
         let loading = eval.script.load_async(io);
         let Err(error) = shared.pool.exchange(life, loading, || {}).await else {
             loaded.push(eval.script.clone());

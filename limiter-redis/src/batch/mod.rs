@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hashbrown::DefaultHashBuilder;
-use limiter_core::{Effect, Error, ErrorKind};
+use limiter_core::{Effect, Error, ErrorKind, Figure};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -118,6 +118,29 @@ impl Batches {
         &self.shared.pool
     }
 
+    /// What they tell of themselves for metrics, without I/O.
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        let shared = &self.shared;
+        let (mut waiting, mut under_way) = (0, 0);
+        shared.rooms.each(|room| {
+            let state = room.state.lock();
+            waiting += state.lanes.len();
+            under_way += u64::from(state.under_way);
+        });
+        let waiting = u64::try_from(waiting).unwrap_or(u64::MAX);
+        let of_batches = [
+            ("limiter_redis_waiting", waiting),
+            ("limiter_redis_batches_under_way", under_way),
+        ];
+        let host = shared.pool.host();
+        let of_batches =
+            of_batches.map(|(name, value)| Figure::new(name, value).with("server", host));
+        let mut figures = shared.pool.figures();
+        figures.extend(of_batches);
+        figures.extend(shared.guard.figure("limits"));
+        figures
+    }
+
     pub(crate) fn guard(&self) -> &Guard {
         &self.shared.guard
     }
@@ -155,6 +178,9 @@ impl Batches {
             };
             let now = Instant::now();
             self.shared.pool.note_time(OPERATION, now - span.begun);
+            if let Err(undone) = &told {
+                self.shared.pool.counts().note_error(&undone.error);
+            }
             let result = told.as_ref().map(drop);
             passing.end(now, result.map_err(|undone| &undone.error));
             told

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use limiter_core::limit::{
     Capabilities, GIVE_BACKS, GiveBackQueue, Group, Issuer, LimitStore, Observed, Step,
 };
-use limiter_core::{Error, ErrorKind, Health};
+use limiter_core::{Error, ErrorKind, Figure, Health};
 use tokio::time::Instant;
 
 use super::nodes::Nodes;
@@ -237,6 +237,14 @@ impl LimitStore for ClusterStore {
     /// As of [`RedisStore`](crate::RedisStore), over all nodes.
     fn unheard(&self) -> u64 {
         self.nodes.unheard.load(Ordering::Relaxed)
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let nodes = self.nodes.nodes.read();
+        nodes
+            .values()
+            .flat_map(|node| node.batches.figures())
+            .collect()
     }
 
     async fn health(&self) -> Health {

@@ -80,6 +80,8 @@ impl Server {
         info.version = field("redis_version").map(str::to_owned);
         info.memory_used = number("used_memory");
         info.memory_limit = number("maxmemory").filter(|limit| *limit > 0);
+        info.evicted = number("evicted_keys");
+        info.commands = number("total_commands_processed");
         if info.memory_limit.is_some() {
             info.eviction = field("maxmemory_policy").map(str::to_owned);
         }

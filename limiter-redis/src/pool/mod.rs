@@ -9,6 +9,7 @@ mod keeper;
 mod pulse;
 
 pub(crate) mod connection;
+pub(crate) mod counts;
 pub(crate) mod look;
 pub(crate) mod probe;
 pub(crate) mod request;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bb8_redis::bb8;
-use limiter_core::{Effect, Error, ErrorKind, LogLimit, ServerInfo};
+use limiter_core::{Effect, Error, ErrorKind, Figure, LogLimit, ServerInfo};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,6 +28,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::connection::{Life, Manager, Origin};
+use self::counts::Counts;
 use self::look::{Seen, Server, look};
 use self::probe::Probe;
 use self::pulse::{AGE, Pulse};
@@ -61,6 +63,7 @@ struct Shared {
     limit: Duration,
     seen: Seen,
     keeps: Keeps,
+    counts: Counts,
 }
 
 /// What a server is used for.
@@ -116,6 +119,7 @@ impl Pool {
                 limit,
                 seen: Seen::default(),
                 keeps,
+                counts: Counts::default(),
             }),
         })
     }
@@ -143,6 +147,34 @@ impl Pool {
     /// The shortest round trip of those that connections began with; zero before the first.
     pub(crate) fn round_trip(&self) -> Duration {
         self.home().origin.round_trip()
+    }
+
+    /// What is counted of the calls.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// What the pool tells of itself for metrics, without I/O.
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        let shared = &self.shared;
+        let mut connections = 0;
+        shared
+            .homes
+            .each(|home| connections += *home.origin.live().borrow());
+        let connections = u64::try_from(connections).unwrap_or(u64::MAX);
+        let of_pool = shared.counts.figures();
+        let of_pool = of_pool.chain([Figure::new("limiter_redis_connections", connections)]);
+        let pool = match shared.keeps {
+            Keeps::Counters => "limits",
+            Keeps::Values => "caches",
+        };
+        let of_pool = of_pool.map(|figure| figure.with("server", self.host()).with("pool", pool));
+        let server = self.server();
+        let of_server = server.iter().flat_map(counts::of_server);
+        // One server may have two pools.
+        let of_server =
+            of_server.map(|figure| figure.with("server", self.host()).with("pool", pool));
+        of_pool.chain(of_server).collect()
     }
 
     /// What is known of the connections of this runtime.
@@ -195,11 +227,15 @@ impl Pool {
             .run(start + deadline, deadline, operation, request)
             .await;
         self.note_time(operation, start.elapsed());
+        if let Err(error) = &result {
+            self.shared.counts.note_error(error);
+        }
         result
     }
 
     /// Logs a call that took long; one line a second for each operation, which says how many `more` there were (B7).
     pub(crate) fn note_time(&self, operation: &'static str, elapsed: Duration) {
+        counts::note_time(operation, elapsed);
         if elapsed > self.shared.slow {
             let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             if let Some(more) = self.shared.slow_log.pass(operation) {
@@ -223,6 +259,7 @@ impl Pool {
         if Instant::now() >= end {
             return Err(self.late(operation, Effect::No, "no connection", deadline));
         }
+        self.shared.counts.note_sent(request.commands());
         let pool = self.clone();
         let Lent { mut io, life } = lent;
         let generation = life.generation();

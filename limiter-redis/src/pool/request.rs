@@ -25,6 +25,15 @@ impl Request {
         Self::Script(script.clone(), evalsha(script, keys, arguments))
     }
 
+    /// How many commands it is.
+    pub(crate) fn commands(&self) -> usize {
+        match self {
+            // MULTI and EXEC are two.
+            Self::Transaction(commands) => commands.len() + 2,
+            Self::Command(_) | Self::Script(..) | Self::Load(_) => 1,
+        }
+    }
+
     /// About how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
         let of = |command: &Cmd| -> usize {

@@ -8,6 +8,7 @@ use super::decision::{Decision, GroupDecision};
 use super::give_back::{GIVE_BACKS, GiveBackQueue, GiveBackStats, deadline};
 use super::queues::Queues;
 use crate::error::Error;
+use crate::figures::Figure;
 use crate::health::Health;
 use crate::key::Key;
 use crate::limit::policy::Policy;
@@ -73,6 +74,11 @@ impl Limiter {
     /// deadline was over. Charges of which no answer came at all are not among them.
     pub fn unheard(&self) -> u64 {
         self.store.unheard()
+    }
+
+    /// What the store tells of itself for metrics, without I/O.
+    pub fn figures(&self) -> Vec<Figure> {
+        self.store.figures()
     }
 
     /// The store.

@@ -11,6 +11,7 @@ use super::group::{Group, Step};
 use super::id::Issuer;
 use super::observed::Observed;
 use crate::error::Error;
+use crate::figures::Figure;
 use crate::health::Health;
 
 /// Where limits live. For implementors; users call [`Limiter`](crate::limit::Limiter).
@@ -77,6 +78,11 @@ pub trait LimitStore: Send + Sync + fmt::Debug {
     /// metrics. A wrapper passes it on; nothing else has anything to do.
     fn note_refused(&self, _steps: &[Step<'_>], _error: &Error) {}
 
+    /// What the store tells of itself for metrics, without I/O. A wrapper passes it on, and adds its own.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
+
     /// How the store is. Never fails and answers within the store's deadline.
     async fn health(&self) -> Health;
 }
@@ -123,6 +129,10 @@ impl<S: LimitStore + ?Sized> LimitStore for Arc<S> {
 
     fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
         (**self).note_refused(steps, error);
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        (**self).figures()
     }
 
     async fn health(&self) -> Health {

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use crate::breaker::Breaker;
 use crate::error::Error;
+use crate::figures::Figure;
 use crate::health::Health;
 use crate::limit::store::{Capabilities, Group, Issuer, LimitStore, Observed, Step};
 
@@ -67,6 +68,12 @@ impl<S: LimitStore + Clone + 'static> LimitStore for Breaking<S> {
 
     fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
         self.inner.note_refused(steps, error);
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures = self.inner.figures();
+        figures.push(self.breaker.figure());
+        figures
     }
 
     async fn health(&self) -> Health {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::figures::Figure;
 use crate::limit::policy::{Outage, Policy};
 use crate::limit::share::Share;
 use crate::limit::store::{Action, Group, Issuer, LimitStore, Observed, Source, Step};
@@ -69,6 +70,10 @@ impl Local {
 
     pub(super) fn is_issuer(&self, issuer: Issuer) -> bool {
         self.store.is_issuer(issuer)
+    }
+
+    pub(super) fn figures(&self) -> Vec<Figure> {
+        self.store.figures()
     }
 
     /// Whether a group was made here before, by its ids.

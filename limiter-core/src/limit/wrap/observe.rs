@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use crate::error::{Effect, Error, ErrorKind};
+use crate::figures::Figure;
 use crate::health::Health;
 use crate::limit::store::{Capabilities, Group, Issuer, LimitStore, Observed, OperationId, Step};
 
@@ -149,6 +150,10 @@ impl<S: LimitStore> LimitStore for Observe<S> {
         let event = Event::new(steps, None, Err(error), Duration::ZERO);
         show(&self.observers, &event);
         self.inner.note_refused(steps, error);
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        self.inner.figures()
     }
 
     async fn health(&self) -> Health {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::local::{Earlier, Local, Why};
 use crate::error::{Effect, Error, ErrorKind};
+use crate::figures::Figure;
 use crate::health::Health;
 use crate::limit::policy::Outage;
 use crate::limit::store::{
@@ -360,6 +361,12 @@ impl<S: LimitStore> LimitStore for OutageRules<S> {
 
     fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
         self.inner.note_refused(steps, error);
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let local = self.local.iter().flat_map(Local::figures);
+        let local = local.map(|figure| figure.with("store", "outage"));
+        self.inner.figures().into_iter().chain(local).collect()
     }
 
     async fn health(&self) -> Health {

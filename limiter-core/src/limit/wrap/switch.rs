@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::local::{Earlier, Local, Why};
 use super::routing::{Bucket, Route, Routing};
 use crate::error::{Error, ErrorKind};
+use crate::figures::Figure;
 use crate::health::Health;
 use crate::limit::share::Share;
 use crate::limit::store::{
@@ -295,6 +296,12 @@ impl<S: LimitStore> LimitStore for Switched<S> {
 
     fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
         self.inner.note_refused(steps, error);
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let local = self.local.iter().flat_map(Local::figures);
+        let local = local.map(|figure| figure.with("store", "switch"));
+        self.inner.figures().into_iter().chain(local).collect()
     }
 
     async fn health(&self) -> Health {

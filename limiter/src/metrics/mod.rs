@@ -1,73 +1,42 @@
-//! Every decision as metrics, through the `metrics` facade crate (C5).
+//! What limits and caches do, through the `metrics` facade crate (C5).
 //!
-//! | Metric | Kind | Labels |
-//! |---|---|---|
-//! | `limiter_checks_total` | counter | `policy`, `scope`, `outcome`, `source` |
-//! | `limiter_errors_total` | counter | `policy`, `scope`, `kind` |
-//! | `limiter_degraded_total` | counter | `policy`, `scope`, `rule`: `denied`, `allowed` or `local` |
-//! | `limiter_used_ratio` | histogram, 0 to 1 | `policy`, `scope` |
-//! | `limiter_check_seconds` | histogram | none |
-//! | `limiter_records_total` | counter | `kind`: `reservation`, `refund`, `lease`, `operation` |
-//! | `limiter_give_backs_waiting` | gauge | none |
-//! | `limiter_give_backs_delivered`, `_expired`, `_refused`, `_dropped` | counter | none |
-//! | `limiter_charges_unheard` | counter | none |
+//! - [`Metrics`]: an observer that counts every decision.
+//! - [`report`], [`report_cache`], [`report_outages`], [`report_audit`], [`report_switch`], [`report_quota`]: what is told when the
+//!   recorder is asked.
+//! - [`ALL`]: every metric, with its kind, its labels and its meaning; docs/operations.md has the same table. [`BUCKETS`]: bounds for
+//!   the histograms.
 //!
-//! The last three are reported by [`report`]. `outcome` is that of [`Attempt`](crate::outcome::Attempt). What looks, resets or gives back is not counted.
-//! A record is what a store remembers so that a retry is harmless: a small key, for some days at most. A release that is repeated
-//! writes its record again, and counts again.
+//! The recorder is the application's.
 
-use limiter_core::Substitute;
+mod names;
+mod reports;
+
 use limiter_core::limit::wrap::{Event, Observer};
-use limiter_core::limit::{Action, Limiter, Mark, Observed, RecordKind, Step, Verdict};
+use limiter_core::limit::{Action, Mark, Observed, RecordKind, Step, Verdict};
+use limiter_core::{Effect, Substitute};
 
 use crate::outcome;
 use crate::thresholds::Crossing;
 
-/// Upper bounds of buckets that suit the histograms, by the metric's name, for the application's
-/// recorder: with buckets, unlike with quantiles, the histograms of several instances add up.
-pub const BUCKETS: [(&str, &[f64]); 2] = [
-    (
-        "limiter_check_seconds",
-        &[
-            1e-6, 1e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-            1.0,
-        ],
-    ),
-    (
-        "limiter_used_ratio",
-        &[0.1, 0.25, 0.5, 0.75, 0.8, 0.9, 0.95, 1.0],
-    ),
-];
+pub use self::names::{ALL, BUCKETS, Kind, Metric};
+#[cfg(feature = "audit")]
+pub use self::reports::report_audit;
+#[cfg(feature = "ai-cache")]
+pub use self::reports::report_cache;
+pub use self::reports::{
+    Quota, report, report_cache_store, report_outages, report_quota, report_switch,
+};
 
-/// Counts every group that a store answered. Stateless: the recorder is the application's.
+/// Counts every call that a store answered, and those that got no answer. Stateless: the recorder is the application's.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Metrics;
 
 impl Metrics {
     /// Describes the metrics to the application's recorder and returns the observer.
     pub fn new() -> Self {
-        ::metrics::describe_counter!(
-            "limiter_checks_total",
-            "Charges asked for, by their outcome"
-        );
-        ::metrics::describe_counter!("limiter_errors_total", "Checks that no store answered");
-        ::metrics::describe_counter!(
-            "limiter_degraded_total",
-            "Charges decided without the store, by the policy's rule for outages"
-        );
-        ::metrics::describe_counter!(
-            "limiter_records_total",
-            "Keys made so that a retry of a reservation, refund, release or operation is harmless"
-        );
-        ::metrics::describe_histogram!(
-            "limiter_used_ratio",
-            "Share of the limit that is used, after the check"
-        );
-        ::metrics::describe_histogram!(
-            "limiter_check_seconds",
-            ::metrics::Unit::Seconds,
-            "How long the store took"
-        );
+        for metric in ALL {
+            metric.describe();
+        }
         Self
     }
 }
@@ -82,8 +51,19 @@ impl Observer for Metrics {
             return;
         }
         ::metrics::histogram!("limiter_check_seconds").record(event.elapsed.as_secs_f64());
+        let is_unknown = event
+            .result
+            .is_err_and(|error| error.effect() == Effect::Unknown);
         for charged in charges {
             let (policy, scope) = labels(charged.step);
+            if is_unknown {
+                ::metrics::counter!(
+                    "limiter_charges_unknown_total",
+                    "policy" => policy.clone(),
+                    "scope" => scope.clone(),
+                )
+                .increment(1);
+            }
             if let Some(rule) = rule(event, charged.observed) {
                 ::metrics::counter!(
                     "limiter_degraded_total",
@@ -166,25 +146,6 @@ pub fn count_crossing(crossing: &Crossing<'_>) {
         "percent" => crossing.percent.to_string(),
     )
     .increment(1);
-}
-
-/// Reports what the limiter itself counts: call it when the recorder is asked, or every few seconds.
-///
-/// - What became of give-backs that were not delivered at once. `limiter_give_backs_dropped` above zero means that charges were
-///   not given back: alert on it.
-/// - `limiter_charges_unheard`: charges that were made and that nobody was told of; see [`Limiter::unheard`].
-pub fn report(limiter: &Limiter) {
-    ::metrics::counter!("limiter_charges_unheard").absolute(limiter.unheard());
-    let stats = limiter.give_back_stats();
-    ::metrics::gauge!("limiter_give_backs_waiting").set(stats.waiting as f64);
-    for (name, count) in [
-        ("limiter_give_backs_delivered", stats.delivered),
-        ("limiter_give_backs_expired", stats.expired),
-        ("limiter_give_backs_refused", stats.refused),
-        ("limiter_give_backs_dropped", stats.dropped),
-    ] {
-        ::metrics::counter!(name).absolute(count);
-    }
 }
 
 /// Both are below 2^53, so the doubles are exact.

@@ -1,0 +1,92 @@
+//! What a pool counts for metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use limiter_core::{Error, ErrorKind, Figure, ServerInfo};
+
+/// Counts of all runtimes.
+#[derive(Default)]
+pub(crate) struct Counts {
+    commands: AtomicU64,
+    /// In the order of [`ErrorKind::ALL`].
+    errors: [AtomicU64; ErrorKind::ALL.len()],
+}
+
+impl Counts {
+    /// So many commands are sent.
+    pub(crate) fn note_sent(&self, commands: usize) {
+        let commands = u64::try_from(commands).unwrap_or(u64::MAX);
+        self.commands.fetch_add(commands, Ordering::Relaxed);
+    }
+
+    /// A call has failed.
+    pub(crate) fn note_error(&self, error: &Error) {
+        let kind = error.kind();
+        let place = ErrorKind::ALL.iter().position(|it| *it == kind);
+        if let Some(count) = place.and_then(|place| self.errors.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What was counted; of errors, the kinds that there were.
+    pub(super) fn figures(&self) -> impl Iterator<Item = Figure> {
+        let commands = self.commands.load(Ordering::Relaxed);
+        let errors = ErrorKind::ALL
+            .iter()
+            .zip(&self.errors)
+            .map(|(kind, count)| {
+                let count = count.load(Ordering::Relaxed);
+                let name = "limiter_redis_errors_total";
+                (count, Figure::new(name, count).with("kind", kind.as_str()))
+            });
+        let errors = errors
+            .filter(|(count, _)| *count > 0)
+            .map(|(_, figure)| figure);
+        [Figure::new("limiter_redis_commands_total", commands)]
+            .into_iter()
+            .chain(errors)
+    }
+}
+
+/// What a server told of itself.
+pub(super) fn of_server(info: &ServerInfo) -> impl Iterator<Item = Figure> {
+    let evicts = info
+        .eviction
+        .as_ref()
+        .map(|policy| u64::from(policy != "noeviction"));
+    [
+        ("limiter_redis_memory_used_bytes", info.memory_used),
+        ("limiter_redis_memory_limit_bytes", info.memory_limit),
+        ("limiter_redis_evicts", evicts),
+        ("limiter_redis_evicted_keys_total", info.evicted),
+        ("limiter_redis_server_commands_total", info.commands),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some(Figure::new(name, value?)))
+}
+
+/// How long a call took.
+#[cfg_attr(
+    not(feature = "metrics"),
+    expect(unused_variables, reason = "without the feature nobody asks")
+)]
+pub(super) fn note_time(operation: &'static str, elapsed: Duration) {
+    #[cfg(feature = "metrics")]
+    metrics::histogram!("limiter_redis_call_seconds", "operation" => operation)
+        .record(elapsed.as_secs_f64());
+}
+
+/// How many groups share a batch.
+#[cfg_attr(
+    not(feature = "metrics"),
+    expect(unused_variables, reason = "without the feature nobody asks")
+)]
+pub(crate) fn note_batch(groups: usize) {
+    #[cfg(feature = "metrics")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a batch has a few hundred groups at most"
+    )]
+    metrics::histogram!("limiter_redis_batch_groups").record(groups as f64);
+}
