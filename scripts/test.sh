@@ -8,5 +8,6 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 ./scripts/install-redis.sh
+./scripts/install-prometheus.sh
 cargo test --workspace --all-features --locked
 ./scripts/interleavings.sh

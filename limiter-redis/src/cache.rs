@@ -99,6 +99,7 @@ impl RedisCache {
         let passing = match self.guard.enter(&self.pool, Span { begun, end }) {
             Ok(passing) => passing,
             Err(refused) => {
+                self.pool.counts().note_error(&refused);
                 tokio::task::yield_now().await;
                 return Err(refused);
             }

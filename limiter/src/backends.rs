@@ -5,8 +5,10 @@ use std::sync::Arc;
 use limiter_core::cache::CacheStore;
 #[cfg(all(feature = "memory", feature = "redis"))]
 use limiter_core::cache::Fallback;
+#[cfg(feature = "redis")]
+use limiter_core::limit::LimitStore;
+use limiter_core::limit::Limiter;
 use limiter_core::limit::wrap::{Observer, Stack, Switch};
-use limiter_core::limit::{LimitStore, Limiter};
 use limiter_core::{Error, ErrorKind, OutageLog};
 
 /// A limiter and a cache store, over one backend. Clones share both.
@@ -43,6 +45,8 @@ pub async fn connect(url: &str) -> Result<Backends, Error> {
 pub struct Builder {
     observers: Vec<Arc<dyn Observer>>,
     switch: Option<Switch>,
+    #[cfg(feature = "memory")]
+    memory: limiter_memory::MemoryConfig,
 }
 
 impl Builder {
@@ -63,6 +67,13 @@ impl Builder {
             switch: Some(switch),
             ..self
         }
+    }
+
+    /// How large the tables of this process are: the limits' without a Redis, and those of outages and of the switch. The clock is
+    /// theirs, too.
+    #[cfg(feature = "memory")]
+    pub fn memory_config(self, memory: limiter_memory::MemoryConfig) -> Self {
+        Self { memory, ..self }
     }
 
     /// Redis if the environment names one (feature `redis`), else memory (feature `memory`). Which
@@ -151,9 +162,11 @@ impl Builder {
         };
         let (limits, cache) = tokio::try_join!(limits, cache)?;
         let log = OutageLog::new();
+        #[cfg(feature = "memory")]
+        let memory = self.memory.clone();
         let stack = self.observed(Stack::new(limits)).log(log.clone());
         #[cfg(feature = "memory")]
-        let (stack, cache) = with_local(stack, cache, &log);
+        let (stack, cache) = with_local(stack, cache, &log, &memory);
         Ok(Backends {
             limiter: Limiter::raw(stack.build()),
             cache,
@@ -163,7 +176,8 @@ impl Builder {
 
     /// This process's memory.
     #[cfg(feature = "memory")]
-    pub fn memory(self, config: &limiter_memory::MemoryConfig) -> Backends {
+    pub fn memory(mut self, config: &limiter_memory::MemoryConfig) -> Backends {
+        self.memory = config.clone();
         let log = OutageLog::new();
         let store = limiter_memory::MemoryStore::with_config(config);
         let stack = self.observed(Stack::new(store)).log(log.clone());
@@ -178,7 +192,8 @@ impl Builder {
         #[cfg(feature = "memory")]
         {
             tracing::info!(why, "limits and caches are kept in this process");
-            Ok(self.memory(&limiter_memory::MemoryConfig::default()))
+            let memory = self.memory.clone();
+            Ok(self.memory(&memory))
         }
         #[cfg(not(feature = "memory"))]
         Err(not_built_in(why, "memory"))
@@ -190,23 +205,18 @@ impl Builder {
     )]
     fn observed(self, stack: Stack) -> Stack {
         let stack = match self.switch {
-            Some(switch) => stack.switch(switch, beside()),
+            #[cfg(feature = "memory")]
+            Some(switch) => {
+                // Not the table of an outage's rule.
+                let beside = limiter_memory::MemoryStore::with_config(&self.memory);
+                stack.switch(switch, Some(Arc::new(beside)))
+            }
+            #[cfg(not(feature = "memory"))]
+            Some(switch) => stack.switch(switch, None),
             None => stack,
         };
         self.observers.into_iter().fold(stack, Stack::observe)
     }
-}
-
-/// Where a switch has limits counted in this process: not where an outage's rule does.
-#[cfg_attr(
-    not(any(feature = "memory", feature = "redis")),
-    expect(dead_code, reason = "without a backend there is nothing to stack")
-)]
-fn beside() -> Option<Arc<dyn LimitStore>> {
-    #[cfg(feature = "memory")]
-    return Some(Arc::new(limiter_memory::MemoryStore::new()));
-    #[cfg(not(feature = "memory"))]
-    None
 }
 
 /// What goes on in this process while Redis is away: the shares of policies that count locally, and the caches' counters.
@@ -215,10 +225,11 @@ fn with_local(
     stack: Stack,
     cache: Arc<dyn CacheStore>,
     log: &OutageLog,
+    memory: &limiter_memory::MemoryConfig,
 ) -> (Stack, Arc<dyn CacheStore>) {
     let counters = limiter_memory::MemoryCache::new();
     let cache = Fallback::new(cache, counters, log.clone());
-    let stack = stack.local(limiter_memory::MemoryStore::new());
+    let stack = stack.local(limiter_memory::MemoryStore::with_config(memory));
     (stack, Arc::new(cache))
 }
 

@@ -13,6 +13,7 @@ use limiter::audit::Audit;
 use limiter::config::{ConfigFile, FileWatch, Format, LivePolicies, PolicySet};
 use limiter::core::cache::CacheStore;
 use limiter::http::Responder;
+use limiter::memory::MemoryConfig;
 use limiter::metrics::{Metrics, Quota};
 use limiter::switch::SwitchControl;
 use limiter::{AgentLimits, Limiter, LivePolicy, OutageLog, Switch, Thresholds};
@@ -103,7 +104,14 @@ impl App {
             );
         });
         let switch = Switch::new(&settings.instance);
+        let memory = MemoryConfig::default();
+        let memory = match settings.memory_keys {
+            Some(keys) => memory.with_keys(keys).map_err(said)?,
+            None => memory,
+        };
+        limiter::metrics::announce(&policies.all.current());
         let backends = limiter::Builder::new()
+            .memory_config(memory)
             .observe(Metrics::new())
             .observe(audit.clone())
             .observe(thresholds.map_err(said)?)

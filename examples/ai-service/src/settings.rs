@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) webhook_secret: Option<SecretString>,
     /// `REDIS_QUOTA_COMMANDS_PER_DAY`, `REDIS_QUOTA_MEGABYTES`: what the plan of a hosted Redis has (B9).
     pub(crate) quota: Quota,
+    /// `MEMORY_KEYS`: how many limits this process has room for.
+    pub(crate) memory_keys: Option<usize>,
     /// `AI_BASE_URL`, `AI_API_KEY`, `AI_MODEL`: the model, or none.
     pub(crate) model: Option<ModelSettings>,
 }
@@ -118,6 +120,7 @@ impl Settings {
                 commands_per_day: given("REDIS_QUOTA_COMMANDS_PER_DAY")?,
                 bytes: given("REDIS_QUOTA_MEGABYTES")?.map(|megabytes| megabytes << 20),
             },
+            memory_keys: given("MEMORY_KEYS")?.and_then(|keys| usize::try_from(keys).ok()),
             model,
         })
     }

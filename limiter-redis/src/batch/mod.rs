@@ -162,6 +162,7 @@ impl Batches {
             let (passing, mut waiting) = match entered {
                 Ok(entered) => entered,
                 Err(refused) => {
+                    self.shared.pool.counts().note_error(&refused.error);
                     // Who asks again and again still lets others run, those among them who carry the answers.
                     tokio::task::yield_now().await;
                     return Err(refused);

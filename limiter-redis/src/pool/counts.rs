@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use limiter_core::{Error, ErrorKind, Figure, ServerInfo};
+use limiter_core::{Effect, Error, ErrorKind, Figure, ServerInfo};
 
 /// Counts of all runtimes.
 #[derive(Default)]
@@ -11,6 +11,7 @@ pub(crate) struct Counts {
     commands: AtomicU64,
     /// In the order of [`ErrorKind::ALL`].
     errors: [AtomicU64; ErrorKind::ALL.len()],
+    unknown: AtomicU64,
 }
 
 impl Counts {
@@ -27,25 +28,28 @@ impl Counts {
         if let Some(count) = place.and_then(|place| self.errors.get(place)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+        if error.effect() == Effect::Unknown {
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    /// What was counted; of errors, the kinds that there were.
+    /// What was counted; of errors, the kinds that there were, and those of outages: an alert on a growing count sees the first
+    /// one, too.
     pub(super) fn figures(&self) -> impl Iterator<Item = Figure> {
         let commands = self.commands.load(Ordering::Relaxed);
-        let errors = ErrorKind::ALL
-            .iter()
-            .zip(&self.errors)
-            .map(|(kind, count)| {
-                let count = count.load(Ordering::Relaxed);
-                let name = "limiter_redis_errors_total";
-                (count, Figure::new(name, count).with("kind", kind.as_str()))
-            });
-        let errors = errors
-            .filter(|(count, _)| *count > 0)
-            .map(|(_, figure)| figure);
-        [Figure::new("limiter_redis_commands_total", commands)]
-            .into_iter()
-            .chain(errors)
+        let errors = ErrorKind::ALL.iter().zip(&self.errors);
+        let errors = errors.filter_map(|(kind, count)| {
+            let count = count.load(Ordering::Relaxed);
+            let figure = Figure::new("limiter_redis_errors_total", count);
+            (count > 0 || kind.is_outage()).then(|| figure.with("kind", kind.as_str()))
+        });
+        let unknown = self.unknown.load(Ordering::Relaxed);
+        [
+            Figure::new("limiter_redis_commands_total", commands),
+            Figure::new("limiter_redis_unknown_total", unknown),
+        ]
+        .into_iter()
+        .chain(errors)
     }
 }
 

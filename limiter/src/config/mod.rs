@@ -57,7 +57,7 @@ pub use self::routing::{parse_routing, write_routing};
 ///     "y": {"limit": 5}
 /// }}"#).unwrap_err().to_string();
 /// assert!(error.contains("line 2, column 20: policy x: \"0/hour\" is no quota"), "{error}");
-/// assert!(error.contains("line 3, column 10: policy y: a period is missing"), "{error}");
+/// assert!(error.contains("line 3, column 20: policy y: a period is missing"), "{error}");
 /// # Ok::<(), limiter::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]

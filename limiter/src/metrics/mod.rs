@@ -11,9 +11,9 @@
 mod names;
 mod reports;
 
+use limiter_core::Substitute;
 use limiter_core::limit::wrap::{Event, Observer};
-use limiter_core::limit::{Action, Mark, Observed, RecordKind, Step, Verdict};
-use limiter_core::{Effect, Substitute};
+use limiter_core::limit::{Action, Mark, Observed, Policy, RecordKind, Step, Verdict};
 
 use crate::outcome;
 use crate::thresholds::Crossing;
@@ -51,19 +51,8 @@ impl Observer for Metrics {
             return;
         }
         ::metrics::histogram!("limiter_check_seconds").record(event.elapsed.as_secs_f64());
-        let is_unknown = event
-            .result
-            .is_err_and(|error| error.effect() == Effect::Unknown);
         for charged in charges {
             let (policy, scope) = labels(charged.step);
-            if is_unknown {
-                ::metrics::counter!(
-                    "limiter_charges_unknown_total",
-                    "policy" => policy.clone(),
-                    "scope" => scope.clone(),
-                )
-                .increment(1);
-            }
             if let Some(rule) = rule(event, charged.observed) {
                 ::metrics::counter!(
                     "limiter_degraded_total",
@@ -135,6 +124,21 @@ fn labels(step: &Step<'_>) -> (String, String) {
         step.policy.name().to_owned(),
         step.policy.scope().to_owned(),
     )
+}
+
+/// Begins the counts of what should not happen to these policies at 0: an alert on a growing count sees the first one, too.
+pub fn announce(policies: &[Policy]) {
+    for policy in policies {
+        let labels = || {
+            let of = |label, value: &str| ::metrics::Label::new(label, value.to_owned());
+            vec![of("policy", policy.name()), of("scope", policy.scope())]
+        };
+        for rule in [Substitute::Denied, Substitute::Allowed, Substitute::Local] {
+            let mut labels = labels();
+            labels.push(::metrics::Label::new("rule", rule.as_str()));
+            ::metrics::counter!("limiter_degraded_total", labels).absolute(0);
+        }
+    }
 }
 
 /// Counts a threshold that was crossed: for the sink of [`Thresholds`](crate::Thresholds).

@@ -106,11 +106,6 @@ pub const ALL: &[Metric] = &[
         "Charges, reservations and leases that were decided without the store, by the rule of the policy: denied, allowed or local",
     ),
     counter(
-        "limiter_charges_unknown_total",
-        POLICY,
-        "Charges, reservations and leases of which it is not known whether they were made",
-    ),
-    counter(
         "limiter_thresholds_crossed_total",
         &["policy", "scope", "percent"],
         "Limits whose use has crossed a threshold",
@@ -229,6 +224,11 @@ pub const ALL: &[Metric] = &[
         "limiter_redis_errors_total",
         &["server", "pool", "kind"],
         "Calls of Redis that failed, by the kind of the error",
+    ),
+    counter(
+        "limiter_redis_unknown_total",
+        POOL,
+        "Calls of Redis of which it is not known whether they took effect",
     ),
     gauge(
         "limiter_redis_connections",
