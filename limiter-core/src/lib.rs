@@ -80,6 +80,7 @@ mod key;
 pub mod limit;
 mod log_limit;
 mod outage_log;
+pub mod ranking;
 mod sync;
 #[cfg(test)]
 mod testing;

@@ -2,6 +2,7 @@
 //!
 //! - [`MemoryStore`]: a [`LimitStore`](limiter_core::limit::LimitStore) on a bounded, sharded table.
 //! - [`MemoryCache`]: a [`CacheStore`](limiter_core::cache::CacheStore) on moka.
+//! - [`MemoryRanking`]: a [`Ranking`](limiter_core::ranking::Ranking).
 //! - [`MemoryConfig`]: capacities, the policy for a full table ([`Overflow`]), the clock.
 //!
 //! Several instances of a service do not see each other's counts; `limiter-redis` is for that.
@@ -23,9 +24,11 @@
 mod cache;
 mod config;
 mod limit;
+mod ranking;
 mod sync;
 mod table;
 
 pub use cache::MemoryCache;
 pub use config::{MemoryConfig, Overflow};
 pub use limit::MemoryStore;
+pub use ranking::MemoryRanking;

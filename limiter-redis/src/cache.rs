@@ -8,6 +8,7 @@ use bytes::Bytes;
 use limiter_core::cache::{
     CacheCapabilities, CacheKey, CacheStore, Entry, NewEntry, check_ttl, no_integer, out_of_range,
 };
+use limiter_core::ranking::{Addition, Ranked, Ranking};
 use limiter_core::{Effect, Error, ErrorKind, Figure, Health, Key};
 use redis::{FromRedisValue, RedisError, Script, Value};
 use tokio::time::Instant;
@@ -37,6 +38,7 @@ pub struct RedisCache {
     set: Arc<Script>,
     increment: Arc<Script>,
     unindex: Arc<Script>,
+    rank: Arc<Script>,
     warm_up: Duration,
 }
 
@@ -62,6 +64,7 @@ impl RedisCache {
             set: Arc::new(script::cache_set()),
             increment: Arc::new(script::cache_increment()),
             unindex: Arc::new(script::cache_unindex()),
+            rank: Arc::new(script::cache_rank()),
             warm_up: config.warm_up,
         })
     }
@@ -254,6 +257,52 @@ impl CacheStore for RedisCache {
 
     async fn health(&self) -> Health {
         ping(&self.pool, &self.guard, "cached in").await
+    }
+}
+
+/// Each list is a sorted set under its key.
+#[async_trait]
+impl Ranking for RedisCache {
+    async fn add(&self, lists: &[Addition], most: usize, ttl: Duration) -> Result<(), Error> {
+        const OPERATION: &str = "ranking.add";
+        if lists.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = lists.iter().map(|it| self.full(it.list.as_str())).collect();
+        let mut arguments = vec![
+            most.max(1).to_string(),
+            check_ttl(OPERATION, ttl)?.to_string(),
+        ];
+        for Addition { counts, .. } in lists {
+            arguments.push(counts.len().to_string());
+            for (name, count) in counts {
+                arguments.extend([name.clone(), count.to_string()]);
+            }
+        }
+        let arguments: Vec<_> = arguments.iter().map(String::as_bytes).collect();
+        let add = Request::script(&self.rank, &keys, &arguments);
+        self.call(OPERATION, add).await.map(drop)
+    }
+
+    async fn top(&self, list: &Key, count: usize) -> Result<Vec<Ranked>, Error> {
+        const OPERATION: &str = "ranking.top";
+        let Some(last) = count.checked_sub(1) else {
+            return Ok(Vec::new());
+        };
+        let mut range = redis::cmd("ZRANGE");
+        range.arg(self.full(list.as_str())).arg(0).arg(last);
+        range.arg("REV").arg("WITHSCORES");
+        let reply = self.call(OPERATION, Request::Command(range)).await?;
+        let top: Vec<(String, f64)> = understand(OPERATION, reply)?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a sum of counts"
+        )]
+        let ranked = top
+            .into_iter()
+            .map(|(name, count)| Ranked::new(name, count as u64));
+        Ok(ranked.collect())
     }
 }
 

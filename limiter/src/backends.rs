@@ -9,6 +9,7 @@ use limiter_core::cache::Fallback;
 use limiter_core::limit::LimitStore;
 use limiter_core::limit::Limiter;
 use limiter_core::limit::wrap::{Observer, Stack, Switch};
+use limiter_core::ranking::Ranking;
 use limiter_core::{Error, ErrorKind, OutageLog};
 
 /// A limiter and a cache store, over one backend. Clones share both.
@@ -21,6 +22,8 @@ pub struct Backends {
     pub cache: Arc<dyn CacheStore>,
     /// What was answered without Redis, by limits and caches together.
     pub outages: OutageLog,
+    /// Bounded lists of who counts most; what [`Offenders`](crate::Offenders) are kept in. Where the caches are.
+    pub ranking: Arc<dyn Ranking>,
 }
 
 /// Connects as the environment says; see [`Builder::from_env`].
@@ -158,9 +161,13 @@ impl Builder {
                 }
                 Ok(()) => {}
             }
-            Ok(Arc::new(store) as Arc<dyn CacheStore>)
+            let store = Arc::new(store);
+            Ok((
+                store.clone() as Arc<dyn CacheStore>,
+                store as Arc<dyn Ranking>,
+            ))
         };
-        let (limits, cache) = tokio::try_join!(limits, cache)?;
+        let (limits, (cache, ranking)) = tokio::try_join!(limits, cache)?;
         let log = OutageLog::new();
         #[cfg(feature = "memory")]
         let memory = self.memory.clone();
@@ -171,6 +178,7 @@ impl Builder {
             limiter: Limiter::raw(stack.build()),
             cache,
             outages: log,
+            ranking,
         })
     }
 
@@ -185,6 +193,7 @@ impl Builder {
             limiter: Limiter::raw(stack.build()),
             cache: Arc::new(limiter_memory::MemoryCache::with_config(config)),
             outages: log,
+            ranking: Arc::new(limiter_memory::MemoryRanking::new()),
         }
     }
 
@@ -219,6 +228,10 @@ impl Builder {
     }
 }
 
+/// A cache's store, and where lists of who counts most are kept beside it.
+#[cfg(feature = "redis")]
+type Caching = (Arc<dyn CacheStore>, Arc<dyn Ranking>);
+
 /// What goes on in this process while Redis is away: the shares of policies that count locally, and the caches' counters.
 #[cfg(all(feature = "memory", feature = "redis"))]
 fn with_local(
@@ -234,14 +247,16 @@ fn with_local(
 }
 
 #[cfg(feature = "redis")]
-fn cache_beside_a_cluster() -> Result<Arc<dyn CacheStore>, Error> {
+fn cache_beside_a_cluster() -> Result<Caching, Error> {
     #[cfg(feature = "memory")]
     {
         tracing::warn!(
             "a Redis Cluster takes limits only: caches are kept in this process; set CACHE_REDIS_URL to share them"
         );
         let config = limiter_memory::MemoryConfig::default();
-        Ok(Arc::new(limiter_memory::MemoryCache::with_config(&config)))
+        let cache = limiter_memory::MemoryCache::with_config(&config);
+        let ranking = limiter_memory::MemoryRanking::new();
+        Ok((Arc::new(cache), Arc::new(ranking)))
     }
     #[cfg(not(feature = "memory"))]
     Err(Error::new(

@@ -61,6 +61,7 @@ mod backends;
 pub mod config;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod offenders;
 pub mod outcome;
 #[cfg(feature = "config")]
 pub mod switch;
@@ -89,6 +90,7 @@ pub use limiter_http as http;
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
 
+pub use offenders::Offenders;
 pub use thresholds::{Crossing, Thresholds};
 
 #[cfg(feature = "memory")]

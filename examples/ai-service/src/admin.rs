@@ -15,7 +15,7 @@ use crate::operations::Operation;
 use crate::path::Path;
 use crate::problem::Problem;
 
-const ENDPOINTS: [&str; 5] = ["users", "usage", "caches", "limits", "audit"];
+const ENDPOINTS: [&str; 6] = ["users", "usage", "caches", "limits", "audit", "offenders"];
 
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
@@ -37,6 +37,7 @@ pub(crate) async fn show(
         "usage" => usage(&app).await,
         "caches" => caches(&app),
         "limits" => limits(&app),
+        "offenders" => offenders(&app).await,
         _ => audit(&app).await,
     };
     Ok(finish(&app, &decision, Json(answer).into_response()))
@@ -64,6 +65,34 @@ pub(crate) fn finish(app: &App, decision: &Decision, mut response: Response) -> 
     let headers = response.headers_mut();
     app.responder.write_headers(decision, headers);
     response
+}
+
+/// Who was denied most today and in the seven days before, on all instances.
+async fn offenders(app: &App) -> Value {
+    let mut found = Vec::new();
+    // What this instance has counted is among it.
+    let _ = app.offenders.flush().await;
+    for policy in app.policies.all.current() {
+        for day in 0..8 {
+            let top = match app.offenders.top(policy.name(), day, 10).await {
+                Ok(top) => top,
+                // The first failure says it all; the others would only wait for their deadlines.
+                Err(error) => return json!({ "offenders": found, "error": error.to_string() }),
+            };
+            found.extend(top.into_iter().map(|it| {
+                // An admin's key has the digest of a token, which it could be guessed by.
+                let is_secret = policy.scope() == "admin";
+                json!({
+                    "policy": policy.name(),
+                    "days_ago": day,
+                    "key": (!is_secret).then_some(&it.name),
+                    "audit_key": app.audit.hash(&it.name),
+                    "denied": it.count,
+                })
+            }));
+        }
+    }
+    json!({ "offenders": found })
 }
 
 /// The last decisions of this instance, and what became of all of them.

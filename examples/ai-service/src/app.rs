@@ -16,7 +16,7 @@ use limiter::http::Responder;
 use limiter::memory::MemoryConfig;
 use limiter::metrics::{Metrics, Quota};
 use limiter::switch::SwitchControl;
-use limiter::{AgentLimits, Limiter, LivePolicy, OutageLog, Switch, Thresholds};
+use limiter::{AgentLimits, Limiter, LivePolicy, Offenders, OutageLog, Switch, Thresholds};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
@@ -41,6 +41,7 @@ pub(crate) struct App {
     pub(crate) audit: Audit,
     pub(crate) recent: Recent,
     pub(crate) switch: SwitchControl,
+    pub(crate) offenders: Offenders,
     /// Files that are looked at while this is there.
     _watches: Vec<FileWatch>,
     pub(crate) metrics: PrometheusHandle,
@@ -104,6 +105,7 @@ impl App {
             );
         });
         let switch = Switch::new(&settings.instance);
+        let offenders = Offenders::new();
         let memory = MemoryConfig::default();
         let memory = match settings.memory_keys {
             Some(keys) => memory.with_keys(keys).map_err(said)?,
@@ -115,10 +117,12 @@ impl App {
             .observe(Metrics::new())
             .observe(audit.clone())
             .observe(thresholds.map_err(said)?)
+            .observe(offenders.clone())
             .switch(switch.clone())
             .from_env()
             .await
             .map_err(|error| error.to_string())?;
+        offenders.keep_in(backends.ranking.clone());
         let mut watches = Vec::new();
         if policies.is_from_a_file {
             watches.push(policies.all.watch(LOOK).map_err(said)?);
@@ -171,6 +175,7 @@ impl App {
             audit,
             recent,
             switch,
+            offenders,
             _watches: watches,
             metrics,
             quota: settings.quota,

@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used, reason = "a test: its failures are panics")]
 
 mod audit;
+mod offenders;
 mod thresholds;

@@ -221,6 +221,10 @@ pub(crate) fn cache_increment() -> Script {
     cache_script!("../lua/cache/increment.lua")
 }
 
+pub(crate) fn cache_rank() -> Script {
+    cache_script!("../lua/cache/rank.lua")
+}
+
 pub(crate) fn cache_unindex() -> Script {
     cache_script!("../lua/cache/unindex.lua")
 }
