@@ -70,6 +70,16 @@ async fn run() -> Result<(), String> {
         () = serve => tracing::info!("stopped; open requests were answered"),
         () = drained(stop) => tracing::warn!("stopped; some requests were still open"),
     }
+    let given_back = app.limiter.drain(FLUSH).await;
+    if given_back.waiting > 0 {
+        tracing::error!(
+            waiting = given_back.waiting,
+            "not given back: Redis does not answer"
+        );
+    }
+    if let Err(error) = app.offenders.flush().await {
+        tracing::warn!(%error, "the last denials are not in the lists of who is denied most");
+    }
     if !app.audit.flush(FLUSH) {
         let stats = app.audit.stats();
         tracing::error!(
@@ -81,7 +91,7 @@ async fn run() -> Result<(), String> {
     Ok(())
 }
 
-/// How long the audit trail is waited for at the end.
+/// How long the end waits for what is to be given back, and for the audit trail.
 const FLUSH: Duration = Duration::from_secs(5);
 
 /// How long open requests may go on after a stop.

@@ -116,3 +116,33 @@ async fn an_operation_that_was_given_back_is_used_up() {
         "and can be given back again"
     );
 }
+
+/// The end of a process: what is still held is dropped, and given back while somebody waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_drain_gives_back_what_is_held() {
+    let world = World::new();
+    let (policy, key) = (daily(1_000), key("drain"));
+    let charge = [Charge::new(&policy, &key).with_cost(10)];
+    let drain = || world.limiter.drain(MINUTE);
+    assert_eq!(drain().await.waiting, 0, "there is nothing");
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        held.push(reserve(&world.limiter, &charge).await);
+    }
+    world.faults.set(Fault::Request);
+    drop(held);
+    let begin = tokio::time::Instant::now();
+    let away = drain().await;
+    assert_eq!(
+        (away.waiting, begin.elapsed()),
+        (50, MINUTE),
+        "not for ever"
+    );
+    let (back, ()) = tokio::join!(drain(), async {
+        sleep(MINUTE / 4).await;
+        world.faults.set(Fault::None);
+    });
+    assert_eq!((back.waiting, back.delivered, back.dropped), (0, 50, 0));
+    assert!(begin.elapsed() < 2 * MINUTE, "no longer than it takes");
+    assert_eq!(world.used(&policy, &key).await, 0);
+}

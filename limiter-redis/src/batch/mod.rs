@@ -178,12 +178,12 @@ impl Batches {
                 Err(_) => waiting.leave(span.end - span.begun),
             };
             let now = Instant::now();
-            self.shared.pool.note_time(OPERATION, now - span.begun);
-            if let Err(undone) = &told {
-                self.shared.pool.counts().note_error(&undone.error);
-            }
-            let result = told.as_ref().map(drop);
-            passing.end(now, result.map_err(|undone| &undone.error));
+            let result = told.as_ref().map(drop).map_err(|undone| &undone.error);
+            let error = result.err();
+            self.shared
+                .pool
+                .note_end(OPERATION, now - span.begun, error);
+            passing.end(now, result);
             told
         }
     }

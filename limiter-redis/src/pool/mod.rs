@@ -226,20 +226,27 @@ impl Pool {
         let result = self
             .run(start + deadline, deadline, operation, request)
             .await;
-        self.note_time(operation, start.elapsed());
-        if let Err(error) = &result {
-            self.shared.counts.note_error(error);
-        }
+        self.note_end(operation, start.elapsed(), result.as_ref().err());
         result
     }
 
-    /// Logs a call that took long; one line a second for each operation, which says how many `more` there were (B7).
-    pub(crate) fn note_time(&self, operation: &'static str, elapsed: Duration) {
+    /// Counts a call that is over, and logs one that took long or that its deadline cut; one line a second for each operation,
+    /// which says how many `more` there were (B7).
+    pub(crate) fn note_end(
+        &self,
+        operation: &'static str,
+        elapsed: Duration,
+        error: Option<&Error>,
+    ) {
         counts::note_time(operation, elapsed);
-        if elapsed > self.shared.slow {
+        if let Some(error) = error {
+            self.shared.counts.note_error(error);
+        }
+        let is_cut = error.is_some_and(|error| error.kind() == ErrorKind::Timeout);
+        if elapsed > self.shared.slow || is_cut {
             let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             if let Some(more) = self.shared.slow_log.pass(operation) {
-                tracing::warn!(operation, millis, more, host = %self.shared.host, "slow Redis call");
+                tracing::warn!(operation, millis, more, cut_by_its_deadline = is_cut, host = %self.shared.host, "slow Redis call");
             }
         }
     }

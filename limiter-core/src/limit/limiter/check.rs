@@ -70,6 +70,13 @@ impl Limiter {
         self.give_backs.stats()
     }
 
+    /// Waits until what is to be given back was given back, at most so long: for the end of a process, once its requests are
+    /// answered and so what they held is dropped. What waits then is lost to the process: reservations and leases end by
+    /// themselves, refunds are not made.
+    pub async fn drain(&self, within: Duration) -> GiveBackStats {
+        self.give_backs.drain(within).await
+    }
+
     /// How many charges were made so far of which nobody was told (I-R2): the caller had left when the answer came, or its
     /// deadline was over. Charges of which no answer came at all are not among them.
     pub fn unheard(&self) -> u64 {

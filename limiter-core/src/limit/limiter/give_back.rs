@@ -6,12 +6,14 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
@@ -112,6 +114,8 @@ struct Inner {
     store: Arc<dyn LimitStore>,
     most: usize,
     queue: Mutex<Queue>,
+    /// Told whenever fewer wait.
+    settled: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +133,7 @@ impl GiveBackQueue {
             store,
             most,
             queue: Mutex::default(),
+            settled: Notify::new(),
         }))
     }
 
@@ -138,6 +143,22 @@ impl GiveBackQueue {
         GiveBackStats {
             waiting: queue.waiting.len(),
             ..queue.stats
+        }
+    }
+
+    /// Waits until nothing waits, at most so long; what became of all of them.
+    pub(super) async fn drain(&self, within: Duration) -> GiveBackStats {
+        let end = deadline(within);
+        // Takes up what was left when there was no runtime.
+        self.wait(Vec::new());
+        loop {
+            let mut settled = pin!(self.0.settled.notified());
+            // Before the look, so that none is missed.
+            settled.as_mut().enable();
+            let stats = self.stats();
+            if stats.waiting == 0 || timeout_at(end, settled).await.is_err() {
+                return self.stats();
+            }
         }
     }
 
@@ -330,6 +351,7 @@ impl Delivery {
             let expired = before - queue.waiting.len();
             queue.stats.expired += expired as u64;
             if expired > 0 {
+                self.inner.settled.notify_waiters();
                 tracing::warn!(expired, "not given back: the charges count no more");
             }
             if queue.waiting.is_empty() {
@@ -382,6 +404,8 @@ impl Inner {
             }
         }
         queue.waiting.remove(&name);
+        drop(queue);
+        self.settled.notify_waiters();
         true
     }
 }
