@@ -48,6 +48,7 @@ pub async fn connect(url: &str) -> Result<Backends, Error> {
 pub struct Builder {
     observers: Vec<Arc<dyn Observer>>,
     switch: Option<Switch>,
+    is_traced: bool,
     #[cfg(feature = "memory")]
     memory: limiter_memory::MemoryConfig,
 }
@@ -62,6 +63,14 @@ impl Builder {
     pub fn observe(mut self, observer: impl Observer + 'static) -> Self {
         self.observers.push(Arc::new(observer));
         self
+    }
+
+    /// Makes each call a span, through `tracing`: see [`Traced`](limiter_core::limit::wrap::Traced) for its attributes.
+    pub fn trace(self) -> Self {
+        Self {
+            is_traced: true,
+            ..self
+        }
     }
 
     /// Counts limits where a switch says, to be thrown while the service runs (C6): in Redis, in this process, or nowhere.
@@ -213,6 +222,10 @@ impl Builder {
         expect(dead_code, reason = "without a backend there is nothing to stack")
     )]
     fn observed(self, stack: Stack) -> Stack {
+        let stack = match self.is_traced {
+            true => stack.trace(),
+            false => stack,
+        };
         let stack = match self.switch {
             #[cfg(feature = "memory")]
             Some(switch) => {

@@ -114,6 +114,7 @@ impl App {
         limiter::metrics::announce(&policies.all.current());
         let backends = limiter::Builder::new()
             .memory_config(memory)
+            .trace()
             .observe(Metrics::new())
             .observe(audit.clone())
             .observe(thresholds.map_err(said)?)

@@ -3,4 +3,5 @@
 
 mod audit;
 mod offenders;
+mod spans;
 mod thresholds;

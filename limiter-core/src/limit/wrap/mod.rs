@@ -1,7 +1,7 @@
 //! Wrappers: stores around stores, each with one job.
 //!
 //! [`Stack`] puts them around a backend in the one right order, outermost first:
-//! observe, switch, outage, breaker. A wrapper sees every step's policy, so it can treat scopes differently.
+//! trace, observe, switch, outage, breaker. A wrapper sees every step's policy, so it can treat scopes differently.
 
 mod breaking;
 mod local;
@@ -9,6 +9,7 @@ mod observe;
 mod outage;
 mod routing;
 mod switch;
+mod traced;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ pub use observe::{Event, Observe, Observer};
 pub use outage::OutageRules;
 pub use routing::{Portion, Route, Routing};
 pub use switch::{Switch, Switched};
+pub use traced::Traced;
 
 /// Stacks wrappers around a store. [`Limiter::new`](crate::limit::Limiter::new) does so without observers; with some, build
 /// the stack and give it to [`Limiter::raw`](crate::limit::Limiter::raw).
@@ -39,6 +41,7 @@ pub struct Stack {
     log: OutageLog,
     switch: Option<(Switch, Option<Arc<dyn LimitStore>>)>,
     observers: Vec<Arc<dyn Observer>>,
+    is_traced: bool,
 }
 
 impl Stack {
@@ -50,6 +53,7 @@ impl Stack {
             log: OutageLog::new(),
             switch: None,
             observers: Vec::new(),
+            is_traced: false,
         }
     }
 
@@ -91,6 +95,14 @@ impl Stack {
         self
     }
 
+    /// Makes each call a span: see [`Traced`].
+    pub fn trace(self) -> Self {
+        Self {
+            is_traced: true,
+            ..self
+        }
+    }
+
     /// The backend in its wrappers.
     pub fn build(self) -> Arc<dyn LimitStore> {
         let rules = OutageRules::new(self.store).with_log(self.log);
@@ -102,9 +114,13 @@ impl Stack {
             Some((switch, local)) => Arc::new(Switched::new(rules, local, switch)),
             None => Arc::new(rules),
         };
-        if self.observers.is_empty() {
-            return store;
+        let store = match self.observers.is_empty() {
+            true => store,
+            false => Arc::new(Observe::new(store, self.observers)),
+        };
+        match self.is_traced {
+            true => Arc::new(Traced::new(store)),
+            false => store,
         }
-        Arc::new(Observe::new(store, self.observers))
     }
 }
