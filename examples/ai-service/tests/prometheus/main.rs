@@ -103,6 +103,10 @@ fn each_alert_fires_in_its_fault(runs: &[Run]) {
         .filter_map(|line| line.trim().strip_prefix("- alert: "))
         .collect();
     assert_eq!(in_file, ALERTS.map(|(alert, _)| alert));
+    let document = include_str!("../../../../docs/operations.md");
+    for (alert, _) in ALERTS {
+        assert!(document.contains(&format!("| `{alert}` |")), "what to do about {alert}");
+    }
     assert_eq!(
         firing(named("healthy")),
         BTreeSet::new(),
