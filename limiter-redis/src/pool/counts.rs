@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use limiter_core::{Effect, Error, ErrorKind, Figure, ServerInfo};
 
+use super::{Keeps, Pool};
+
 /// Counts of all runtimes.
 #[derive(Default)]
 pub(crate) struct Counts {
@@ -35,7 +37,7 @@ impl Counts {
 
     /// What was counted; of errors, the kinds that there were, and those of outages: an alert on a growing count sees the first
     /// one, too.
-    pub(super) fn figures(&self) -> impl Iterator<Item = Figure> {
+    fn figures(&self) -> impl Iterator<Item = Figure> {
         let commands = self.commands.load(Ordering::Relaxed);
         let errors = ErrorKind::ALL.iter().zip(&self.errors);
         let errors = errors.filter_map(|(kind, count)| {
@@ -53,8 +55,54 @@ impl Counts {
     }
 }
 
+impl Pool {
+    /// Counts a call that is over, and logs one that took long or that its deadline cut; one line a second for each operation,
+    /// which says how many `more` there were (B7).
+    pub(crate) fn note_end(
+        &self,
+        operation: &'static str,
+        elapsed: Duration,
+        error: Option<&Error>,
+    ) {
+        note_time(operation, elapsed);
+        if let Some(error) = error {
+            self.shared.counts.note_error(error);
+        }
+        let is_cut = error.is_some_and(|error| error.kind() == ErrorKind::Timeout);
+        if elapsed > self.shared.slow || is_cut {
+            let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            if let Some(more) = self.shared.slow_log.pass(operation) {
+                tracing::warn!(operation, millis, more, cut_by_its_deadline = is_cut, host = %self.shared.host, "slow Redis call");
+            }
+        }
+    }
+
+    /// What the pool tells of itself for metrics, without I/O.
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        let shared = &self.shared;
+        let mut connections = 0;
+        shared
+            .homes
+            .each(|home| connections += *home.origin.live().borrow());
+        let connections = u64::try_from(connections).unwrap_or(u64::MAX);
+        let of_pool = shared.counts.figures();
+        let of_pool = of_pool.chain([Figure::new("limiter_redis_connections", connections)]);
+        let pool = match shared.keeps {
+            Keeps::Counters => "limits",
+            Keeps::Values => "caches",
+        };
+        let of_pool = of_pool.map(|figure| figure.with("server", self.host()).with("pool", pool));
+        let server = self.server();
+        let of_server = server.iter().flat_map(of_server);
+        // One server may have two pools.
+        let of_server =
+            of_server.map(|figure| figure.with("server", self.host()).with("pool", pool));
+        of_pool.chain(of_server).collect()
+    }
+}
+
 /// What a server told of itself.
-pub(super) fn of_server(info: &ServerInfo) -> impl Iterator<Item = Figure> {
+fn of_server(info: &ServerInfo) -> impl Iterator<Item = Figure> {
     let evicts = info
         .eviction
         .as_ref()
@@ -75,7 +123,7 @@ pub(super) fn of_server(info: &ServerInfo) -> impl Iterator<Item = Figure> {
     not(feature = "metrics"),
     expect(unused_variables, reason = "without the feature nobody asks")
 )]
-pub(super) fn note_time(operation: &'static str, elapsed: Duration) {
+fn note_time(operation: &'static str, elapsed: Duration) {
     #[cfg(feature = "metrics")]
     metrics::histogram!("limiter_redis_call_seconds", "operation" => operation)
         .record(elapsed.as_secs_f64());

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bb8_redis::bb8;
-use limiter_core::{Effect, Error, ErrorKind, Figure, LogLimit, ServerInfo};
+use limiter_core::{Effect, Error, ErrorKind, LogLimit, ServerInfo};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -154,29 +154,6 @@ impl Pool {
         &self.shared.counts
     }
 
-    /// What the pool tells of itself for metrics, without I/O.
-    pub(crate) fn figures(&self) -> Vec<Figure> {
-        let shared = &self.shared;
-        let mut connections = 0;
-        shared
-            .homes
-            .each(|home| connections += *home.origin.live().borrow());
-        let connections = u64::try_from(connections).unwrap_or(u64::MAX);
-        let of_pool = shared.counts.figures();
-        let of_pool = of_pool.chain([Figure::new("limiter_redis_connections", connections)]);
-        let pool = match shared.keeps {
-            Keeps::Counters => "limits",
-            Keeps::Values => "caches",
-        };
-        let of_pool = of_pool.map(|figure| figure.with("server", self.host()).with("pool", pool));
-        let server = self.server();
-        let of_server = server.iter().flat_map(counts::of_server);
-        // One server may have two pools.
-        let of_server =
-            of_server.map(|figure| figure.with("server", self.host()).with("pool", pool));
-        of_pool.chain(of_server).collect()
-    }
-
     /// What is known of the connections of this runtime.
     pub(crate) fn origin(&self) -> Arc<Origin> {
         self.home().origin.clone()
@@ -228,27 +205,6 @@ impl Pool {
             .await;
         self.note_end(operation, start.elapsed(), result.as_ref().err());
         result
-    }
-
-    /// Counts a call that is over, and logs one that took long or that its deadline cut; one line a second for each operation,
-    /// which says how many `more` there were (B7).
-    pub(crate) fn note_end(
-        &self,
-        operation: &'static str,
-        elapsed: Duration,
-        error: Option<&Error>,
-    ) {
-        counts::note_time(operation, elapsed);
-        if let Some(error) = error {
-            self.shared.counts.note_error(error);
-        }
-        let is_cut = error.is_some_and(|error| error.kind() == ErrorKind::Timeout);
-        if elapsed > self.shared.slow || is_cut {
-            let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-            if let Some(more) = self.shared.slow_log.pass(operation) {
-                tracing::warn!(operation, millis, more, cut_by_its_deadline = is_cut, host = %self.shared.host, "slow Redis call");
-            }
-        }
     }
 
     async fn run(

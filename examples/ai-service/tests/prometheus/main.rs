@@ -105,7 +105,10 @@ fn each_alert_fires_in_its_fault(runs: &[Run]) {
     assert_eq!(in_file, ALERTS.map(|(alert, _)| alert));
     let document = include_str!("../../../../docs/operations.md");
     for (alert, _) in ALERTS {
-        assert!(document.contains(&format!("| `{alert}` |")), "what to do about {alert}");
+        assert!(
+            document.contains(&format!("| `{alert}` |")),
+            "what to do about {alert}"
+        );
     }
     assert_eq!(
         firing(named("healthy")),
