@@ -61,7 +61,7 @@ fn the_example_has_every_variable_that_is_read() {
         environment.unwrap();
     }
     let settings = read("examples/ai-service/src/settings.rs");
-    for call in ["get(\"", "file(\""] {
+    for call in ["get(\"", "file(\"", "config(\"", "number(\"", "given(\""] {
         let names = settings.split(call).skip(1);
         asked
             .borrow_mut()

@@ -5,7 +5,7 @@
 //! is small and nobody can aim for collisions. docs/design.md says why.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::HashTable;
 use limiter_core::clock::Timestamp;
@@ -32,6 +32,8 @@ pub(crate) struct Table {
     held: AtomicUsize,
     /// Where the next sweep for room begins.
     next: AtomicUsize,
+    /// How often there was no room.
+    refused: AtomicU64,
 }
 
 #[derive(Default)]
@@ -71,6 +73,7 @@ impl Table {
             capacity,
             held: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
         }
     }
 
@@ -78,9 +81,9 @@ impl Table {
         self.shards[shard].lock()
     }
 
-    /// How many entries there may be.
     /// The error of a key for which there is no room.
     pub(crate) fn full(&self) -> Error {
+        self.refused.fetch_add(1, Ordering::Relaxed);
         Error::new(
             ErrorKind::Capacity,
             "limit.apply",
@@ -96,9 +99,14 @@ impl Table {
         vec![
             Figure::new("limiter_memory_keys", count(self.len())),
             Figure::new("limiter_memory_keys_limit", count(self.capacity())),
+            Figure::new(
+                "limiter_memory_refused_total",
+                self.refused.load(Ordering::Relaxed),
+            ),
         ]
     }
 
+    /// How many entries there may be.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }

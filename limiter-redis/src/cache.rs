@@ -251,7 +251,7 @@ impl CacheStore for RedisCache {
 
     fn figures(&self) -> Vec<Figure> {
         let mut figures = self.pool.figures();
-        figures.extend(self.guard.figure("caches"));
+        figures.extend(self.guard.figure(&self.pool, "caches"));
         figures
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use limiter_core::limit::wrap::{Event, Observer};
 use limiter_core::ranking::{Addition, Ranked, Ranking, SpaceSaving};
-use limiter_core::{Error, Key};
+use limiter_core::{Effect, Error, Key};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
@@ -52,6 +52,8 @@ const PENDING: usize = 200;
 const POLICIES: usize = 1_000;
 
 const EVERY: Duration = Duration::from_secs(1);
+/// Between two tries while they fail, at most.
+const LONGEST: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 /// How long a list is kept.
 const KEPT: Duration = Duration::from_secs(8 * 86_400);
@@ -59,7 +61,9 @@ const KEPT: Duration = Duration::from_secs(8 * 86_400);
 #[derive(Default)]
 struct Inner {
     pending: Mutex<BTreeMap<String, SpaceSaving>>,
-    has_pending: Notify,
+    has_pending: Arc<Notify>,
+    /// One flush at a time: who waits for it finds everything written.
+    flushing: tokio::sync::Mutex<()>,
     kept: Mutex<Option<Kept>>,
 }
 
@@ -82,21 +86,21 @@ impl Offenders {
 
     /// Adds what is counted to the lists in `ranking`, from now on until the last clone is dropped. Needs a tokio runtime.
     pub fn keep_in(&self, ranking: Arc<dyn Ranking>) {
-        let weak = Arc::downgrade(&self.0);
+        // Not kept alive by its own task, which ends with it.
+        let (weak, has_pending) = (Arc::downgrade(&self.0), self.0.has_pending.clone());
         let task = tokio::spawn(async move {
-            while let Some(inner) = weak.upgrade() {
-                let notified = async move {
-                    inner.has_pending.notified().await;
-                    inner
-                };
-                // Not kept alive by its own task while nothing comes.
-                let Ok(inner) = tokio::time::timeout(DAY, notified).await else {
-                    continue;
-                };
-                if let Err(error) = Self(inner).flush().await {
-                    tracing::debug!(%error, "denials are not counted in the lists yet");
+            let mut pause = EVERY;
+            loop {
+                has_pending.notified().await;
+                let Some(inner) = weak.upgrade() else { return };
+                match Self(inner).flush().await {
+                    Ok(()) => pause = EVERY,
+                    Err(error) => {
+                        tracing::warn!(%error, "the lists of who is denied most are not written");
+                        pause = (2 * pause).min(LONGEST);
+                    }
                 }
-                tokio::time::sleep(EVERY).await;
+                tokio::time::sleep(pause).await;
             }
         });
         let task = task.abort_handle();
@@ -111,6 +115,7 @@ impl Offenders {
         let Some(ranking) = self.ranking() else {
             return Ok(());
         };
+        let _alone = self.0.flushing.lock().await;
         let pending = std::mem::take(&mut *self.pending());
         if pending.is_empty() {
             return Ok(());
@@ -128,7 +133,11 @@ impl Offenders {
             })
             .collect();
         let added = ranking.add(&lists, MOST, KEPT).await;
-        if added.is_err() {
+        // What may have been added is not added again.
+        if added
+            .as_ref()
+            .is_err_and(|error| error.effect() == Effect::No)
+        {
             let mut waiting = self.pending();
             for (policy, counts) in pending {
                 for Ranked { name, count, .. } in counts.top(PENDING) {

@@ -33,9 +33,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use limiter_core::cache::{CacheKey, CacheStore, MAX_TTL, NewEntry};
+use limiter_core::cache::{CacheKey, CacheStore, NewEntry};
 use limiter_core::limit::wrap::{Routing, Switch};
-use limiter_core::{Error, Key};
+use limiter_core::{Effect, Error, Key};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -46,6 +46,13 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// How long it takes at most until all instances that are used do what an override says, if the store answers.
 pub const REACHES_WITHIN: Duration = Duration::from_secs(5);
+
+/// The longest time of an override.
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+
+fn clamped(within: Duration) -> Duration {
+    within.clamp(Duration::from_secs(1), LONGEST)
+}
 
 /// Throws the switch of this instance as a file and operators say. Clones are one.
 #[derive(Clone, Debug)]
@@ -65,6 +72,10 @@ struct State {
     base: Routing,
     file: Option<(ConfigFile, Looked)>,
     over: Option<Override>,
+    /// What the store said last of all instances.
+    told: Option<String>,
+    /// Of that, what is not done here: this instance was told otherwise since.
+    ignored: Option<String>,
     /// How often this process has set one: what was read before that is old.
     changes: u64,
     follower: Option<Task>,
@@ -168,55 +179,56 @@ impl SwitchControl {
 
     /// Sets an override for all instances, for so long: 1 s to 30 days. Says whom it reaches: this instance does it at once.
     pub async fn override_all(&self, routing: Routing, within: Duration) -> Reach {
-        let within = within.clamp(Duration::from_secs(1), MAX_TTL);
+        let within = clamped(within);
         let reach = self.share(Some((routing, within))).await;
-        let is_own = reach != Reach::EveryInstance;
-        self.set_over(Some(Override {
+        let is_shared = reach == Reach::EveryInstance;
+        let over = Override {
             routing,
             until: Instant::now() + within,
-            is_own,
-        }));
+            is_own: !is_shared,
+        };
+        self.set_here(Some(over), is_shared.then(|| write_routing(&routing)));
         reach
     }
 
-    /// Sets an override for this instance alone, for so long. Needs a tokio runtime.
+    /// Sets an override for this instance alone, for so long: 1 s to 30 days. It goes before one of all instances, until that is
+    /// another one. Needs a tokio runtime.
     pub fn override_here(&self, routing: Routing, within: Duration) {
-        self.set_over(Some(Override {
+        let over = Override {
             routing,
-            until: Instant::now() + within.clamp(Duration::from_secs(1), MAX_TTL),
+            until: Instant::now() + clamped(within),
             is_own: true,
-        }));
+        };
+        self.set_here(Some(over), None);
     }
 
     /// Takes overrides back: everything is again as the file says, here at once.
     pub async fn clear(&self) -> Reach {
         let reach = self.share(None).await;
-        self.set_over(None);
+        self.set_here(None, None);
         reach
     }
 
-    /// Reads the override of all instances now.
+    /// Reads the override of all instances now, if this instance [follows](Self::follow) it.
     pub async fn read(&self) {
-        let changes = self.lock().changes;
+        let changes = {
+            let state = self.lock();
+            if state.follower.is_none() {
+                return;
+            }
+            state.changes
+        };
         match self.0.shared.get(&self.0.key).await {
-            Ok(_) if self.lock().changes != changes => {}
             Ok(entry) => {
-                let read = entry.map(|entry| {
-                    let text = String::from_utf8_lossy(&entry.value);
-                    parse_routing(Format::Json, &text).map(|routing| (routing, entry.ttl))
+                let told = entry.map(|entry| {
+                    let text = String::from_utf8_lossy(&entry.value).into_owned();
+                    (text, entry.ttl)
                 });
-                match read.transpose() {
-                    Ok(over) => self.note_shared(over),
-                    Err(error) => {
-                        tracing::error!(%error, "the switch's override cannot be used; what held before still holds")
-                    }
-                }
+                self.note_shared(changes, told);
             }
             // What holds, holds on until its own time is over.
             Err(error) => tracing::debug!(%error, "the switch's override cannot be read"),
         }
-        let mut state = self.lock();
-        self.apply(&mut state);
     }
 
     /// The switch that it throws.
@@ -263,50 +275,94 @@ impl SwitchControl {
         };
         match told {
             Ok(()) => Reach::EveryInstance,
+            Err(error) if error.effect() == Effect::Unknown => {
+                here(format!("others may do it or not: {}", error.message()))
+            }
             Err(error) => here(error.message().to_owned()),
         }
     }
 
-    /// What the store says, which goes before what this instance was told earlier, unless it says nothing.
-    fn note_shared(&self, over: Option<(Routing, Duration)>) {
-        let known = self.lock().over;
-        match over {
-            Some((routing, left)) => self.set_over(Some(Override {
-                routing,
-                until: Instant::now() + left,
-                is_own: false,
-            })),
-            None if known.is_some_and(|over| !over.is_own) => self.set_over(None),
+    /// What the store says of all instances. It goes before what this instance was told earlier, and not before what it was told
+    /// since.
+    fn note_shared(&self, changes: u64, told: Option<(String, Duration)>) {
+        let mut state = self.lock();
+        if state.changes != changes {
+            // It was read before.
+            return;
+        }
+        let text = told.as_ref().map(|(text, _)| text.clone());
+        if text != state.ignored {
+            state.ignored = None;
+        }
+        let is_ignored = text.is_some() && text == state.ignored;
+        state.told = text;
+        match told {
+            _ if is_ignored => {}
+            Some((text, left)) => match parse_routing(Format::Json, &text) {
+                Ok(routing) => {
+                    let over = Override {
+                        routing,
+                        until: Instant::now() + left,
+                        is_own: false,
+                    };
+                    self.set_over(&mut state, Some(over));
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the switch's override cannot be used; what held before still holds");
+                }
+            },
+            None if state.over.is_some_and(|over| !over.is_own) => self.set_over(&mut state, None),
             None => {}
         }
+        self.apply(&mut state);
     }
 
-    fn set_over(&self, over: Option<Override>) {
+    /// What an operator says here, which goes before what the store says by now.
+    fn set_here(&self, over: Option<Override>, told: Option<String>) {
         let mut state = self.lock();
-        state.over = over;
         state.changes += 1;
+        state.ignored = match told {
+            Some(_) => None,
+            None => state.told.clone(),
+        };
+        state.told = told.or_else(|| state.told.clone());
+        self.set_over(&mut state, over);
+    }
+
+    fn set_over(&self, state: &mut State, over: Option<Override>) {
+        state.over = over;
         state.end = over.map(|over| {
             let weak = Arc::downgrade(&self.0);
             let task = tokio::spawn(async move {
                 tokio::time::sleep_until(over.until).await;
                 if let Some(inner) = weak.upgrade() {
                     let control = Self(inner);
-                    control.apply(&mut control.lock());
+                    let mut state = control.lock();
+                    // What is said of all instances holds again.
+                    state.ignored = None;
+                    control.apply(&mut state);
                 }
             });
             Task(task.abort_handle())
         });
-        self.apply(&mut state);
+        self.apply(state);
     }
 
     fn look(&self) {
+        let Some(file) = self.lock().file.as_ref().map(|(file, _)| file.clone()) else {
+            return;
+        };
+        // A file system that hangs keeps nobody else waiting.
+        let read = file.text();
         let mut state = self.lock();
-        if let Some((file, mut looked)) = state.file.take() {
-            looked.look(&file, |text| {
-                state.base = file.routing(text)?;
+        let State {
+            file: known, base, ..
+        } = &mut *state;
+        if let Some((_, looked)) = known {
+            looked.look(read, |text| {
+                *base = file.routing(text)?;
                 Ok(())
             });
-            state.file = Some((file, looked));
         }
         self.apply(&mut state);
     }

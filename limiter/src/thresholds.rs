@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use limiter_core::clock::{Clock, MonotonicClock, Timestamp};
 use limiter_core::limit::wrap::{Event, Observer};
@@ -15,12 +16,14 @@ use crate::outcome;
 /// [`Builder::observe`](crate::Builder::observe).
 ///
 /// - Fixed and calendar windows: once a window over the whole fleet. What was used before and after a charge is in its answer, so
-///   exactly one charge crosses, whichever instance made it. (A charge that is given back may be followed by another one that
-///   crosses again; one that [`settles`](limiter_core::limit::Reservation::settle) above its estimate crosses nothing.)
-/// - All others: once on each instance, and again only after the use was seen 10 points below the threshold.
+///   exactly one charge crosses, whichever instance made it. Where that answer is lost (the caller left, or Redis was late), so is
+///   the event. A charge that is given back may be followed by another one that crosses again; a reservation that
+///   [settles](limiter_core::limit::Reservation::settle) above its estimate crosses nothing.
+/// - All others: once on each instance, and again only after the use was seen 10 points below the threshold, or would be there by
+///   itself.
 ///
-/// Only what the store says counts: in an outage, and while a [`Switch`](limiter_core::limit::wrap::Switch) has limits counted in
-/// this process for a share, nothing crosses.
+/// In an outage, and of a share of a limit, nothing crosses. Where a [`Switch`](limiter_core::limit::wrap::Switch) has each process
+/// count all of a limit, each is a fleet of its own.
 ///
 /// ```
 /// use limiter::{Period, Policy, Quota, Thresholds};
@@ -70,12 +73,16 @@ const HYSTERESIS: u8 = 10;
 /// How many limits may be remembered as above a threshold; one more raises no event, rather than one with each charge.
 const MOST: usize = 100_000;
 
+/// How often those that are below are dropped where there is no room.
+const PURGE: Duration = Duration::from_secs(1);
+
 /// The counters above a threshold, of those that have no windows, and when each is below it at the latest if nothing more is
 /// charged.
 #[derive(Debug, Default)]
 struct Above {
     counters: HashMap<(Fingerprint, u8), Timestamp>,
     room: usize,
+    purged: Timestamp,
 }
 
 impl Thresholds {
@@ -128,16 +135,14 @@ impl Thresholds {
     fn crossed_again(&self, counter: Fingerprint, limit: u64, seen: &Observed) -> Vec<u8> {
         let now = self.clock.now();
         let until = now.saturating_add(seen.reset_after);
+        let before = seen.used.saturating_sub(seen.charged);
         let mut above = self.above.lock().unwrap_or_else(PoisonError::into_inner);
         let crosses = |percent: &u8| {
             let of_limit = |percent: u8| part(limit, u64::from(percent));
-            if seen.used >= of_limit(*percent) {
-                return above.enter((counter, *percent), now, until);
-            }
-            if seen.used < of_limit(percent.saturating_sub(HYSTERESIS)) {
+            if before < of_limit(percent.saturating_sub(HYSTERESIS)) {
                 above.counters.remove(&(counter, *percent));
             }
-            false
+            seen.used >= of_limit(*percent) && above.enter((counter, *percent), now, until)
         };
         self.percents.iter().copied().filter(crosses).collect()
     }
@@ -147,14 +152,15 @@ impl Above {
     /// Whether it was not above before, as far as is known, and is remembered now.
     fn enter(&mut self, counter: (Fingerprint, u8), now: Timestamp, until: Timestamp) -> bool {
         if let Some(known) = self.counters.get_mut(&counter) {
-            // Nobody looked at it until it was free again.
-            let was_below = *known <= now;
             *known = until;
-            return was_below;
+            return false;
         }
-        if self.counters.len() >= self.room.max(1_024) {
+        let is_time = now.saturating_since(self.purged) >= PURGE;
+        if self.counters.len() >= self.room.max(1_024) || self.counters.len() >= MOST && is_time {
+            // Those are below by now, whoever looked.
             self.counters.retain(|_, until| now < *until);
             self.room = 2 * self.counters.len();
+            self.purged = now;
         }
         if self.counters.len() >= MOST {
             return false;
@@ -216,7 +222,6 @@ impl fmt::Debug for Thresholds {
 #[cfg(feature = "memory")]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use limiter_core::clock::ManualClock;
     use limiter_core::limit::{Calendar, Charge, Limiter, Period};
@@ -335,5 +340,9 @@ mod tests {
             above.enter((Fingerprint::of("b").with(n), 80), at(20), at(30));
         }
         assert_eq!(above.counters.len(), MOST);
+        // Once they are below there is room again.
+        let later = at(40 + 1_000_000);
+        assert!(above.enter((Fingerprint::of("c"), 80), later, at(50_000_000)));
+        assert_eq!(above.counters.len(), 1);
     }
 }

@@ -70,8 +70,10 @@ pub(crate) fn finish(app: &App, decision: &Decision, mut response: Response) -> 
 /// Who was denied most today and in the seven days before, on all instances.
 async fn offenders(app: &App) -> Value {
     let mut found = Vec::new();
-    // What this instance has counted is among it.
-    let _ = app.offenders.flush().await;
+    // So that what this instance has counted is among it.
+    if let Err(error) = app.offenders.flush().await {
+        return json!({ "offenders": found, "error": error.to_string() });
+    }
     for policy in app.policies.all.current() {
         for day in 0..8 {
             let top = match app.offenders.top(policy.name(), day, 10).await {
@@ -81,7 +83,7 @@ async fn offenders(app: &App) -> Value {
             };
             found.extend(top.into_iter().map(|it| {
                 // An admin's key has the digest of a token, which it could be guessed by.
-                let is_secret = policy.scope() == "admin";
+                let is_secret = policy.name() == app.policies.admin.current().name();
                 json!({
                     "policy": policy.name(),
                     "days_ago": day,

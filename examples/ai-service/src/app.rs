@@ -61,6 +61,15 @@ pub(crate) struct Policies {
     is_from_a_file: bool,
 }
 
+/// The policies that are no operation's.
+const OTHERS: [&str; 5] = [
+    "admin",
+    "webhook",
+    "agent-turn",
+    "agent-session",
+    "agent-user",
+];
+
 /// How often files are looked at. What is in one has to be the same twice.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -228,6 +237,8 @@ impl Policies {
             )?),
         };
         let of = |operation: Operation| all.get(operation.name());
+        let operations: Vec<_> = Operation::ALL.map(Operation::name).into();
+        all.require(operations.into_iter().chain(OTHERS))?;
         let operations: Result<Vec<_>, _> = Operation::ALL.into_iter().map(of).collect();
         Ok(Self {
             operations: operations?,

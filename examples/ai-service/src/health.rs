@@ -9,6 +9,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use limiter::core::Health;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
@@ -75,6 +76,9 @@ fn servers(health: &Health) -> Vec<Value> {
 /// How often the metrics' samples are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// After how long without a word of it a gauge is shown no more.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
 /// Makes the process's metrics what `/metrics` shows.
 pub(crate) fn install_metrics() -> Result<PrometheusHandle, String> {
     let failed = |error: BuildError| format!("metrics cannot be installed: {error}");
@@ -85,6 +89,8 @@ pub(crate) fn install_metrics() -> Result<PrometheusHandle, String> {
             .set_buckets_for_metric(name, buckets)
             .map_err(failed)?;
     }
+    // A server that is used no more ends with its last numbers; all others are set at each scrape.
+    let builder = builder.idle_timeout(MetricKindMask::GAUGE, Some(FORGOTTEN));
     let metrics = builder.install_recorder().map_err(failed)?;
     let upkeep = metrics.clone();
     tokio::spawn(async move {
@@ -98,6 +104,8 @@ pub(crate) fn install_metrics() -> Result<PrometheusHandle, String> {
 }
 
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    // Policies that a file has brought meanwhile begin at 0, too.
+    limiter::metrics::announce(&app.policies.all.current());
     limiter::metrics::report(&app.limiter);
     limiter::metrics::report_cache_store(&*app.cache);
     for (operation, stats) in app.caches.stats() {

@@ -107,7 +107,8 @@ impl Settings {
                 Some(_) => return Err("SWITCH_FOLLOW is true or false".to_owned()),
             },
             instance: get("INSTANCE")
-                .or_else(|| get("HOSTNAME"))
+                // The shell's or the container platform's.
+                .or_else(|| std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()))
                 .unwrap_or_else(|| format!("process-{}", std::process::id())),
             audit: AuditSettings {
                 file: get("AUDIT_FILE"),

@@ -137,7 +137,7 @@ impl Batches {
             of_batches.map(|(name, value)| Figure::new(name, value).with("server", host));
         let mut figures = shared.pool.figures();
         figures.extend(of_batches);
-        figures.extend(shared.guard.figure("limits"));
+        figures.extend(shared.guard.figure(&shared.pool, "limits"));
         figures
     }
 

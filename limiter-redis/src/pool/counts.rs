@@ -111,8 +111,8 @@ fn of_server(info: &ServerInfo) -> impl Iterator<Item = Figure> {
         ("limiter_redis_memory_used_bytes", info.memory_used),
         ("limiter_redis_memory_limit_bytes", info.memory_limit),
         ("limiter_redis_evicts", evicts),
-        ("limiter_redis_evicted_keys_total", info.evicted),
-        ("limiter_redis_server_commands_total", info.commands),
+        ("limiter_redis_evicted_keys", info.evicted),
+        ("limiter_redis_server_commands", info.commands),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some(Figure::new(name, value?)))

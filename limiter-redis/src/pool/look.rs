@@ -1,4 +1,4 @@
-//! What a server that counts tells of itself: looked at when its connections begin, and about once a minute while it is used. Hosted
+//! What a server tells of itself: looked at when its connections begin, and about once a minute while it is used. Hosted
 //! servers answer INFO where they refuse CONFIG.
 
 use std::sync::Arc;
@@ -137,7 +137,13 @@ pub(crate) fn words(info: &ServerInfo) -> String {
 }
 
 /// Looks for as long as the pool is there.
-pub(super) async fn look(pool: bb8::Pool<Manager>, origin: Arc<Origin>, host: String, seen: Seen) {
+pub(super) async fn look(
+    pool: bb8::Pool<Manager>,
+    origin: Arc<Origin>,
+    host: String,
+    seen: Seen,
+    keeps: Keeps,
+) {
     let (mut beginning, mut answers) = (origin.beginnings(), origin.answers());
     let mut tried = Instant::now();
     loop {
@@ -160,7 +166,7 @@ pub(super) async fn look(pool: bb8::Pool<Manager>, origin: Arc<Origin>, host: St
             info.query_async::<Value>(&mut io).await.ok()
         };
         if let Ok(Some(info)) = timeout(LIMIT, ask).await {
-            seen.note(&host, Server::read(&info), Keeps::Counters);
+            seen.note(&host, Server::read(&info), keeps);
         }
     }
 }

@@ -80,7 +80,7 @@ struct Home {
     origin: Arc<Origin>,
     inner: bb8::Pool<Manager>,
     keeper: AbortHandle,
-    looker: Option<AbortHandle>,
+    looker: AbortHandle,
     /// Held by whoever tries whether a new connection has an answer where old ones have none.
     replacing: tokio::sync::Mutex<()>,
     calls: Arc<Semaphore>,
@@ -459,10 +459,11 @@ impl Pool {
                 .build_unchecked(Manager(origin.clone()));
             Arc::new(Home {
                 keeper: keeper::start(inner.clone(), origin.clone(), shared.size),
-                looker: (shared.keeps == Keeps::Counters).then(|| {
+                looker: {
                     let (host, seen) = (shared.host.clone(), shared.seen.clone());
-                    tokio::spawn(look(inner.clone(), origin.clone(), host, seen)).abort_handle()
-                }),
+                    let look = look(inner.clone(), origin.clone(), host, seen, shared.keeps);
+                    tokio::spawn(look).abort_handle()
+                },
                 origin,
                 inner,
                 replacing: tokio::sync::Mutex::new(()),
@@ -476,9 +477,7 @@ impl Pool {
 impl Drop for Home {
     fn drop(&mut self) {
         self.keeper.abort();
-        if let Some(looker) = &self.looker {
-            looker.abort();
-        }
+        self.looker.abort();
         self.origin.drop_spare();
     }
 }

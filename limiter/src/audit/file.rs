@@ -24,6 +24,8 @@ pub struct AuditFile {
     size: u64,
     /// Whether the last write may have ended within a line.
     is_torn: bool,
+    /// It could not be replaced: at which size that is tried again.
+    tried_again_at: u64,
 }
 
 impl AuditFile {
@@ -47,6 +49,7 @@ impl AuditFile {
             file: Some(file),
             size,
             is_torn,
+            tried_again_at: 0,
         })
     }
 
@@ -63,7 +66,10 @@ impl AuditFile {
     fn replace(&mut self) -> io::Result<()> {
         self.file = None;
         if self.keep == 0 {
-            return std::fs::remove_file(&self.path);
+            return match std::fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
         }
         for number in (0..self.keep).rev() {
             match std::fs::rename(self.numbered(number), self.numbered(number + 1)) {
@@ -94,8 +100,16 @@ fn open(path: &Path) -> io::Result<(File, u64, bool)> {
 impl AuditSink for AuditFile {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         let length = lines.len() as u64;
-        if self.file.is_some() && self.size > 0 && self.size + length > self.most {
-            self.replace()?;
+        let most = self.most.max(self.tried_again_at);
+        if self.file.is_some() && self.size > 0 && self.size + length > most {
+            match self.replace() {
+                Ok(()) => self.tried_again_at = 0,
+                // A file that is too large is better than none.
+                Err(error) => {
+                    self.tried_again_at = self.size + self.most / 8;
+                    tracing::error!(%error, file = %self.path.display(), "the audit trail's file cannot be replaced, and grows");
+                }
+            }
         }
         let file = match &mut self.file {
             Some(file) => file,
@@ -180,5 +194,23 @@ mod tests {
         std::fs::create_dir(&place).unwrap();
         file.write(b"back\n").unwrap();
         assert_eq!(std::fs::read_to_string(place.join("a")).unwrap(), "back\n");
+    }
+
+    /// A directory that lets nobody rename in it: the file grows, and nothing is lost.
+    #[test]
+    fn a_file_that_cannot_be_replaced_grows() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.jsonl");
+        // What stands in the way of a rename, for root too.
+        std::fs::create_dir_all(directory.path().join("audit.jsonl.1").join("in the way")).unwrap();
+        let mut file = AuditFile::open(&path, 20, 1).unwrap();
+        for number in 0..10 {
+            file.write(format!("line {number}!\n").as_bytes()).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 10, "{text}");
+        std::fs::remove_dir_all(directory.path().join("audit.jsonl.1")).unwrap();
+        file.write(b"replaced\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "replaced\n");
     }
 }

@@ -66,6 +66,8 @@ struct LimitLine<'a> {
     scope: &'a str,
     action: &'static str,
     key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u32>,
     cost: u64,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,15 +147,12 @@ impl Record {
         let limits = self.limits.iter().map(|limit| {
             let seen = limit.seen.as_ref();
             let version = limit.policy.version();
-            let key = match version {
-                1 => hash(&config.secret, limit.key.as_str()),
-                _ => hash(&config.secret, &format!("{}:%v{version}", limit.key)),
-            };
             LimitLine {
                 policy: limit.policy.name(),
                 scope: limit.policy.scope(),
                 action: limit.action,
-                key,
+                key: hash(&config.secret, limit.key.as_str()),
+                version: (version > 1).then_some(version),
                 cost: limit.cost,
                 outcome: limit.outcome,
                 source: seen.map(|seen| seen.source),

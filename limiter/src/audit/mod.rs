@@ -42,7 +42,7 @@
 //! | `error`, `effect` | where there was no answer: the [kind](crate::ErrorKind), and whether something was charged all the same: `no`, `yes`, `unknown` |
 //! | `elapsed_us` | how long the store took, in microseconds |
 //! | `sample` | where not all is written: which share of what was allowed |
-//! | `limits` | for each limit `policy`, `scope`, `action`, `key` (hashed), `cost`, `outcome`; what was seen: `source`, `used`, `limit`, `retry_after_ms`; where they hold, `degraded`, `shadow` and `replayed` |
+//! | `limits` | for each limit `policy`, `scope`, `action`, `key` (hashed), `cost`, `outcome`; what was seen: `source`, `used`, `limit`, `retry_after_ms`; where they hold, `version` (above 1), `degraded`, `shadow` and `replayed` |
 //!
 //! Keys and ids are HMAC-SHA-256 under a secret, of which the first 128 bits are written: the same key has the same hash as long as
 //! the secret is the same. [`Audit::hash`] finds somebody's lines.
@@ -224,7 +224,7 @@ impl Audit {
     /// start.
     pub fn flush(&self, within: Duration) -> bool {
         let shared = self.shared();
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + within.min(FOR_EVER);
         let mut state = shared.lock();
         let last = state.sequence;
         // Those that wait are the last ones.
@@ -276,7 +276,8 @@ impl Shared {
         while state.waiting >= self.config.buffer && !state.is_stalled {
             let now = Instant::now();
             // As long as something is written, it is its turn some time.
-            let (seen, deadline) = hope.unwrap_or((state.written, now + self.config.patience));
+            let (seen, deadline) =
+                hope.unwrap_or((state.written, now + self.config.patience.min(FOR_EVER)));
             if state.written != seen {
                 hope = None;
             } else if now >= deadline {
@@ -309,18 +310,24 @@ impl Shared {
         let mut lines = Vec::new();
         let mut told = 0;
         loop {
-            let (batch, lost) = {
+            let (batch, lost, is_over) = {
                 let mut state = self.lock();
-                while state.queue.is_empty() && !state.is_closed {
+                while state.queue.is_empty() && !state.is_closed && state.lost == told {
                     let waited = self.filled.wait(state);
                     state = waited.unwrap_or_else(PoisonError::into_inner);
                 }
+                let is_over = state.queue.is_empty() && state.is_closed;
+                if is_over && state.lost == told {
+                    return;
+                }
+                if state.queue.is_empty() && !is_over {
+                    // Losses after which nothing comes are told, too; a sink that fails is left alone for a while.
+                    state = wait(&self.filled, state, RETRY);
+                }
                 let count = state.queue.len().min(BATCH);
-                (state.queue.drain(..count).collect::<Vec<_>>(), state.lost)
+                let batch = state.queue.drain(..count).collect::<Vec<_>>();
+                (batch, state.lost, is_over)
             };
-            if batch.is_empty() {
-                return;
-            }
             lines.clear();
             if lost > told {
                 line::write_lost(&mut lines, &self.config.instance, lost - told);
@@ -344,6 +351,9 @@ impl Shared {
             match written {
                 Ok(()) => told = lost,
                 Err(error) => self.warn(&format!("it cannot be written ({error})")),
+            }
+            if is_over {
+                return;
             }
         }
     }
@@ -387,6 +397,12 @@ impl fmt::Debug for Audit {
             .finish_non_exhaustive()
     }
 }
+
+/// Between two tries to tell of losses, while nothing else is to be written.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// As long as can be told.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// How many decisions are written at once.
 const BATCH: usize = 256;

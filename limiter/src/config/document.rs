@@ -1,6 +1,7 @@
 //! A text in TOML, YAML or JSON as one tree, which knows where everything stands.
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Marker, Scalar, YamlData};
+use saphyr_parser::{Event, Parser};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -99,15 +100,20 @@ pub(super) fn read(text: &str, format: Format) -> Result<Node, Vec<Problem>> {
 struct Lines<'a> {
     text: &'a str,
     begins: Vec<usize>,
+    /// The last character that says something.
+    end: Place,
 }
 
 impl<'a> Lines<'a> {
     fn of(text: &'a str) -> Self {
         let ends = text.match_indices('\n').map(|(at, _)| at + 1);
-        Self {
+        let mut lines = Self {
             text,
             begins: std::iter::once(0).chain(ends).collect(),
-        }
+            end: Place::default(),
+        };
+        lines.end = lines.place(text.trim_end().len());
+        lines
     }
 
     /// The place of a byte.
@@ -124,12 +130,11 @@ impl<'a> Lines<'a> {
 
     /// YAML's own place; what it finds missing behind the end is missing at the end.
     fn of_marker(&self, marker: Marker) -> Place {
-        let text = self.text.trim_end();
         let place = Place {
             line: marker.line().max(1),
             column: marker.col() + 1,
         };
-        place.min(self.place(text.len()))
+        place.min(self.end)
     }
 }
 
@@ -181,13 +186,52 @@ fn of_toml(node: &Spanned<DeValue<'_>>, lines: &Lines<'_>) -> Node {
     }
 }
 
+/// How deep tables may stand in each other: nothing here needs more, and whoever reads them calls itself for each.
+const DEEPEST: usize = 32;
+
+/// What a document must not have, found without calling itself: too much depth, tags, and names that are no texts.
+fn check_yaml(text: &str, lines: &Lines<'_>) -> Result<(), Vec<Problem>> {
+    let mut depth = 0;
+    for event in Parser::new_from_str(text) {
+        // What is wrong with the text itself is told by whoever reads it.
+        let Ok((event, span)) = event else { break };
+        let refused = |what: &str| Err(vec![Problem::new(lines.of_marker(span.start), what)]);
+        match event {
+            Event::SequenceStart(_, tag) | Event::MappingStart(_, tag) => {
+                depth += 1;
+                if depth > DEEPEST {
+                    return refused("it stands too deep in others");
+                }
+                if tag.is_some() {
+                    return refused("it has a tag; write the value alone");
+                }
+            }
+            Event::SequenceEnd | Event::MappingEnd => depth -= 1,
+            Event::Scalar(_, _, _, Some(_)) => {
+                return refused("it has a tag; write the value alone");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn read_yaml(text: &str, lines: &Lines<'_>) -> Result<Node, Vec<Problem>> {
+    check_yaml(text, lines)?;
     let documents = MarkedYaml::load_from_str(text).map_err(|error| {
         let at = lines.of_marker(*error.marker());
         vec![Problem::new(at, error.info())]
     })?;
     match &documents[..] {
-        [only] => Ok(of_yaml(only, lines)),
+        [only] => {
+            let mut problems = Vec::new();
+            let node = of_yaml(only, lines, &mut problems);
+            if problems.is_empty() {
+                Ok(node)
+            } else {
+                Err(problems)
+            }
+        }
         [] => Err(vec![Problem::new(
             Place { line: 1, column: 1 },
             "the file is empty",
@@ -199,7 +243,7 @@ fn read_yaml(text: &str, lines: &Lines<'_>) -> Result<Node, Vec<Problem>> {
     }
 }
 
-fn of_yaml(node: &MarkedYaml<'_>, lines: &Lines<'_>) -> Node {
+fn of_yaml(node: &MarkedYaml<'_>, lines: &Lines<'_>, problems: &mut Vec<Problem>) -> Node {
     let value = match &node.data {
         YamlData::Value(scalar) => match scalar {
             Scalar::String(text) => Value::Text(text.clone().into_owned()),
@@ -217,16 +261,17 @@ fn of_yaml(node: &MarkedYaml<'_>, lines: &Lines<'_>) -> Node {
         },
         YamlData::Sequence(_) => Value::Other("a list"),
         YamlData::Mapping(table) => {
-            let member = |(name, node): (&MarkedYaml<'_>, &MarkedYaml<'_>)| {
+            let mut members: Vec<(Name, Node)> = Vec::new();
+            for (name, node) in table {
                 let at = lines.of_marker(name.span.start);
-                let text = match &name.data {
-                    YamlData::Value(Scalar::String(text)) => text.clone().into_owned(),
-                    YamlData::Value(Scalar::Integer(number)) => number.to_string(),
-                    _ => String::new(),
+                let YamlData::Value(Scalar::String(text)) = &name.data else {
+                    problems.push(Problem::new(at, "a name is a text; write it in quotes"));
+                    continue;
                 };
-                (Name { at, text }, of_yaml(node, lines))
-            };
-            Value::Table(table.iter().map(member).collect())
+                let text = text.clone().into_owned();
+                members.push((Name { at, text }, of_yaml(node, lines, problems)));
+            }
+            Value::Table(members)
         }
         _ => Value::Other("a tag or an alias"),
     };
@@ -259,6 +304,17 @@ mod tests {
         assert_eq!(refused("{\"a\": [1,\n  2", Format::Json), [(2, 4)]);
         assert_eq!(refused("a = 1\nb = [1,\n", Format::Toml).len(), 1);
         assert_eq!(refused("--- 1\n--- 2", Format::Yaml), [(2, 5)]);
+        assert_eq!(refused("a: !x 1", Format::Yaml), [(1, 4)]);
+        assert_eq!(
+            refused("a: 1\n7: 2\ntrue: 3", Format::Yaml),
+            [(2, 1), (3, 1)]
+        );
+        let deep = format!("{}x", "- ".repeat(100_000));
+        assert_eq!(refused(&deep, Format::Yaml), [(1, 65)]);
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(refused(&deep, Format::Json).len(), 1);
+        let deep = format!("a = {}{}", "[".repeat(10_000), "]".repeat(10_000));
+        assert!(!refused(&deep, Format::Toml).is_empty());
         // Each of them.
         assert_eq!(refused("a = \n[b\nc = 1\n", Format::Toml).len(), 2);
     }
@@ -290,7 +346,6 @@ mod tests {
             ("a: -1", "a negative number"),
             ("a: 18446744073709551616", "a number that is too large"),
             ("a: ~", "nothing"),
-            ("a: !x 1", "a tag or an alias"),
         ] {
             let Value::Table(members) = read(text, Format::Yaml).unwrap().value else {
                 panic!("a table")

@@ -1,5 +1,6 @@
 //! A file of settings: which one, what is in it, and when that changes.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -108,11 +109,17 @@ impl ConfigFile {
         let failed = |error: std::io::Error| {
             config_error(format!("{}, which cannot be read ({error})", self.name()))
         };
-        let length = std::fs::metadata(&self.path).map_err(failed)?.len();
-        if length > MOST {
-            return Err(self.unusable(&format!("it has {length} bytes; {MOST} are the most")));
+        // Before it is opened: a pipe would wait for somebody to write.
+        if !std::fs::metadata(&self.path).map_err(failed)?.is_file() {
+            return Err(self.unusable("it is no file"));
         }
-        std::fs::read(&self.path).map_err(failed)
+        let file = std::fs::File::open(&self.path).map_err(failed)?;
+        let mut text = Vec::new();
+        file.take(MOST + 1).read_to_end(&mut text).map_err(failed)?;
+        if text.len() as u64 > MOST {
+            return Err(self.unusable(&format!("it has more than {MOST} bytes")));
+        }
+        Ok(text)
     }
 
     pub(super) fn unusable(&self, why: &str) -> Error {
@@ -158,11 +165,11 @@ impl Looked {
     /// Uses the file if it has changed and stays as it is.
     pub(crate) fn look<T>(
         &mut self,
-        file: &ConfigFile,
+        read: Result<Vec<u8>, Error>,
         take: impl FnOnce(&[u8]) -> Result<T, Error>,
     ) {
         // What goes wrong is logged, and told by `error`.
-        let Ok(text) = self.read(file) else { return };
+        let Ok(text) = self.note(read) else { return };
         if text == self.seen && text != self.judged {
             let _ = self.judge(text, take);
         } else {
@@ -173,10 +180,10 @@ impl Looked {
     /// Uses the file as it is now.
     pub(crate) fn reload<T>(
         &mut self,
-        file: &ConfigFile,
+        read: Result<Vec<u8>, Error>,
         take: impl FnOnce(&[u8]) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let text = self.read(file)?;
+        let text = self.note(read)?;
         self.judge(text, take)
     }
 
@@ -191,8 +198,7 @@ impl Looked {
         taken
     }
 
-    fn read(&mut self, file: &ConfigFile) -> Result<Vec<u8>, Error> {
-        let read = file.text();
+    fn note(&mut self, read: Result<Vec<u8>, Error>) -> Result<Vec<u8>, Error> {
         self.unread = match &read {
             Ok(_) => None,
             // Said once.
@@ -217,11 +223,12 @@ pub struct FileWatch {
 }
 
 impl FileWatch {
-    /// Calls `look` every so often.
+    /// Calls `look` every so often, at most a thousand times a second.
     ///
     /// # Errors
     /// `Config` if the thread cannot be started.
     pub fn start(every: Duration, mut look: impl FnMut() + Send + 'static) -> Result<Self, Error> {
+        let every = every.max(Duration::from_millis(1));
         let (stop, stopped) = channel();
         std::thread::Builder::new()
             .name("limiter-watch".to_owned())

@@ -105,6 +105,24 @@ impl LivePolicies {
         live.ok_or_else(|| no_policy(name))
     }
 
+    /// Checks that policies are there, for a service that needs them.
+    ///
+    /// # Errors
+    /// `Config`, with all that are missing, and the file.
+    pub fn require<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        let state = self.lock();
+        let is_missing = |name: &&str| !state.policies.live.contains_key(*name);
+        let missing: Vec<_> = names.into_iter().filter(is_missing).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let why = format!("these policies are missing: {}", missing.join(", "));
+        Err(match &self.0.file {
+            Some(file) => file.unusable(&why),
+            None => super::config_error(why),
+        })
+    }
+
     /// Every policy as it is now, by name.
     pub fn current(&self) -> Vec<Policy> {
         let state = self.lock();
@@ -123,8 +141,10 @@ impl LivePolicies {
     /// `Config` if it cannot be used: then everything stays as it is. Also for policies that are in no file.
     pub fn reload(&self) -> Result<Reload, Error> {
         let file = self.file()?;
+        // A file system that hangs keeps nobody else waiting.
+        let read = file.text();
         let State { looked, policies } = &mut *self.lock();
-        looked.reload(file, |text| policies.take(file, text))
+        looked.reload(read, |text| policies.take(file, text))
     }
 
     /// Looks at the file every so often and reads it when it has changed, until the watch is dropped. What is in it has to be the
@@ -145,8 +165,9 @@ impl LivePolicies {
 
     fn look(&self) {
         if let Ok(file) = self.file() {
+            let read = file.text();
             let State { looked, policies } = &mut *self.lock();
-            looked.look(file, |text| policies.take(file, text));
+            looked.look(read, |text| policies.take(file, text));
         }
     }
 
@@ -160,7 +181,7 @@ impl Policies {
     fn take(&mut self, file: &ConfigFile, text: &[u8]) -> Result<Reload, Error> {
         let next = file.parse(text, |format, text| {
             let next = PolicySet::read(format, text)?;
-            match self.set.obstacles(&next) {
+            match next.obstacles(&self.live) {
                 problems if problems.is_empty() => Ok(next),
                 problems => Err(problems),
             }

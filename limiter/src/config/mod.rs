@@ -28,7 +28,7 @@ mod routing;
 
 use std::collections::BTreeMap;
 
-use limiter_core::limit::Policy;
+use limiter_core::limit::{LivePolicy, Policy};
 use limiter_core::{Error, ErrorKind};
 
 use self::document::{Name, Node, Place, Problem, Value};
@@ -127,10 +127,12 @@ impl PolicySet {
                 }
                 Ok(_) => {}
                 Err(more) => {
-                    // What is of the wrong kind is no number out of its range, too.
-                    let is_new = |problem: &Problem| wrong.iter().all(|it| it.at != problem.at);
-                    let more: Vec<_> = more.into_iter().filter(is_new).collect();
-                    wrong.extend(more);
+                    // What is of the wrong kind is no number out of its range, too; and one fault at a place is enough.
+                    for problem in more {
+                        if wrong.iter().all(|it| it.at != problem.at) {
+                            wrong.push(problem);
+                        }
+                    }
                 }
             }
             problems.extend(wrong.into_iter().map(about));
@@ -157,13 +159,13 @@ impl PolicySet {
         self.0.values().map(|entry| &entry.policy)
     }
 
-    /// What keeps `next` from taking the place of these while the service runs.
-    fn obstacles(&self, next: &Self) -> Vec<Problem> {
+    /// What keeps these from taking the place of policies that are used.
+    fn obstacles(&self, live: &BTreeMap<String, LivePolicy>) -> Vec<Problem> {
         let mut problems = Vec::new();
-        for (name, entry) in &self.0 {
-            match next.0.get(name) {
+        for (name, live) in live {
+            match self.0.get(name) {
                 Some(after) => {
-                    if let Err(error) = entry.policy.replaced_by(after.policy.clone()) {
+                    if let Err(error) = live.current().replaced_by(after.policy.clone()) {
                         problems.push(Problem::new(after.at, error.message()));
                     }
                 }
@@ -214,13 +216,20 @@ fn members_of<'a>(document: &'a Node, problems: &mut Vec<Problem>) -> &'a [(Name
     }
 }
 
+/// How many faults of a text are told: whoever mends those sees the others.
+const MOST_TOLD: usize = 20;
+
 /// "line 2, column 5: ...; line 3, column 1: ..."
 fn listed(problems: &[Problem]) -> String {
     let told = problems.iter().map(|problem| {
         let Place { line, column } = problem.at;
         format!("line {line}, column {column}: {}", problem.what)
     });
-    told.collect::<Vec<_>>().join("; ")
+    let mut told: Vec<_> = told.take(MOST_TOLD).collect();
+    if problems.len() > MOST_TOLD {
+        told.push(format!("and {} more", problems.len() - MOST_TOLD));
+    }
+    told.join("; ")
 }
 
 fn no_policy(name: &str) -> Error {

@@ -4,12 +4,12 @@ use limiter_core::Error;
 use limiter_core::limit::{Outage, Policy, Quota, Unit};
 
 use super::document::{Place, Problem, Value};
-use super::fields::Members;
+use super::fields::{ALGORITHMS, Members};
 use super::quota::{self, Per};
 
 /// Builds a policy; says all that is wrong with it.
 pub(super) fn build(name: &str, members: &Members<'_>) -> Result<Policy, Vec<Problem>> {
-    let mut problems = Vec::new();
+    let mut problems = misfits(members);
     let mut keep = |at: Place, what: String| problems.push(Problem::new(at, what));
     let quota = quota_of(members).map_err(|(at, what)| keep(at, what)).ok();
     let outage = outage_of(members).map_err(|(at, what)| keep(at, what)).ok();
@@ -71,26 +71,37 @@ fn outage_of(members: &Members<'_>) -> Result<Outage, Wrong> {
     }
 }
 
-fn quota_of(members: &Members<'_>) -> Result<Quota, Wrong> {
+/// Members that do not go together, or not with the algorithm.
+fn misfits(members: &Members<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
     let algorithm = members.text("algorithm").unwrap_or("fixed_window");
-    let is_bucket = algorithm == "token_bucket";
-    for name in ["refill", "burst"] {
-        if let (Some(node), false) = (members.node(name), is_bucket) {
-            return Err((node.at, format!("only a token_bucket has a {name}")));
+    // One that is not known was told.
+    if algorithm != "token_bucket" && ALGORITHMS.contains(&algorithm) {
+        for name in ["refill", "burst"] {
+            if let Some(node) = members.node(name) {
+                let what = format!("only a token_bucket has a {name}");
+                problems.push(Problem::new(node.at, what));
+            }
         }
     }
-    let refuse_both = |one: &str, other: &str| match (members.node(one), members.node(other)) {
-        (Some(_), Some(node)) => Err((
-            node.at,
-            format!("{one} and {other} say the same; give one of them"),
-        )),
-        _ => Ok(()),
-    };
-    for other in ["limit", "per", "per_seconds", "refill"] {
-        refuse_both("quota", other)?;
+    for (one, other) in [
+        ("quota", "limit"),
+        ("quota", "per"),
+        ("quota", "per_seconds"),
+        ("quota", "refill"),
+        ("per", "per_seconds"),
+        ("limit", "burst"),
+    ] {
+        if let (Some(_), Some(node)) = (members.node(one), members.node(other)) {
+            let what = format!("{one} and {other} say the same; give one of them");
+            problems.push(Problem::new(node.at, what));
+        }
     }
-    refuse_both("per", "per_seconds")?;
-    refuse_both("limit", "burst")?;
+    problems
+}
+
+fn quota_of(members: &Members<'_>) -> Result<Quota, Wrong> {
+    let algorithm = members.text("algorithm").unwrap_or("fixed_window");
     let (limit, refill, per) = numbers(members)?;
     let at = members.place(&["quota", "limit"]);
     let period = |per: Option<Per>| {
@@ -112,7 +123,15 @@ fn quota_of(members: &Members<'_>) -> Result<Quota, Wrong> {
         }
         "sliding_window" => Quota::sliding_window(limit, of_period(per)?),
         "sliding_log" => Quota::sliding_log(limit, of_period(per)?),
-        "token_bucket" => Quota::token_bucket(limit, refill, of_period(per)?),
+        "token_bucket" => {
+            let per = of_period(per)?;
+            // By itself each is at its own place.
+            Quota::token_bucket(1, refill, per)
+                .map_err(|error| (members.place(&["refill", "quota", "limit"]), said(&error)))?;
+            let quota = Quota::token_bucket(limit, refill, per);
+            let at = members.place(&["burst", "limit", "quota"]);
+            return quota.map_err(|error| (at, said(&error)));
+        }
         "concurrency" => match per {
             None => Quota::concurrency(limit),
             Some(_) => {

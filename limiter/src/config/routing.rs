@@ -82,12 +82,12 @@ pub(super) fn read(format: Format, text: &str) -> Result<Routing, Vec<Problem>> 
             )),
         }
     }
+    if !members.iter().any(|(name, _)| name.text == "limits") {
+        let what = "limits is missing; give store, local or off";
+        problems.push(Problem::new(document.at, what));
+    }
     match route {
         Some(route) if problems.is_empty() => Ok(routing.with_route(route)),
-        None if problems.is_empty() => {
-            let what = "limits is missing; give store, local or off";
-            Err(vec![Problem::new(document.at, what)])
-        }
         _ => Err(problems),
     }
 }
@@ -128,6 +128,7 @@ mod tests {
         }
         for (text, hint) in [
             ("keys = '1%'", "limits is missing"),
+            ("keys = '1'", "limits is missing"),
             ("limits = true", "write it as a text"),
             (
                 "limits = 'off'\nkey = '1%'",

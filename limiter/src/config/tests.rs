@@ -157,6 +157,23 @@ fn every_fault_has_its_place() {
             "a calendar_window is per",
         ),
         (
+            "[policies.x]\nalgorithm = 'token_bucket'\nquota = '7/min'\nburst = 9007199254740993"
+                .to_owned(),
+            (4, 9),
+            "policy x",
+        ),
+        (
+            "[policies.x]\nalgorithm = 'token-bucket'\nquota = '7/min'\nburst = 9".to_owned(),
+            (2, 13),
+            "one of fixed_window",
+        ),
+        (
+            "[policies.x]\nalgorithm = 'token_bucket'\nlimit = 7\nrefill = 0\nper = 'day'"
+                .to_owned(),
+            (4, 10),
+            "refill is 0",
+        ),
+        (
             "[policies.x]\nalgorithm = 'window'\nquota = '5/s'".to_owned(),
             (2, 13),
             "one of fixed_window",

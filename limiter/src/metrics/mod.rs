@@ -154,7 +154,7 @@ pub fn count_crossing(crossing: &Crossing<'_>) {
 
 /// Both are below 2^53, so the doubles are exact.
 fn used_ratio(step: &Step<'_>, observed: &Observed) -> f64 {
-    let capacity = step.policy.quota().capacity();
+    let capacity = observed.share.of(step.policy.quota().capacity()).max(1);
     observed.used.min(capacity) as f64 / capacity as f64
 }
 

@@ -168,12 +168,7 @@ pub const ALL: &[Metric] = &[
     gauge(
         "limiter_switch",
         &["limits"],
-        "1 for where limits are counted by the switch: store, local or off",
-    ),
-    gauge(
-        "limiter_switch_is_partial",
-        &[],
-        "Whether the switch is of a portion of the keys or instances only",
+        "1 for each place where the switch has limits counted on this instance: store, local or off",
     ),
     counter(
         "limiter_audit_written_total",
@@ -205,6 +200,11 @@ pub const ALL: &[Metric] = &[
         &["store"],
         "The most keys that the table of this process has room for",
     ),
+    counter(
+        "limiter_memory_refused_total",
+        &["store"],
+        "Charges of new keys for which the table of this process had no room",
+    ),
     histogram(
         "limiter_redis_call_seconds",
         OPERATION,
@@ -218,7 +218,7 @@ pub const ALL: &[Metric] = &[
     counter(
         "limiter_redis_commands_total",
         POOL,
-        "Commands sent, but for those that a connection begins with",
+        "Commands sent, but for those that connections begin with and that look whether a server is well",
     ),
     counter(
         "limiter_redis_errors_total",
@@ -260,15 +260,15 @@ pub const ALL: &[Metric] = &[
         POOL,
         "Whether it evicts keys when it is full; absent without a maxmemory",
     ),
-    counter(
-        "limiter_redis_evicted_keys_total",
+    gauge(
+        "limiter_redis_evicted_keys",
         POOL,
-        "Keys that it has evicted",
+        "Keys that it has evicted since it started",
     ),
-    counter(
-        "limiter_redis_server_commands_total",
+    gauge(
+        "limiter_redis_server_commands",
         POOL,
-        "Commands that it has run, of whomever",
+        "Commands that it has run since it started, of whomever",
     ),
     gauge(
         "limiter_quota_commands_per_day",

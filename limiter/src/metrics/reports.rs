@@ -4,13 +4,16 @@
 use ai_cache::Stats;
 use limiter_core::cache::CacheStore;
 use limiter_core::limit::Limiter;
-use limiter_core::limit::wrap::{Portion, Route, Switch};
+use limiter_core::limit::wrap::{Route, Switch};
 use limiter_core::{Figure, OutageLog};
 
 #[cfg(feature = "audit")]
 use crate::audit::Audit;
 
 /// What the limiter and its stores count.
+///
+/// A server that is used no more leaves its last numbers behind: have the recorder drop gauges that nobody sets for some minutes
+/// (`idle_timeout` of metrics-exporter-prometheus).
 ///
 /// `limiter_give_backs_dropped_total` above zero means that charges were not given back: alert on it.
 pub fn report(limiter: &Limiter) {
@@ -112,13 +115,11 @@ pub fn report_audit(audit: &Audit) {
 
 /// Where limits are counted on this instance.
 pub fn report_switch(switch: &Switch) {
-    let routing = switch.routing();
+    let routes = switch.routes();
     for route in [Route::Store, Route::Local, Route::Off] {
-        let is_it = f64::from(u8::from(routing.route() == route));
-        ::metrics::gauge!("limiter_switch", "limits" => route.as_str()).set(is_it);
+        let is_used = f64::from(u8::from(routes.contains(&route)));
+        ::metrics::gauge!("limiter_switch", "limits" => route.as_str()).set(is_used);
     }
-    let is_whole = routing.keys() == Portion::ALL && routing.instances() == Portion::ALL;
-    ::metrics::gauge!("limiter_switch_is_partial").set(f64::from(u8::from(!is_whole)));
 }
 
 /// What the plan of a hosted Redis has (B9).

@@ -210,8 +210,7 @@ impl Limiter {
             Some((id, ttl)) => group.with_operation(id, ttl, &capabilities),
             None => Ok(group),
         });
-        let mut group =
-            group.inspect_err(|error| self.store.as_ref().note_refused(steps, error))?;
+        let mut group = group.inspect_err(|error| self.store.as_ref().note(steps, Err(error)))?;
         if let Some(after) = self.deadline {
             group = group.with_deadline(deadline(after));
         }

@@ -116,6 +116,8 @@ struct Inner {
     queue: Mutex<Queue>,
     /// Told whenever fewer wait.
     settled: Notify,
+    /// Told when somebody waits for all of them: no time for a pause.
+    hurry: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +136,7 @@ impl GiveBackQueue {
             most,
             queue: Mutex::default(),
             settled: Notify::new(),
+            hurry: Notify::new(),
         }))
     }
 
@@ -151,6 +154,7 @@ impl GiveBackQueue {
         let end = deadline(within);
         // Takes up what was left when there was no runtime.
         self.wait(Vec::new());
+        self.0.hurry.notify_one();
         loop {
             let mut settled = pin!(self.0.settled.notified());
             // Before the look, so that none is missed.
@@ -333,7 +337,11 @@ impl Delivery {
                     // Between half of the pause and all of it, so that instances do not come back as one.
                     let half = pause / 2;
                     let part = u32::try_from(jitter.hash_one(pass) % 1_024).unwrap_or(0);
-                    sleep(half + half * part / 1_024).await;
+                    let pausing = sleep(half + half * part / 1_024);
+                    tokio::select! {
+                        () = pausing => {}
+                        () = self.inner.hurry.notified() => {}
+                    }
                     pause = (2 * pause).min(LONGEST_PAUSE);
                 }
                 None => return,

@@ -156,11 +156,13 @@ impl Limiter {
             released: AtomicBool::new(false),
         });
         if holder.parts.is_empty() {
-            return Err(Error::new(
+            let error = Error::new(
                 ErrorKind::InvalidInput,
                 "limit.acquire",
                 "no policy of these limits concurrency; give one with Quota::concurrency",
-            ));
+            );
+            self.store().note(&steps, Err(&error));
+            return Err(error);
         }
         // From here on a drop of this future releases what may have been taken.
         let mut taken = Taken(Some(holder.clone()));

@@ -10,6 +10,7 @@ use super::give_back::deadline;
 use crate::error::Error;
 use crate::key::Key;
 use crate::limit::policy::Policy;
+use crate::limit::store::{Action, LimitStore as _, Observed, Step, Verdict};
 use crate::sync::{sleep, timeout_at};
 
 #[cfg(all(test, shuttle))]
@@ -57,6 +58,16 @@ impl Limiter {
             let retry_after = Duration::from_micros(1);
             decision.outcome = Outcome::Denied { retry_after };
         }
+        let verdict = match decision.outcome {
+            Outcome::Denied { retry_after } => Verdict::Deny { retry_after },
+            Outcome::Never => Verdict::Never,
+            _ => return Ok(decision),
+        };
+        // It was asked for, and is denied, though no store was asked to charge it.
+        let (used, source) = (decision.used, decision.source);
+        let observed = [Observed::new(verdict, used, decision.reset_after, source)];
+        let steps = [Step::new(policy, key, Action::Charge { cost })];
+        self.store().note(&steps, Ok(&observed));
         Ok(decision)
     }
 }

@@ -74,9 +74,9 @@ pub trait LimitStore: Send + Sync + fmt::Debug {
         0
     }
 
-    /// Tells of steps that make no group, and so were asked of no store ([`Group::new`] refused them), for audit trails and
-    /// metrics. A wrapper passes it on; nothing else has anything to do.
-    fn note_refused(&self, _steps: &[Step<'_>], _error: &Error) {}
+    /// Tells of a call that was answered without asking any store, for audit trails and metrics: it makes no group
+    /// ([`Group::new`] refused it), or its turn did not come. A wrapper passes it on; nothing else has anything to do.
+    fn note(&self, _steps: &[Step<'_>], _result: Result<&[Observed], &Error>) {}
 
     /// What the store tells of itself for metrics, without I/O. A wrapper passes it on, and adds its own.
     fn figures(&self) -> Vec<Figure> {
@@ -127,8 +127,8 @@ impl<S: LimitStore + ?Sized> LimitStore for Arc<S> {
         (**self).unheard()
     }
 
-    fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
-        (**self).note_refused(steps, error);
+    fn note(&self, steps: &[Step<'_>], result: Result<&[Observed], &Error>) {
+        (**self).note(steps, result);
     }
 
     fn figures(&self) -> Vec<Figure> {

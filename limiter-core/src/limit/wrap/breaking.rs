@@ -66,8 +66,8 @@ impl<S: LimitStore + Clone + 'static> LimitStore for Breaking<S> {
         self.inner.unheard()
     }
 
-    fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
-        self.inner.note_refused(steps, error);
+    fn note(&self, steps: &[Step<'_>], result: Result<&[Observed], &Error>) {
+        self.inner.note(steps, result);
     }
 
     fn figures(&self) -> Vec<Figure> {

@@ -248,7 +248,12 @@ fn policy_of(group: &Group<'_>, place: usize, share: Share) -> Option<Policy> {
         // It is never admitted anywhere, which the store says.
         return Some(policy.clone());
     }
-    let quota = policy.quota().scaled(share).ok()?;
+    let quota = match policy.quota().scaled(share) {
+        Ok(quota) => quota,
+        // What was taken of a larger share is given back all the same.
+        Err(_) if step.action.follows_up() => *policy.quota(),
+        Err(_) => return None,
+    };
     let is_beyond = asked > quota.capacity();
     (!is_beyond || policy.is_shadow()).then(|| policy.clone().with_quota(quota))
 }

@@ -11,8 +11,8 @@ use crate::figures::Figure;
 use crate::health::Health;
 use crate::limit::store::{Capabilities, Group, Issuer, LimitStore, Observed, OperationId, Step};
 
-/// Sees every call once: those that a store answered, those that failed, those that made no group and were refused before, and
-/// those that the caller dropped before there was an answer. Called on the path of the request: be quick.
+/// Sees every call once: those that a store answered, those that failed, those that were answered without it (refused, because
+/// they make no group; denied, because their turn did not come), and those that the caller dropped before there was an answer. Called on the path of the request: be quick.
 pub trait Observer: Send + Sync + fmt::Debug {
     /// Called once a call, after its result is known.
     fn observe(&self, event: &Event<'_>);
@@ -146,10 +146,10 @@ impl<S: LimitStore> LimitStore for Observe<S> {
         self.inner.unheard()
     }
 
-    fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
-        let event = Event::new(steps, None, Err(error), Duration::ZERO);
+    fn note(&self, steps: &[Step<'_>], result: Result<&[Observed], &Error>) {
+        let event = Event::new(steps, None, result, Duration::ZERO);
         show(&self.observers, &event);
-        self.inner.note_refused(steps, error);
+        self.inner.note(steps, result);
     }
 
     fn figures(&self) -> Vec<Figure> {

@@ -65,7 +65,7 @@ impl<S: LimitStore> OutageRules<S> {
     }
 
     /// What to say to a group whose inner answer is known.
-    fn judge(
+    pub(super) fn judge(
         &self,
         group: &Group<'_>,
         observed: &mut [Observed],
@@ -359,8 +359,8 @@ impl<S: LimitStore> LimitStore for OutageRules<S> {
         self.inner.unheard()
     }
 
-    fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
-        self.inner.note_refused(steps, error);
+    fn note(&self, steps: &[Step<'_>], result: Result<&[Observed], &Error>) {
+        self.inner.note(steps, result);
     }
 
     fn figures(&self) -> Vec<Figure> {

@@ -131,6 +131,17 @@ impl Routing {
         }
     }
 
+    /// Where an instance sends keys.
+    pub(super) fn routes(&self, instance: Bucket) -> Vec<Route> {
+        let is_in = self.instances == Portion::ALL || self.instances.has(instance);
+        match (is_in, self.keys) {
+            (true, Portion::ALL) => vec![self.to],
+            (false, _) | (true, Portion::NONE) => vec![self.rest],
+            (true, _) if self.to == self.rest => vec![self.to],
+            (true, _) => vec![self.to, self.rest],
+        }
+    }
+
     /// Whether everything goes to the store.
     pub(super) fn is_plain(&self) -> bool {
         let everywhere = self.keys == Portion::ALL && self.instances == Portion::ALL;
@@ -354,6 +365,11 @@ mod tests {
             "off on 30% of the instances, the rest local"
         );
         assert!(!some.is_plain() && Routing::default().is_plain());
-        assert!(some.with_rest(Route::Store) != Routing::default());
+        assert_eq!(some.routes(Bucket(0)), [Route::Off]);
+        assert_eq!(some.routes(Bucket(9_999)), [Route::Local]);
+        let half = some.with_keys(Portion::percent(50).unwrap());
+        assert_eq!(half.routes(Bucket(0)), [Route::Off, Route::Local]);
+        let none = Routing::to(Route::Off).with_keys(Portion::NONE);
+        assert_eq!(none.routes(Bucket(0)), [Route::Local]);
     }
 }

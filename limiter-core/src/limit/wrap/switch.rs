@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use super::local::{Earlier, Local, Why};
+use super::outage::OutageRules;
 use super::routing::{Bucket, Route, Routing};
 use crate::error::{Error, ErrorKind};
 use crate::figures::Figure;
@@ -91,6 +92,11 @@ impl Switch {
         self.0.is_plain.load(Ordering::Acquire)
     }
 
+    /// Where keys are counted on this instance: one place, or two.
+    pub fn routes(&self) -> Vec<Route> {
+        self.routing().routes(self.0.instance)
+    }
+
     /// Where a key is counted on this instance.
     pub fn route(&self, key: &crate::Key) -> Route {
         self.routing().of(self.0.instance, key.as_str())
@@ -104,15 +110,60 @@ impl Switch {
 /// - What was reserved, leased or charged is settled, renewed and given back where it was made, wherever the switch stands by
 ///   then; what was admitted while limits were off, nowhere. An operation that was made in this process and is asked for again
 ///   under its id was made; one that was made in the store is made anew in this process, once.
-/// - A reset forgets what is counted in this process, too.
+/// - A reset forgets what is counted in this process and in the store, wherever the switch stands.
+/// - Where this process cannot count (its table is full, its share of the limit is less than what is asked for), the policies'
+///   rules for outages decide.
 /// - While limits are off, only what can never be admitted is denied: a cost above the capacity.
 #[derive(Debug)]
 pub struct Switched<S> {
     inner: S,
     local: Option<Local>,
+    /// Decides where this process cannot count: its table is full, or its share is too small.
+    rules: OutageRules<Unasked>,
     switch: Switch,
     /// Of what was admitted while limits were off.
     issuer: Issuer,
+}
+
+/// Whether nothing of a group is taken, so that nothing is to be followed up.
+fn is_seen_only(group: &Group<'_>) -> bool {
+    !group.steps().iter().any(|step| step.action.takes())
+}
+
+/// A store that nobody asks: the rules around it are told of an error, and decide.
+#[derive(Debug)]
+struct Unasked;
+
+#[async_trait]
+impl LimitStore for Unasked {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
+    }
+
+    fn is_issuer(&self, _: Issuer) -> bool {
+        false
+    }
+
+    fn try_apply_now(&self, _: &Group<'_>, _: &mut [Observed]) -> Option<Result<(), Error>> {
+        None
+    }
+
+    async fn apply(&self, group: &Group<'_>, _: &mut [Observed]) -> Result<(), Error> {
+        Err(group.conflict())
+    }
+
+    async fn health(&self) -> Health {
+        Health::new("none", false, None, "nobody asks it")
+    }
+}
+
+/// Who keeps what was made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Home {
+    Store,
+    Local,
+    /// Nobody: it was admitted without being counted.
+    Nowhere,
 }
 
 /// Where a group goes.
@@ -129,8 +180,20 @@ impl<S: LimitStore> Switched<S> {
         Self {
             inner,
             local: local.map(|local| Local::new(local, Why::Switch)),
+            rules: OutageRules::new(Unasked),
             switch,
             issuer: Issuer::unique(),
+        }
+    }
+
+    /// Where what an issuer keeps is followed up.
+    fn home(&self, issuer: Issuer) -> Home {
+        if issuer == self.issuer || self.rules.is_issuer(issuer) {
+            Home::Nowhere
+        } else if self.is_of_local(issuer) {
+            Home::Local
+        } else {
+            Home::Store
         }
     }
 
@@ -144,29 +207,28 @@ impl<S: LimitStore> Switched<S> {
         self.switch.note_use();
         let mut issuers = group.issuers();
         if let Some(first) = issuers.next() {
-            let of_local = self.is_of_local(first);
-            let is_alike = |issuer: Issuer| {
-                (issuer == self.issuer) == (first == self.issuer)
-                    && self.is_of_local(issuer) == of_local
-            };
-            return match (first == self.issuer, of_local) {
-                (false, false) if issuers.all(is_alike) => Ok(Place::Store),
-                (false, true)
-                    if group.issuers().count() == group.steps().len() && issuers.all(is_alike) =>
-                {
-                    Ok(Place::Local(self.switch.routing().share()))
-                }
-                (true, _)
-                    if group.issuers().count() == group.steps().len() && issuers.all(is_alike) =>
-                {
-                    Ok(Place::Nowhere)
-                }
-                _ => Err(Error::new(
+            let home = self.home(first);
+            let is_whole = home == Home::Store || group.issuers().count() == group.steps().len();
+            if !is_whole || !issuers.all(|issuer| self.home(issuer) == home) {
+                return Err(Error::new(
                     ErrorKind::Misdirected,
                     "limit.apply",
                     "what was counted in this process, or nowhere, stands in one group with what was not; give it a group of its own",
-                )),
-            };
+                ));
+            }
+            return Ok(match home {
+                Home::Store => Place::Store,
+                Home::Local => Place::Local(self.switch.routing().share()),
+                Home::Nowhere => Place::Nowhere,
+            });
+        }
+        // Whoever is reset is reset everywhere: what is counted here was forgotten before.
+        if group
+            .steps()
+            .iter()
+            .all(|step| step.action == Action::Reset)
+        {
+            return Ok(Place::Store);
         }
         // What follows up without saying where it was made was made in the store, as far as anybody knows.
         if group.steps().iter().any(|step| step.action.follows_up()) {
@@ -229,13 +291,24 @@ impl<S: LimitStore> Switched<S> {
         };
         let places: Vec<usize> = (0..group.steps().len()).collect();
         let answer = local.apply_share(group, &places, |_| share, observed);
-        answer.unwrap_or_else(|| {
+        let answer = answer.unwrap_or_else(|| {
             Err(Error::new(
                 ErrorKind::Capacity,
                 "limit.apply",
                 format!("limits are counted in this process, whose share of {share} is less than what is asked for; ask for less at once"),
             ))
-        })
+        });
+        match answer {
+            Ok(()) => {
+                // What of a group is counted is followed up here as a whole.
+                let counted = observed.iter().find_map(|it| it.issuer);
+                for observed in observed.iter_mut().filter(|it| it.issuer.is_none()) {
+                    observed.issuer = counted.filter(|_| !is_seen_only(group));
+                }
+                Ok(())
+            }
+            Err(error) => self.rules.judge(group, observed, Err(error)),
+        }
     }
 
     /// Admits a group that nobody counts.
@@ -269,7 +342,10 @@ impl<S: LimitStore> LimitStore for Switched<S> {
     }
 
     fn is_issuer(&self, issuer: Issuer) -> bool {
-        issuer == self.issuer || self.is_of_local(issuer) || self.inner.is_issuer(issuer)
+        issuer == self.issuer
+            || self.is_of_local(issuer)
+            || self.rules.is_issuer(issuer)
+            || self.inner.is_issuer(issuer)
     }
 
     fn try_apply_now(
@@ -294,8 +370,8 @@ impl<S: LimitStore> LimitStore for Switched<S> {
         self.inner.unheard()
     }
 
-    fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
-        self.inner.note_refused(steps, error);
+    fn note(&self, steps: &[Step<'_>], result: Result<&[Observed], &Error>) {
+        self.inner.note(steps, result);
     }
 
     fn figures(&self) -> Vec<Figure> {

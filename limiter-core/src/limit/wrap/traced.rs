@@ -74,7 +74,7 @@ fn end(span: &Span, group: &Group<'_>, result: &Result<(), Error>, observed: &[O
     span.record("limiter.degraded", observed.iter().any(|it| it.degraded));
     let parts = group.steps().iter().zip(observed);
     let enforced = parts.filter(|(step, _)| !step.policy.is_shadow());
-    let Some((step, worst)) = enforced.max_by_key(|(_, seen)| weight(seen)) else {
+    let Some((step, worst)) = enforced.max_by_key(|(step, seen)| weight(step, seen)) else {
         span.record("limiter.outcome", "allowed");
         return;
     };
@@ -98,9 +98,16 @@ fn end(span: &Span, group: &Group<'_>, result: &Result<(), Error>, observed: &[O
 }
 
 /// How much a step stands in the way; of those that do not, the fuller one.
-fn weight(seen: &Observed) -> (u8, Duration, u64) {
+fn weight(step: &Step<'_>, seen: &Observed) -> (u8, Duration, u128) {
     match seen.verdict {
-        Verdict::Admit => (0, Duration::ZERO, seen.used),
+        Verdict::Admit => {
+            let limit = seen.share.of(step.policy.quota().capacity()).max(1);
+            (
+                0,
+                Duration::ZERO,
+                (u128::from(seen.used) << 64) / u128::from(limit),
+            )
+        }
         Verdict::Unseen => (1, Duration::ZERO, 0),
         Verdict::Deny { retry_after } => (2, retry_after, 0),
         Verdict::Never => (3, Duration::ZERO, 0),
@@ -141,8 +148,8 @@ impl<S: LimitStore> LimitStore for Traced<S> {
         self.0.unheard()
     }
 
-    fn note_refused(&self, steps: &[Step<'_>], error: &Error) {
-        self.0.note_refused(steps, error);
+    fn note(&self, steps: &[Step<'_>], result: Result<&[Observed], &Error>) {
+        self.0.note(steps, result);
     }
 
     fn figures(&self) -> Vec<Figure> {
