@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use integration_tests::{RedisServer, policy, random, ten_years};
+use integration_tests::{RedisServer, eventually, policy, random, ten_years};
 use limiter_core::Key;
 use limiter_core::clock::{ManualClock, Timestamp};
 use limiter_core::conformance::{LimitHarness, limits};
@@ -335,12 +335,14 @@ async fn a_rollout_under_load_costs_one_capacity() {
         .collect();
     let policy = Arc::new(policy(Quota::sliding_window(LIMIT, ten_years())));
     let admitted: Arc<Vec<AtomicU64>> = Arc::new((0..KEYS).map(|_| AtomicU64::new(0)).collect());
+    let denied = Arc::new(AtomicU64::new(0));
     let is_over = Arc::new(AtomicBool::new(false));
     let mut callers = Vec::new();
     for (limiter, _) in &instances {
         for caller in 0..8 {
             let (limiter, policy) = (limiter.clone(), Arc::clone(&policy));
             let (admitted, is_over) = (admitted.clone(), is_over.clone());
+            let denied = denied.clone();
             callers.push(tokio::spawn(async move {
                 let mut sources = [0_u64; 2];
                 let mut at = caller * 5;
@@ -349,25 +351,51 @@ async fn a_rollout_under_load_costs_one_capacity() {
                     let key = policy.key([at.to_string()]);
                     let decision = limiter.try_check(&policy, &key).await.unwrap();
                     sources[usize::from(decision.source == Source::Memory)] += 1;
-                    if decision.is_allowed() {
-                        admitted[at].fetch_add(1, Ordering::Relaxed);
-                    }
+                    let count = if decision.is_allowed() {
+                        &admitted[at]
+                    } else {
+                        &*denied
+                    };
+                    count.fetch_add(1, Ordering::Relaxed);
                     tokio::task::yield_now().await;
                 }
                 sources
             }));
         }
     }
+    let calls = || {
+        admitted
+            .iter()
+            .chain([&*denied])
+            .map(|it| it.load(Ordering::Relaxed))
+            .sum::<u64>()
+    };
     let steps = [0, 1, 5, 25, 50, 100, 50, 25, 0, 100, 0, 100];
     for percent in steps {
         for (_, switch) in &instances {
             let keys = Portion::percent(percent).unwrap();
             let routing = Routing::to(Route::Store).with_keys(keys);
             switch.set(routing.with_rest(Route::Local).with_share(half()));
-            // One instance after the other, as a file that is rolled out.
-            tokio::time::sleep(Duration::from_millis(60)).await;
+            // One instance after the other, as a file that is rolled out; each under load.
+            let before = calls();
+            eventually("some calls more", async || {
+                (calls() > before + 200).then_some(())
+            })
+            .await;
         }
     }
+    // At 100 % now: until Redis has admitted what it can.
+    eventually("every key is used up in Redis", async || {
+        for at in 0..KEYS {
+            let key = policy.key([at.to_string()]);
+            let seen = instances[0].0.peek(&policy, &key).await.unwrap();
+            if seen.used < LIMIT {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
     is_over.store(true, Ordering::Relaxed);
     let mut sources = [0; 2];
     for caller in callers {
@@ -397,5 +425,66 @@ async fn a_rollout_under_load_costs_one_capacity() {
             used, LIMIT,
             "Redis has counted to its limit, and not beyond"
         );
+    }
+}
+
+/// A policy that fails open does so also where this process cannot count, and a shadow that it cannot count is in nobody's way, nor
+/// in that of what follows.
+#[tokio::test]
+async fn where_this_process_cannot_count_the_rules_for_outages_decide() {
+    let clock = now();
+    let instance = Instance::new("a", memory(&clock), &clock);
+    instance
+        .switch
+        .set(Routing::to(Route::Local).with_share(half()));
+    let limiter = &instance.limiter;
+    let open = policy(Quota::fixed_window(1, Period::HOUR)).with_outage(Outage::Allow);
+    let key = open.key(["u"]);
+    let charge = [Charge::new(&open, &key)];
+    let (decision, charged) = limiter.charge(&charge).await.unwrap();
+    assert!(decision.is_allowed() && decision.is_degraded());
+    charged.unwrap().refund().await.unwrap();
+
+    let streams = policy(Quota::concurrency(10));
+    let shadow = policy(Quota::concurrency(1)).with_shadow(true);
+    let (key, other) = (streams.key(["u"]), streams.key(["shadow"]));
+    let charges = [Charge::new(&streams, &key), Charge::new(&shadow, &other)];
+    let ttl = Duration::from_secs(60);
+    let held = limiter
+        .acquire(&charges, ttl)
+        .await
+        .unwrap()
+        .held()
+        .unwrap();
+    assert_eq!(limiter.peek(&streams, &key).await.unwrap().used, 1);
+    // A smaller share takes it back all the same.
+    let none = Share::new(1, 100).unwrap();
+    instance
+        .switch
+        .set(Routing::to(Route::Local).with_share(none));
+    held.release().await.unwrap();
+    instance.switch.set(Routing::to(Route::Local));
+    assert_eq!(limiter.peek(&streams, &key).await.unwrap().used, 0);
+}
+
+/// A reset is of everything, wherever the switch stands.
+#[tokio::test]
+async fn a_reset_reaches_the_store_too() {
+    let clock = now();
+    let shared = memory(&clock);
+    let instance = Instance::new("a", shared.clone(), &clock);
+    let hourly = policy(Quota::fixed_window(5, Period::HOUR));
+    let key = hourly.key(["u"]);
+    for route in [Route::Store, Route::Local, Route::Off] {
+        for of in [Route::Store, Route::Local] {
+            instance.switch.set(Routing::to(of));
+            instance.limiter.check(&hourly, &key).await;
+        }
+        instance.switch.set(Routing::to(route));
+        instance.limiter.reset(&hourly, &key).await.unwrap();
+        for store in [&shared, &instance.local] {
+            let used = Limiter::new(store.clone()).peek(&hourly, &key).await;
+            assert_eq!(used.unwrap().used, 0, "{route:?}");
+        }
     }
 }

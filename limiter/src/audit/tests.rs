@@ -65,6 +65,7 @@ async fn every_call_is_a_line() {
     let policy = hourly(4).with_scope("api").unwrap();
     let other = hourly(1).with_shadow(true);
     let (key, shadowed) = (policy.key(["alice"]), other.key(["shadow"]));
+    let key2 = policy.key(["waiting"]);
     let ttl = Duration::from_secs(60);
     limiter.check(&policy, &key).await;
     limiter.check_n(&policy, &key, 4).await;
@@ -82,6 +83,16 @@ async fn every_call_is_a_line() {
     // No group: two policies over one key.
     let misused = [charge[0], Charge::new(&other, &key)];
     limiter.check_all(&misused).await;
+    // Its turn did not come: the store was not asked to charge it.
+    let full = hourly(1);
+    limiter.check(&full, &key2).await;
+    let first = limiter.until_ready(&full, &key2, 1, Duration::from_secs(60));
+    let second = limiter.until_ready(&full, &key2, 1, Duration::ZERO);
+    let (_, late) = tokio::join!(
+        tokio::time::timeout(Duration::from_millis(20), first),
+        second
+    );
+    assert!(!late.unwrap().is_allowed());
     // What only looks is no decision.
     limiter.peek(&policy, &key).await.unwrap();
     limiter.check_n(&policy, &key, 0).await;
@@ -94,7 +105,7 @@ async fn every_call_is_a_line() {
         .collect();
     let expected = [
         "allowed", "denied", "never", "allowed", "done", "allowed", "allowed", "done", "allowed",
-        "refused",
+        "refused", "allowed", "denied", "denied",
     ];
     assert_eq!(outcomes, expected);
     for (line, sequence) in lines.iter().zip(1..) {
@@ -104,7 +115,7 @@ async fn every_call_is_a_line() {
         assert!(time.starts_with("20") && time.ends_with('Z'), "{time}");
         for limit in line["limits"].as_array().unwrap() {
             let hash = limit["key"].as_str().unwrap();
-            let known = [&key, &shadowed].map(|key| audit.hash(key.as_str()));
+            let known = [&key, &shadowed, &key2].map(|key| audit.hash(key.as_str()));
             assert!(known.contains(&hash.to_owned()) && hash.len() == 32);
         }
     }
