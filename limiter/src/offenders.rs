@@ -96,7 +96,12 @@ impl Offenders {
                 match Self(inner).flush().await {
                     Ok(()) => pause = EVERY,
                     Err(error) => {
-                        tracing::warn!(%error, "the lists of who is denied most are not written");
+                        if error.kind().is_outage() {
+                            // The rules for outages tell of it.
+                            tracing::debug!(%error, "the lists of who is denied most wait");
+                        } else {
+                            tracing::warn!(%error, "the lists of who is denied most are not written");
+                        }
                         pause = (2 * pause).min(LONGEST);
                     }
                 }

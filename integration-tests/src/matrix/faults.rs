@@ -169,6 +169,11 @@ impl Fault {
         self.eviction().is_some() && self != Self::VolatileTtl
     }
 
+    /// Whether it keeps the machine busy: then another one at the same time would slow it down.
+    pub fn is_busy(self) -> bool {
+        self == Self::OutOfMemory || self.eviction().is_some()
+    }
+
     /// Whether some checks are not answered by the store while it lasts. (The others are borne.)
     pub(super) fn shows(self) -> bool {
         let is_borne = matches!(
