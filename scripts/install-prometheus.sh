@@ -3,22 +3,37 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+needed="The tests of metrics and alerts need prometheus and promtool on PATH: https://prometheus.io/download"
 place=target/tools/prometheus
-have() { command -v promtool >/dev/null && command -v prometheus >/dev/null; }
-if have || [ -x "$place/usr/bin/promtool" ]; then
+if command -v promtool >/dev/null && command -v prometheus >/dev/null; then
+    exit 0
+fi
+if [ -x "$place/usr/bin/promtool" ] && [ -x "$place/usr/bin/prometheus" ]; then
     exit 0
 fi
 if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
-    echo "The tests of metrics and alerts need prometheus and promtool on PATH: https://prometheus.io/download" >&2
+    echo "$needed" >&2
     exit 1
 fi
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else
+        echo "apt-get's lists are old, and renewing them takes root. $needed" >&2
+        return 1
+    fi
+}
+
 echo "Fetching prometheus and promtool with apt-get (the tests start their own)."
-mkdir -p "$place"
-work=$(mktemp -d)
+mkdir -p "$(dirname "$place")"
+work=$(mktemp -d "$(dirname "$place")/fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-fetch() { (cd "$work" && apt-get download -qq prometheus >/dev/null 2>&1); }
-if ! fetch; then
-    if [ "$(id -u)" -eq 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
+chmod 755 "$work"
+fetch() { (cd "$work" && apt-get download -qq prometheus >/dev/null); }
+if ! fetch 2>/dev/null; then
+    as_root apt-get update -qq
     fetch
 fi
-dpkg-deb -x "$work"/prometheus_*.deb "$place"
+dpkg-deb -x "$work"/prometheus_*.deb "$work/all"
+# Whole, or not at all.
+rm -rf "$place"
+mv "$work/all" "$place"

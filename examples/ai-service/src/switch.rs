@@ -55,7 +55,8 @@ pub(crate) async fn throw(
         Some(_) => return Err(refused("instance is \"this\", or left out for all of them")),
     };
     let text = Value::Object(asked).to_string();
-    let routing = parse_routing(Format::Json, &text).map_err(|error| refused(error.message()))?;
+    let routing = parse_routing(Format::Json, &text);
+    let routing = routing.map_err(|error| refused(&without_places(error.message())))?;
     let within = Duration::from_secs(minutes * 60);
     let reach = if is_own {
         app.switch.override_here(routing, within);
@@ -83,6 +84,17 @@ pub(crate) async fn release(
         &decision,
         Json(reached(&app, &reach)).into_response(),
     ))
+}
+
+/// Lines and columns are those of this service's own text, and not of the request's.
+fn without_places(told: &str) -> String {
+    let parts = told
+        .split("; line ")
+        .map(|part| match part.split_once(": ") {
+            Some((_, what)) => what,
+            None => part,
+        });
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 fn reached(app: &App, reach: &Reach) -> Value {

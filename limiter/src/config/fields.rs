@@ -12,14 +12,31 @@ pub(super) struct Field {
 }
 
 enum Kind {
-    Text,
-    /// A whole number, at least this.
+    /// As this pattern says.
+    Text(&'static str),
+    /// A whole number, 1 to this.
     Number(u64),
     Bool,
     OneOf(&'static [&'static str]),
     /// `deny`, `allow` or a table with a share.
     Outage,
 }
+
+/// Where numbers of limits end: 2^51, without it.
+const MOST: u64 = (1 << 51) - 1;
+
+const QUOTA: &str = "^\\s*[0-9][0-9_]*\\s*(/| per )\\s*([0-9][0-9_]*\\s*)?(s|sec|seconds?|min|minutes?|h|hours?|d|days?|weeks?|months?)\\s*$";
+const SCOPE: &str = "^[A-Za-z0-9_.-]{1,64}$";
+
+/// Members of which a policy has one.
+pub(super) const EXCLUSIVE: [(&str, &str); 6] = [
+    ("quota", "limit"),
+    ("quota", "per"),
+    ("quota", "per_seconds"),
+    ("quota", "refill"),
+    ("per", "per_seconds"),
+    ("limit", "burst"),
+];
 
 pub(super) const ALGORITHMS: [&str; 6] = [
     "fixed_window",
@@ -33,7 +50,7 @@ pub(super) const ALGORITHMS: [&str; 6] = [
 pub(super) const FIELDS: [Field; 12] = [
     field(
         "quota",
-        Kind::Text,
+        Kind::Text(QUOTA),
         "How much in which time: 20/hour, 5 per second, 1_000 per 15 minutes. In place of limit and per.",
     ),
     field(
@@ -43,17 +60,17 @@ pub(super) const FIELDS: [Field; 12] = [
     ),
     field(
         "burst",
-        Kind::Number(1),
+        Kind::Number(MOST),
         "With quota: the size of a token bucket, if it is not the quota's number.",
     ),
     field(
         "limit",
-        Kind::Number(1),
+        Kind::Number(MOST),
         "The window's limit, the bucket's size, or what may be held at once.",
     ),
     field(
         "refill",
-        Kind::Number(1),
+        Kind::Number(MOST),
         "How much a token bucket gains in its period; the limit unless this says otherwise.",
     ),
     field(
@@ -63,12 +80,12 @@ pub(super) const FIELDS: [Field; 12] = [
     ),
     field(
         "per_seconds",
-        Kind::Number(1),
+        Kind::Number(MOST),
         "The period in seconds, in place of per.",
     ),
     field(
         "scope",
-        Kind::Text,
+        Kind::Text(SCOPE),
         "What metrics group by, such as api, admin or webhook: 1 to 64 letters, digits, _ - and full stops.",
     ),
     field(
@@ -83,7 +100,7 @@ pub(super) const FIELDS: [Field; 12] = [
     ),
     field(
         "version",
-        Kind::Number(1),
+        Kind::Number(u32::MAX as u64),
         "To be raised when the algorithm changes; 1 unless this says otherwise.",
     ),
     field(
@@ -106,8 +123,10 @@ impl Field {
     fn check(&self, node: &Node) -> Option<Problem> {
         let name = self.name;
         let expected = match (&self.kind, &node.value) {
-            (Kind::Text, Value::Text(_)) | (Kind::Bool, Value::Bool(_)) => return None,
-            (Kind::Number(least), Value::Number(number)) if number >= least => return None,
+            (Kind::Text(_), Value::Text(_)) | (Kind::Bool, Value::Bool(_)) => return None,
+            (Kind::Number(most), Value::Number(number)) if (1..=*most).contains(number) => {
+                return None;
+            }
             (Kind::OneOf(words), Value::Text(word)) if words.contains(&&**word) => return None,
             (Kind::Outage, Value::Text(word)) if word == "deny" || word == "allow" => return None,
             (Kind::Outage, Value::Table(members)) => match &members[..] {
@@ -118,8 +137,8 @@ impl Field {
                 }
                 _ => "deny, allow, or a table with a share, as { local = \"1/3\" }".to_owned(),
             },
-            (Kind::Text, _) => "a text".to_owned(),
-            (Kind::Number(least), _) => format!("a whole number, at least {least}"),
+            (Kind::Text(_), _) => "a text".to_owned(),
+            (Kind::Number(most), _) => format!("a whole number, 1 to {most}"),
             (Kind::Bool, _) => "true or false".to_owned(),
             (Kind::OneOf(words), _) => format!("one of {}", words.join(", ")),
             (Kind::Outage, _) => {
@@ -139,8 +158,8 @@ impl Field {
 
     fn schema(&self) -> Json {
         let mut schema = match self.kind {
-            Kind::Text => json!({ "type": "string" }),
-            Kind::Number(least) => json!({ "type": "integer", "minimum": least }),
+            Kind::Text(pattern) => json!({ "type": "string", "pattern": pattern }),
+            Kind::Number(most) => json!({ "type": "integer", "minimum": 1, "maximum": most }),
             Kind::Bool => json!({ "type": "boolean" }),
             Kind::OneOf(words) => json!({ "enum": words }),
             Kind::Outage => json!({ "oneOf": [
@@ -225,6 +244,24 @@ pub(super) fn schema() -> Json {
     let properties: Map<_, _> = fields
         .map(|field| (field.name.to_owned(), field.schema()))
         .collect();
+    let has = |name: &str| json!({ "required": [name] });
+    let counts_by = |algorithm: &str| json!({ "properties": { "algorithm": { "const": algorithm } }, "required": ["algorithm"] });
+    let has_period = json!({ "anyOf": [has("quota"), has("per"), has("per_seconds")] });
+    let mut rules: Vec<Json> = EXCLUSIVE
+        .iter()
+        .map(|(one, other)| json!({ "not": { "required": [one, other] } }))
+        .collect();
+    rules.extend([
+        json!({
+            "if": { "anyOf": [has("burst"), has("refill")] },
+            "then": counts_by("token_bucket"),
+        }),
+        json!({
+            "if": counts_by("concurrency"),
+            "then": { "not": has_period },
+            "else": has_period,
+        }),
+    ]);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Policies of limiter",
@@ -240,7 +277,8 @@ pub(super) fn schema() -> Json {
                     "type": "object",
                     "properties": properties,
                     "additionalProperties": false,
-                    "oneOf": [{ "required": ["quota"] }, { "required": ["limit"] }],
+                    "oneOf": [has("quota"), has("limit")],
+                    "allOf": rules,
                 },
             },
         },

@@ -22,7 +22,7 @@ pub struct ConfigFile {
 }
 
 /// The largest file that is read.
-const MOST: u64 = 1 << 20;
+const MOST: u64 = 1 << 18;
 
 impl ConfigFile {
     /// A file whose name ends in `.toml`, `.yaml`, `.yml` or `.json`.

@@ -197,6 +197,14 @@ fn members_of<'a>(document: &'a Node, problems: &mut Vec<Problem>) -> &'a [(Name
             problems.push(Problem::new(name.at, what));
         }
     }
+    if let Some((_, node)) = members.iter().find(|(name, _)| name.text == "$schema")
+        && !matches!(node.value, Value::Text(_))
+    {
+        problems.push(Problem::new(
+            node.at,
+            "$schema is the address of a schema, a text",
+        ));
+    }
     match members.iter().find(|(name, _)| name.text == "policies") {
         Some((_, node)) => match &node.value {
             Value::Table(policies) => policies,

@@ -4,7 +4,7 @@ use limiter_core::Error;
 use limiter_core::limit::{Outage, Policy, Quota, Unit};
 
 use super::document::{Place, Problem, Value};
-use super::fields::{ALGORITHMS, Members};
+use super::fields::{ALGORITHMS, EXCLUSIVE, Members};
 use super::quota::{self, Per};
 
 /// Builds a policy; says all that is wrong with it.
@@ -14,12 +14,8 @@ pub(super) fn build(name: &str, members: &Members<'_>) -> Result<Policy, Vec<Pro
     let quota = quota_of(members).map_err(|(at, what)| keep(at, what)).ok();
     let outage = outage_of(members).map_err(|(at, what)| keep(at, what)).ok();
     let version = members.number("version").unwrap_or(1);
-    let version = u32::try_from(version).map_err(|_| {
-        keep(
-            members.place(&["version"]),
-            format!("version is {version}; it is below 2^32"),
-        );
-    });
+    // Above that it is of the wrong kind, which was told.
+    let version = u32::try_from(version).unwrap_or(1);
     // With any quota, so that a name that cannot be used is told together with a quota that cannot.
     let named = quota.map_or_else(|| Quota::concurrency(1), Ok);
     let named = named.and_then(|quota| Policy::new(name, quota));
@@ -30,8 +26,8 @@ pub(super) fn build(name: &str, members: &Members<'_>) -> Result<Policy, Vec<Pro
             .map_err(|error| keep(members.place(&["scope"]), said(&error))),
         None => Ok(policy),
     });
-    match (policy, outage, version) {
-        (Ok(policy), Some(outage), Ok(version)) if problems.is_empty() => Ok(policy
+    match (policy, outage) {
+        (Ok(policy), Some(outage)) if problems.is_empty() => Ok(policy
             .with_outage(outage)
             .with_shadow(members.is_true("shadow"))
             .with_version(version)
@@ -84,14 +80,7 @@ fn misfits(members: &Members<'_>) -> Vec<Problem> {
             }
         }
     }
-    for (one, other) in [
-        ("quota", "limit"),
-        ("quota", "per"),
-        ("quota", "per_seconds"),
-        ("quota", "refill"),
-        ("per", "per_seconds"),
-        ("limit", "burst"),
-    ] {
+    for (one, other) in EXCLUSIVE {
         if let (Some(_), Some(node)) = (members.node(one), members.node(other)) {
             let what = format!("{one} and {other} say the same; give one of them");
             problems.push(Problem::new(node.at, what));

@@ -1,6 +1,6 @@
 //! The runs: a healthy one, and one for each fault.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use integration_tests::{Fault, Faulty, Proxy, RedisServer};
 use limiter::core::limit::wrap::Stack;
@@ -46,7 +46,8 @@ async fn letters(service: &Service) {
 }
 
 /// What nobody is to be woken for: use, denials, cache hits and misses, an admin.
-pub(crate) async fn healthy() -> Run {
+/// Also how long the machine takes for a command of Redis itself: what is slow then is no fault.
+pub(crate) async fn healthy() -> (Run, Duration) {
     let redis = RedisServer::start_tcp();
     let directory = tempfile::tempdir().unwrap();
     let trail = directory.path().join("audit.jsonl");
@@ -56,14 +57,19 @@ pub(crate) async fn healthy() -> Run {
         ("REDIS_QUOTA_COMMANDS_PER_DAY", "1000000"),
         ("REDIS_QUOTA_MEGABYTES", "1000"),
     ]);
+    let mut control = Duration::ZERO;
     let run = record("healthy", &service, async |at| {
+        let begun = Instant::now();
+        redis.command::<String>(&["PING"]);
+        control = control.max(begun.elapsed());
         if at % 12 == 5 {
             let body = format!(r#"{{"company": "{}"}}"#, at / 24);
             service.post("/api/companyResearch", ALICE, body).await;
             service.get("/api/admin/usage", ADMIN).await;
         }
     });
-    run.await
+    let run = run.await;
+    (run, control)
 }
 
 pub(crate) async fn all() -> Vec<Run> {

@@ -16,6 +16,7 @@ mod support;
 mod tools;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use limiter::metrics::{ALL, Kind};
 use serde_json::Value;
@@ -43,11 +44,12 @@ const ALERTS: [(&str, &str); 13] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn operators_see_what_happens() {
     // Alone: what is measured of it is no fault.
-    let mut runs = vec![faults::healthy().await];
+    let (healthy, control) = faults::healthy().await;
+    let mut runs = vec![healthy];
     runs.extend(faults::all().await);
     the_exposition_is_right(&runs);
     the_documents_name_what_there_is(&runs);
-    each_alert_fires_in_its_fault(&runs);
+    each_alert_fires_in_its_fault(&runs, control);
     every_query_of_the_dashboard_has_an_answer(&runs).await;
 }
 
@@ -95,7 +97,7 @@ fn the_documents_name_what_there_is(runs: &[Run]) {
     }
 }
 
-fn each_alert_fires_in_its_fault(runs: &[Run]) {
+fn each_alert_fires_in_its_fault(runs: &[Run], control: Duration) {
     let named = |name: &str| runs.iter().find(|run| run.name == name).unwrap();
     let rules = include_str!("../../../../docs/prometheus/alerts.yaml");
     let in_file: Vec<_> = rules
@@ -110,11 +112,12 @@ fn each_alert_fires_in_its_fault(runs: &[Run]) {
             "what to do about {alert}"
         );
     }
-    assert_eq!(
-        firing(named("healthy")),
-        BTreeSet::new(),
-        "in a healthy run"
-    );
+    let mut healthy = firing(named("healthy"));
+    if control > Duration::from_millis(10) {
+        // On a machine that takes so long for a PING, that is true.
+        healthy.remove("LimiterRedisSlow");
+    }
+    assert_eq!(healthy, BTreeSet::new(), "in a healthy run");
     for run in runs {
         let fired = firing(run);
         for (alert, fault) in ALERTS {
