@@ -25,7 +25,7 @@ enum Kind {
 /// Where numbers of limits end: 2^51, without it.
 const MOST: u64 = (1 << 51) - 1;
 
-const QUOTA: &str = "^\\s*[0-9][0-9_]*\\s*(/| per )\\s*([0-9][0-9_]*\\s*)?(s|sec|seconds?|min|minutes?|h|hours?|d|days?|weeks?|months?)\\s*$";
+const QUOTA: &str = "^\\s*0*[1-9][0-9_]*\\s*(/| per )\\s*(0*[1-9][0-9_]*\\s*)?(s|sec|seconds?|min|minutes?|h|hours?|d|days?|weeks?|months?)\\s*$";
 const SCOPE: &str = "^[A-Za-z0-9_.-]{1,64}$";
 
 /// Members of which a policy has one.
