@@ -87,6 +87,9 @@ impl Service {
         let mut seen = Vec::new();
         let base = loop {
             let Ok(line) = lines.recv_timeout(PATIENCE) else {
+                // Nothing is left behind, also by a test that fails.
+                let _ = process.kill();
+                let _ = process.wait();
                 panic!("the service did not start: {seen:#?}");
             };
             if let Some((_, address)) = line.split_once("listening on ") {
