@@ -181,3 +181,35 @@ async fn a_flood_of_ids_in_an_outage_is_bounded() {
     assert!(local.len() <= KEYS);
     assert!(limiter.check(&policy, &known).await.retry_after().is_some());
 }
+
+/// Where nobody calls any more, whoever looks at the numbers has the server asked whether it is back.
+#[tokio::test]
+async fn a_breaker_that_nobody_calls_is_not_open_for_ever() {
+    let mut server = RedisServer::start_tcp();
+    let store = RedisStore::new(&server.config()).unwrap();
+    let limiter = Limiter::new(store);
+    let stands = || {
+        let figures = limiter.figures();
+        let state = figures.iter().find(|it| it.name == "limiter_breaker_state");
+        state.map(|it| it.value)
+    };
+    limiter.try_check(&monthly(), &key()).await.unwrap();
+    assert_eq!(stands(), Some(0.0), "closed");
+    server.stop();
+    eventually("it opens", async || {
+        let _ = limiter.try_check(&monthly(), &key()).await;
+        (stands() == Some(2.0)).then_some(())
+    })
+    .await;
+    server.restart();
+    // No call: only looks.
+    eventually("half open", async || {
+        let is_back = stands() == Some(1.0);
+        // The pause of a poll: the server's process needs the core that polling without one would take.
+        sleep(Duration::from_millis(10)).await;
+        is_back.then_some(())
+    })
+    .await;
+    limiter.try_check(&monthly(), &key()).await.unwrap();
+    assert_eq!(stands(), Some(0.0));
+}

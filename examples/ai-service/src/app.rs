@@ -14,7 +14,7 @@ use limiter::config::{ConfigFile, FileWatch, Format, LivePolicies, PolicySet};
 use limiter::core::cache::CacheStore;
 use limiter::http::Responder;
 use limiter::memory::MemoryConfig;
-use limiter::metrics::{Metrics, Quota};
+use limiter::metrics::{HostedPlan, Metrics};
 use limiter::switch::SwitchControl;
 use limiter::{AgentLimits, Limiter, LivePolicy, Offenders, OutageLog, Switch, Thresholds};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -22,11 +22,11 @@ use secrecy::SecretString;
 
 use crate::audit::{self, Recent};
 use crate::model::{Completion, Model};
-use crate::operations::Operation;
 use crate::problem::Problem;
+use crate::routes::operations::Operation;
+use crate::routes::{admin, agent, health, operations, switch, webhook};
 use crate::settings::{DEMO_USERS, Settings};
 use crate::users::Users;
-use crate::{admin, agent, health, operations, switch, webhook};
 
 pub(crate) struct App {
     pub(crate) users: Users,
@@ -47,7 +47,7 @@ pub(crate) struct App {
     pub(crate) metrics: PrometheusHandle,
     pub(crate) webhook_secret: SecretString,
     /// What the plan of a hosted Redis has.
-    pub(crate) quota: Quota,
+    pub(crate) plan: HostedPlan,
 }
 
 /// The policies that the service names; they change with their file.
@@ -188,7 +188,7 @@ impl App {
             offenders,
             _watches: watches,
             metrics,
-            quota: settings.quota,
+            plan: settings.plan,
             webhook_secret: settings.webhook_secret.unwrap_or_else(|| {
                 tracing::warn!(
                     "WEBHOOK_SECRET is not set; webhooks are signed with the demo's secret"

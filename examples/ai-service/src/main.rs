@@ -1,27 +1,19 @@
 //! A running AI service: limits and caches on memory, or with `REDIS_URL` across instances.
 //!
-//! A request runs through: [`users`] (whose key is it), the limits of [`app`], then [`operations`],
-//! [`admin`], [`webhook`] or [`agent`]. `GET /` says what to try.
-//!
-//! One room on purpose: a file for each route and each concern of a small program, named after its path or its word. A second
-//! room would have to be guessed before the file is found.
+//! A request runs through: [`users`] (whose key is it), the limits of [`app`], then its file in [`routes`]. `GET /` says what to
+//! try. What is not of one path (the model, the audit trail, the settings, how connections are served) stands here.
 
-mod admin;
-mod agent;
 mod app;
 mod audit;
 mod body;
 mod header;
-mod health;
 mod model;
-mod operations;
 mod path;
 mod problem;
+mod routes;
 mod serve;
 mod settings;
-mod switch;
 mod users;
-mod webhook;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 
 use limiter::config::ConfigFile;
-use limiter::metrics::Quota;
+use limiter::metrics::HostedPlan;
 use secrecy::SecretString;
 
 /// The users of the demo, whose keys everybody knows.
@@ -29,7 +29,7 @@ pub(crate) struct Settings {
     /// `WEBHOOK_SECRET`: under which webhooks are signed; the demo's if unset.
     pub(crate) webhook_secret: Option<SecretString>,
     /// `REDIS_QUOTA_COMMANDS_PER_DAY`, `REDIS_QUOTA_MEGABYTES`: what the plan of a hosted Redis has (B9).
-    pub(crate) quota: Quota,
+    pub(crate) plan: HostedPlan,
     /// `MEMORY_KEYS`: how many limits this process has room for.
     pub(crate) memory_keys: Option<usize>,
     /// `AI_BASE_URL`, `AI_API_KEY`, `AI_MODEL`: the model, or none.
@@ -117,7 +117,7 @@ impl Settings {
                 secret: get("AUDIT_SECRET").map(SecretString::from),
             },
             webhook_secret: get("WEBHOOK_SECRET").map(SecretString::from),
-            quota: Quota {
+            plan: HostedPlan {
                 commands_per_day: given("REDIS_QUOTA_COMMANDS_PER_DAY")?,
                 bytes: given("REDIS_QUOTA_MEGABYTES")?.map(|megabytes| megabytes << 20),
             },

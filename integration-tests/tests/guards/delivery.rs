@@ -1,5 +1,7 @@
 //! N3, I-R4: what is delivered in the end, and once.
 
+use std::time::Duration;
+
 use integration_tests::Fault;
 use limiter_core::ErrorKind;
 use limiter_core::limit::{Charge, OperationId};
@@ -145,4 +147,13 @@ async fn a_drain_gives_back_what_is_held() {
     assert_eq!((back.waiting, back.delivered, back.dropped), (0, 50, 0));
     assert!(begin.elapsed() < 2 * MINUTE, "no longer than it takes");
     assert_eq!(world.used(&policy, &key).await, 0);
+
+    // Who waits for it does not wait out a pause that an outage has made long.
+    let held = reserve(&world.limiter, &charge).await;
+    world.faults.set(Fault::Request);
+    drop(held);
+    sleep(MINUTE).await;
+    world.faults.set(Fault::None);
+    let quick = world.limiter.drain(Duration::from_millis(1)).await;
+    assert_eq!((quick.waiting, quick.delivered), (0, 51));
 }

@@ -200,6 +200,27 @@ fn losses_are_counted_and_told() {
     assert!(written.contains(&107));
 }
 
+/// Losses after which nothing comes are told when the trail ends, if not before.
+#[tokio::test]
+async fn the_last_losses_are_told_too() {
+    let (limiter, audit, kept) = audited(config()).await;
+    let policy = hourly(1_000);
+    kept.0.fails.store(true, Ordering::SeqCst);
+    for _ in 0..5 {
+        limiter.check(&policy, &policy.key(["a"])).await;
+    }
+    assert!(!audit.flush(PATIENCE));
+    assert_eq!((audit.stats().lost, kept.lines().len()), (5, 0));
+    kept.0.fails.store(false, Ordering::SeqCst);
+    drop((audit, limiter));
+    let deadline = Instant::now() + PATIENCE;
+    while kept.lines().is_empty() {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    assert_eq!(kept.lines()[0]["lost"], 5);
+}
+
 /// Complete by default: who finds no room waits until there is some.
 #[test]
 fn a_sink_that_is_slow_loses_nothing() {

@@ -1,7 +1,7 @@
 //! What limits and caches do, through the `metrics` facade crate (C5).
 //!
 //! - [`Metrics`]: an observer that counts every decision.
-//! - [`report`], [`report_cache`], [`report_outages`], [`report_audit`], [`report_switch`], [`report_quota`]: what is told when the
+//! - [`report`], [`report_cache`], [`report_outages`], [`report_audit`], [`report_switch`], [`report_plan`]: what is told when the
 //!   recorder is asked.
 //! - [`ALL`]: every metric, with its kind, its labels and its meaning; docs/operations.md has the same table. [`BUCKETS`]: bounds for
 //!   the histograms.
@@ -24,7 +24,7 @@ pub use self::reports::report_audit;
 #[cfg(feature = "ai-cache")]
 pub use self::reports::report_cache;
 pub use self::reports::{
-    Quota, report, report_cache_store, report_outages, report_quota, report_switch,
+    HostedPlan, report, report_cache_store, report_outages, report_plan, report_switch,
 };
 
 /// Counts every call that a store answered, and those that got no answer. Stateless: the recorder is the application's.

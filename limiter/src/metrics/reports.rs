@@ -125,7 +125,7 @@ pub fn report_switch(switch: &Switch) {
 /// What the plan of a hosted Redis has (B9).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "two settings of the application")]
-pub struct Quota {
+pub struct HostedPlan {
     /// Commands a day.
     pub commands_per_day: Option<u64>,
     /// Bytes of storage.
@@ -133,10 +133,10 @@ pub struct Quota {
 }
 
 /// What the plan of the hosted Redis has, for alerts at 80 % of it.
-pub fn report_quota(quota: Quota) {
+pub fn report_plan(plan: HostedPlan) {
     for (name, most) in [
-        ("limiter_quota_commands_per_day", quota.commands_per_day),
-        ("limiter_quota_bytes", quota.bytes),
+        ("limiter_quota_commands_per_day", plan.commands_per_day),
+        ("limiter_quota_bytes", plan.bytes),
     ] {
         if let Some(most) = most {
             ::metrics::gauge!(name).set(most as f64);

@@ -16,9 +16,6 @@ use crate::support::Service;
 const ALICE: &str = "demo-alice";
 const ADMIN: &str = "demo-admin";
 
-/// Between two scrapes.
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// What users do, without a wait for the model.
 async fn ask(service: &Service, at: usize) {
     let tool = format!("/agent/s{}/turns/{}/tools/search", at / 24, at / 12);
@@ -34,7 +31,6 @@ async fn record(name: &'static str, service: &Service, mut fault: impl AsyncFnMu
     for at in 0..SCRAPES {
         fault(at).await;
         ask(service, at).await;
-        tokio::time::sleep(PAUSE).await;
         run.add(service.get("/metrics", ALICE).await.text);
     }
     run

@@ -13,7 +13,7 @@ use metrics_util::MetricKindMask;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::switch;
+use crate::routes::switch;
 
 /// Always 200 while the service answers: with Redis away it still does, degraded. What is said of the
 /// limits stands at the top, what is said of the caches, which may have a Redis of their own, in `cache`.
@@ -114,7 +114,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     limiter::metrics::report_outages(&app.outages);
     limiter::metrics::report_audit(&app.audit);
     limiter::metrics::report_switch(app.switch.switch());
-    limiter::metrics::report_quota(app.quota);
+    limiter::metrics::report_plan(app.plan);
     app.metrics.run_upkeep();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],

@@ -11,9 +11,9 @@ use limiter::Decision;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::operations::Operation;
 use crate::path::Path;
 use crate::problem::Problem;
+use crate::routes::operations::Operation;
 
 const ENDPOINTS: [&str; 6] = ["users", "usage", "caches", "limits", "audit", "offenders"];
 

@@ -12,10 +12,10 @@ use limiter::config::{Format, parse_routing, write_routing};
 use limiter::switch::{REACHES_WITHIN, Reach};
 use serde_json::{Map, Value, json};
 
-use crate::admin::{admit, finish};
 use crate::app::App;
 use crate::body;
 use crate::problem::Problem;
+use crate::routes::admin::{admit, finish};
 
 const ENDPOINT: &str = "switch";
 
