@@ -14,7 +14,7 @@ pub struct Answer<T> {
     /// The answer.
     pub value: T,
     /// Where it came from.
-    pub source: Source,
+    pub origin: Origin,
     /// When it was computed, by the clock of the process that did.
     pub created: Timestamp,
 }
@@ -22,7 +22,7 @@ pub struct Answer<T> {
 impl<T> fmt::Debug for Answer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer")
-            .field("source", &self.source)
+            .field("origin", &self.origin)
             .field("created", &self.created)
             .finish_non_exhaustive()
     }
@@ -33,7 +33,7 @@ impl<T: Clone> Answer<Arc<T>> {
     pub(crate) fn to_owned_value(&self) -> Answer<T> {
         Answer {
             value: T::clone(&self.value),
-            source: self.source,
+            origin: self.origin,
             created: self.created,
         }
     }
@@ -42,7 +42,7 @@ impl<T: Clone> Answer<Arc<T>> {
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Source {
+pub enum Origin {
     /// This process.
     L1,
     /// The store.
@@ -51,7 +51,7 @@ pub enum Source {
     Computed,
 }
 
-impl Source {
+impl Origin {
     /// Whether nothing had to be computed.
     pub fn is_hit(self) -> bool {
         self != Self::Computed

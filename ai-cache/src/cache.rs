@@ -89,7 +89,7 @@ impl<T: Cacheable, S: Addressed> AiCache<T, S> {
         let answer = self.tiers.read(&self.key(params)?).await;
         self.tiers
             .counters
-            .lookup(answer.as_ref().map(|answer| answer.source));
+            .lookup(answer.as_ref().map(|answer| answer.origin));
         Ok(answer.map(|answer| answer.to_owned_value().value))
     }
 
@@ -173,7 +173,7 @@ impl<T: Cacheable, S: Addressed> AiCache<T, S> {
         let outcome = self.tiers.read_or_compute(key, move || compute(text)).await;
         self.tiers
             .counters
-            .lookup(outcome.as_ref().ok().map(|answer| answer.source));
+            .lookup(outcome.as_ref().ok().map(|answer| answer.origin));
         outcome.map(|answer| answer.to_owned_value())
     }
 

@@ -94,7 +94,7 @@ impl<'a, P: Serialize + ?Sized> CacheRequest<'a, P> {
         }
         let parameters = CanonicalJson::of(self.parameters)?;
         // A token's digest is the SHA-256 of its text, in hexadecimal.
-        let digest = Key::builder().token(&self.text(&parameters)).build();
+        let digest = Key::builder().token(self.text(&parameters)).build();
         Ok((CacheKey::new(namespace, digest.as_str()), parameters))
     }
 

@@ -11,7 +11,7 @@ use moka::policy::EvictionPolicy;
 use tokio::sync::RwLockWriteGuard;
 use tokio::time::Instant;
 
-use crate::answer::{Answer, Source};
+use crate::answer::{Answer, Origin};
 use crate::writes::{Ticket, Writes};
 
 /// Answers in this process. Bounded by their number; the least recently used one makes room, because
@@ -63,7 +63,7 @@ impl<T: Send + Sync + 'static> L1<T> {
         let live = held.epoch == self.writes.epoch() && Instant::now() < held.expires;
         live.then_some(Answer {
             value: held.value,
-            source: Source::L1,
+            origin: Origin::L1,
             created: held.created,
         })
     }

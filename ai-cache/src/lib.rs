@@ -6,7 +6,7 @@
 //!   [`CacheConfig::company_research`]. [`scope`]: who shares an answer.
 //! - [`CacheRequest`]: what identifies an answer, and its key `cache:<op>:<hash>`; [`canonical`]: the
 //!   JSON that is hashed.
-//! - [`Answer`], [`Source`], [`ComputeError`], [`Stats`]: what comes back.
+//! - [`Answer`], [`Origin`], [`ComputeError`], [`Stats`]: what comes back.
 //!
 //! The store is any [`CacheStore`](limiter_core::cache::CacheStore): `limiter-memory` and
 //! `limiter-redis` have one each.
@@ -53,9 +53,9 @@
 //! };
 //!
 //! let first = research.get_or_compute(&json!({ "company": "Acme", "lang": "en" }), ask).await?;
-//! assert_eq!(first.source.x_cache(), "miss");
+//! assert_eq!(first.origin.x_cache(), "miss");
 //! let again = research.get_or_compute(&json!({ "lang": "en", "company": "Acme" }), ask).await?;
-//! assert_eq!(again.source.x_cache(), "hit");
+//! assert_eq!(again.origin.x_cache(), "hit");
 //! assert_eq!(again.value, first.value);
 //!
 //! // A cache of personal answers has no `get` of its own: it is asked through a user.
@@ -84,7 +84,7 @@ mod tests;
 mod tiers;
 mod writes;
 
-pub use answer::{Answer, ComputeError, Source};
+pub use answer::{Answer, ComputeError, Origin};
 pub use cache::{AiCache, Cacheable};
 pub use canonical::CanonicalJson;
 pub use config::CacheConfig;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
-use crate::answer::Source;
+use crate::answer::Origin;
 
 /// Counts since the cache was built, in this process. Every `get` and `get_or_compute` with usable
 /// parameters that is awaited to its end adds one to `l1_hits`, `l2_hits` or `misses`.
@@ -45,11 +45,11 @@ pub(crate) struct Counters {
 
 impl Counters {
     /// Counts a lookup by what it found.
-    pub(crate) fn lookup(&self, source: Option<Source>) {
-        match source {
-            Some(Source::L1) => self.l1_hits.add(),
-            Some(Source::L2) => self.l2_hits.add(),
-            Some(Source::Computed) | None => self.misses.add(),
+    pub(crate) fn lookup(&self, origin: Option<Origin>) {
+        match origin {
+            Some(Origin::L1) => self.l1_hits.add(),
+            Some(Origin::L2) => self.l2_hits.add(),
+            Some(Origin::Computed) | None => self.misses.add(),
         }
     }
 

@@ -10,7 +10,7 @@ use limiter_core::clock::{Clock, SystemClock};
 use limiter_core::{Error, ErrorKind, Key, LogLimit};
 use tokio::time::Instant;
 
-use crate::answer::{Answer, ComputeError, Source};
+use crate::answer::{Answer, ComputeError, Origin};
 use crate::cache::Cacheable;
 use crate::config::Settings;
 use crate::envelope::{self, Unreadable};
@@ -60,7 +60,7 @@ impl<T: Cacheable> Tiers<T> {
         }
         let announced = self.flights.announced(key)?.ok()?;
         Some(Answer {
-            source: Source::L1,
+            origin: Origin::L1,
             ..announced
         })
     }
@@ -79,7 +79,7 @@ impl<T: Cacheable> Tiers<T> {
             Ok((value, created)) => {
                 let answer = Answer {
                     value: Arc::new(value),
-                    source: Source::L2,
+                    origin: Origin::L2,
                     created,
                 };
                 let until = l1_expiry(asked, entry.ttl, self.settings.l1_cap());
@@ -283,7 +283,7 @@ impl<T: Cacheable> Tiers<T> {
 pub(crate) fn computed<T>(value: T) -> Answer<Arc<T>> {
     Answer {
         value: Arc::new(value),
-        source: Source::Computed,
+        origin: Origin::Computed,
         created: SystemClock.now(),
     }
 }

@@ -54,9 +54,10 @@ fn decision(bytes: &mut Bytes<'_>) -> Option<Decision> {
     let policy = Policy::new(&name, quota.ok()?)
         .expect("a name of letters and digits")
         .with_shadow(flags & 4 != 0)
-        .with_unit(match flags & 8 {
+        .with_unit(match flags & 24 {
             0 => Unit::Requests,
-            _ => Unit::Tokens,
+            8 => Unit::Tokens,
+            _ => Unit::named("pages").expect("a name of letters"),
         });
     let verdict = match bytes.byte() % 5 {
         0 | 1 => Verdict::Admit,

@@ -170,9 +170,9 @@ impl KeyBuilder {
 
     /// Adds the SHA-256 of a token (64 hex digits), so that a credential never stands in a key. Give a
     /// position of a key always the same kind: a plain segment may read like a digest.
-    pub fn token(mut self, token: &str) -> Self {
+    pub fn token(mut self, token: impl AsRef<[u8]>) -> Self {
         self.separate();
-        self.text.push_str(&hex(&Sha256::digest(token.as_bytes())));
+        self.text.push_str(&hex(&Sha256::digest(token.as_ref())));
         self
     }
 

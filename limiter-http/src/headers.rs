@@ -3,12 +3,12 @@
 mod ietf;
 mod openai;
 
-use http::header::{HeaderMap, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use limiter_core::Substitute;
 use limiter_core::clock::Timestamp;
 
 pub use self::ietf::IetfDraft;
-use crate::answer::{Answer, is_told, seconds};
+use crate::decided::{Decided, is_told, seconds};
 
 const X_LIMIT: &str = "x-ratelimit-limit";
 const X_REMAINING: &str = "x-ratelimit-remaining";
@@ -113,14 +113,15 @@ impl HeaderStyle {
 
     /// Whether to write the headers that OpenAI's API has, for clients made for it. Off by default.
     ///
-    /// For each [`Unit`](limiter_core::limit::Unit) that an enforced policy counts,
     /// `x-ratelimit-limit-UNIT`, `x-ratelimit-remaining-UNIT` and `x-ratelimit-reset-UNIT`, UNIT being
-    /// `requests` or `tokens`. Of several policies of one unit the one that binds is shown: the worst
+    /// `requests` or `tokens`, if an enforced policy counts that [`Unit`](limiter_core::limit::Unit). Policies of other
+    /// units and of concurrency have no header here. Of several policies of one unit the one that binds is shown: the worst
     /// that denied, else the one with the smallest share left. A reset is the span until all of it is
     /// free again, as Go prints one (`17ms`, `1.5s`, `6m0s`, `1h2m3s`), rounded up to a millisecond.
     ///
     /// Where there is a `Retry-After` there is also `retry-after-ms`, the same wait in whole
-    /// milliseconds, rounded up, at least 1: OpenAI's SDKs prefer it.
+    /// milliseconds, rounded up, at least 1: OpenAI's SDKs prefer it. Above 60 s there is `x-should-retry: false` besides:
+    /// its SDKs would sleep for all of it, or ask again at once (openai-node#1840), and a caller is better told.
     ///
     /// ```
     /// use limiter_core::clock::Timestamp;
@@ -145,15 +146,28 @@ impl HeaderStyle {
         Self { openai, ..self }
     }
 
+    /// The names of all headers that may be written: what `Access-Control-Expose-Headers` has to list, so that a page of
+    /// another origin can read them.
+    pub fn names(&self) -> Vec<HeaderName> {
+        let always = [X_LIMIT, X_REMAINING, X_RESET, X_DEGRADED];
+        let ietf = self.ietf.map(|_| [ietf::RATELIMIT, ietf::RATELIMIT_POLICY]);
+        let openai = self.openai.then(openai::names);
+        std::iter::once(RETRY_AFTER)
+            .chain(always.map(HeaderName::from_static))
+            .chain(ietf.into_iter().flatten().map(HeaderName::from_static))
+            .chain(openai.into_iter().flatten())
+            .collect()
+    }
+
     /// Writes the headers of a `&Decision` or a `&GroupDecision`, in place of those of the same
     /// names. `now` is when they are written, and when the decision was made unless
-    /// [`Answer::decided_at`] says otherwise.
+    /// [`Decided::at`] says otherwise.
     ///
     /// Nothing is written where nothing is known: every policy is a shadow, or the check failed for another reason than an
     /// outage.
     pub fn write<'a>(
         &self,
-        answer: impl Into<Answer<'a>>,
+        answer: impl Into<Decided<'a>>,
         now: Timestamp,
         headers: &mut HeaderMap,
     ) {
@@ -171,7 +185,7 @@ impl HeaderStyle {
         if !is_told(binding) {
             return;
         }
-        let retry_after = answer.retry_after_seconds();
+        let retry_after = answer.retry_after_secs();
         if let Some(seconds) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -194,14 +208,6 @@ impl HeaderStyle {
             openai::write(&answer, headers);
         }
     }
-}
-
-/// Whether a response already speaks of a limit.
-pub(crate) fn has_limit_headers(headers: &HeaderMap) -> bool {
-    [X_LIMIT, ietf::RATELIMIT, ietf::RATELIMIT_POLICY]
-        .into_iter()
-        .chain(openai::LIMITS)
-        .any(|name| headers.contains_key(name))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use http::StatusCode;
 use limiter_core::limit::Outcome;
 use serde::{Serialize, Serializer};
 
-use crate::answer::{Answer, window_seconds};
+use crate::decided::{Decided, window_seconds};
 
 /// The media type of a [`Problem`].
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -22,6 +22,9 @@ pub enum ProblemType {
     /// 503, `https://iana.org/assignments/http-problem-types#temporary-reduced-capacity` (draft-ietf-httpapi-ratelimit-headers,
     /// section "Temporary Reduced Capacity"): the same under [`UnavailableStatus::ServiceUnavailable`].
     TemporaryReducedCapacity,
+    /// 400 or what [`Target::refuse`](crate::Target::refuse) says, `urn:limiter:problem:unknown-client`: the request names
+    /// nobody to whom it could be charged.
+    UnknownClient,
     /// 500, `urn:limiter:problem:limiter-error`: the server is misconfigured.
     LimiterError,
 }
@@ -36,6 +39,7 @@ impl ProblemType {
             Self::TemporaryReducedCapacity => {
                 "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
             }
+            Self::UnknownClient => "urn:limiter:problem:unknown-client",
             Self::LimiterError => "urn:limiter:problem:limiter-error",
         }
     }
@@ -49,6 +53,7 @@ impl ProblemType {
             Self::TemporaryReducedCapacity => {
                 "Request cannot be satisfied due to temporary server capacity constraints"
             }
+            Self::UnknownClient => "Client not identified",
             Self::LimiterError => "Rate limiter error",
         }
     }
@@ -109,8 +114,8 @@ impl<'a> From<&'a str> for Asked<'a> {
 
 /// Why a request was refused.
 ///
-/// Serialises to a JSON object of `type`, `title`, `status` and `detail`, and, unless it is a
-/// [`LimiterError`](ProblemType::LimiterError), of what follows. All numbers are integers, rounded up.
+/// Serialises to a JSON object of `type`, `title`, `status` and `detail`, and, unless it is an
+/// [`UnknownClient`](ProblemType::UnknownClient) or a [`LimiterError`](ProblemType::LimiterError), of what follows. All numbers are integers, rounded up.
 ///
 /// | member | |
 /// |---|---|
@@ -156,7 +161,7 @@ struct Wait {
 impl<'a> Problem<'a> {
     /// The problem of an answer that is not "allowed".
     pub(crate) fn new(
-        answer: Answer<'a>,
+        answer: Decided<'a>,
         asked: Asked<'a>,
         unavailable: UnavailableStatus,
     ) -> Option<Self> {
@@ -174,7 +179,7 @@ impl<'a> Problem<'a> {
             return Some(Self::error());
         };
         let operation = asked.operation.unwrap_or(binding.policy.name());
-        let wait = answer.retry_after_seconds().map(|seconds| Wait {
+        let wait = answer.retry_after_secs().map(|seconds| Wait {
             retry_after_seconds: seconds,
             retry_after_minutes: seconds.div_ceil(60),
         });
@@ -238,6 +243,19 @@ impl<'a> Problem<'a> {
         }
     }
 
+    /// A request that names nobody.
+    pub(crate) fn unknown_client(status: StatusCode) -> Self {
+        let problem_type = ProblemType::UnknownClient;
+        Self {
+            problem_type,
+            title: problem_type.title(),
+            status: status.as_u16(),
+            detail: "the request does not say whose it is, so it can be charged to nobody; send what this service tells its callers by"
+                .to_owned(),
+            members: None,
+        }
+    }
+
     /// The kind of refusal.
     pub fn problem_type(&self) -> ProblemType {
         self.problem_type
@@ -251,6 +269,22 @@ impl<'a> Problem<'a> {
     /// The sentence for people.
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// The policy that binds; `None` where none was asked.
+    pub fn policy(&self) -> Option<&str> {
+        self.members.as_ref().map(|members| members.policy)
+    }
+
+    /// What was asked for; `None` where no policy was asked.
+    pub fn operation(&self) -> Option<&str> {
+        self.members.as_ref().map(|members| members.operation)
+    }
+
+    /// How long the client should wait, in whole seconds, rounded up, at least 1; `None` where waiting does not help.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        let wait = self.members.as_ref()?.wait?;
+        Some(wait.retry_after_seconds)
     }
 
     /// The body.

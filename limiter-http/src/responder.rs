@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::HeaderMap;
 use http::{HeaderName, Response};
 use limiter_core::clock::{Clock, SystemClock, Timestamp};
 
-use crate::answer::Answer;
-use crate::headers::{HeaderStyle, has_limit_headers};
-use crate::problem::{Asked, CONTENT_TYPE, Problem, UnavailableStatus};
+use crate::decided::Decided;
+use crate::headers::HeaderStyle;
+use crate::problem::{Asked, Problem, UnavailableStatus};
+use crate::refusal::respond;
 
 /// Turns decisions into headers and responses, the same ones for every route of a service.
 ///
@@ -37,14 +38,35 @@ use crate::problem::{Asked, CONTENT_TYPE, Problem, UnavailableStatus};
 pub struct Responder {
     headers: HeaderStyle,
     unavailable: UnavailableStatus,
+    foreign: ForeignHeaders,
     clock: Arc<dyn Clock>,
 }
+
+/// What becomes of limit headers in a response that another system has written: those of a provider, which a proxy passes
+/// on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "one of the two has to speak for the limit"
+)]
+pub enum ForeignHeaders {
+    /// Ours take the place of those of the same names; others stay. The default.
+    #[default]
+    Overwrite,
+    /// A response that has one of the headers that we would write is left as it is.
+    Leave,
+}
+
+/// In the extensions of a response whose headers about limits are ours.
+#[derive(Clone, Copy, Debug)]
+struct Written;
 
 impl Default for Responder {
     fn default() -> Self {
         Self {
             headers: HeaderStyle::default(),
             unavailable: UnavailableStatus::default(),
+            foreign: ForeignHeaders::default(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -66,6 +88,17 @@ impl Responder {
         }
     }
 
+    /// What becomes of limit headers that another system has written. Overwritten by default.
+    #[must_use]
+    pub fn foreign_headers(self, foreign: ForeignHeaders) -> Self {
+        Self { foreign, ..self }
+    }
+
+    /// The names of all headers that may be written, for `Access-Control-Expose-Headers`: see [`HeaderStyle::names`].
+    pub fn header_names(&self) -> Vec<HeaderName> {
+        self.headers.names()
+    }
+
     /// What tells when a decision was made and when its headers are written, and where an
     /// `X-RateLimit-Reset` in epoch seconds counts from. The machine's clock by default.
     #[must_use]
@@ -76,36 +109,52 @@ impl Responder {
         }
     }
 
-    /// Now, by the responder's clock: what [`Answer::decided_at`] takes.
+    /// Now, by the responder's clock: what [`Decided::at`] takes.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Writes the headers of an answer, unless those of another one are there already: a limit
-    /// checked closer to the work is the more specific one, and mixing two would be wrong for both.
+    /// Writes the headers of an answer into a response, unless a responder has written those of another one: a limit that is
+    /// checked closer to the work is the more specific one, and mixing two would be wrong for both. Our own headers are known
+    /// by a mark among the response's extensions, not by their names; see [`ForeignHeaders`] for those of others.
     ///
     /// A handler that works between its check and its response says when it checked:
     ///
     /// ```
     /// # use limiter_core::{Key, limit::{Limiter, Policy}};
-    /// # use limiter_http::{Answer, Responder};
+    /// # use limiter_http::{Decided, Responder};
     /// # async fn ask_the_model() -> http::Response<String> { http::Response::default() }
     /// # async fn handler(limiter: Limiter, policy: Policy, key: Key, responder: Responder)
     /// #     -> http::Response<String> {
     /// let decision = limiter.check(&policy, &key).await;
-    /// let decided = responder.now();
+    /// let at = responder.now();
     /// if let Some(refusal) = responder.refusal(&decision, "coverLetter") {
     ///     return refusal;
     /// }
     /// let mut response = ask_the_model().await;
-    /// let answer = Answer::from(&decision).decided_at(decided);
-    /// responder.write_headers(answer, response.headers_mut());
+    /// responder.write_headers(Decided::from(&decision).at(at), &mut response);
     /// # response
     /// # }
     /// ```
-    pub fn write_headers<'a>(&self, answer: impl Into<Answer<'a>>, headers: &mut HeaderMap) {
-        if !has_limit_headers(headers) {
-            self.headers.write(answer, self.clock.now(), headers);
+    pub fn write_headers<'a, B>(
+        &self,
+        decided: impl Into<Decided<'a>>,
+        response: &mut Response<B>,
+    ) {
+        if response.extensions().get::<Written>().is_some() {
+            return;
+        }
+        let mut headers = HeaderMap::new();
+        self.headers.write(decided, self.clock.now(), &mut headers);
+        let is_there = |name| response.headers().contains_key(name);
+        if self.foreign == ForeignHeaders::Leave && headers.keys().any(is_there) {
+            return;
+        }
+        if !headers.is_empty() {
+            response.extensions_mut().insert(Written);
+        }
+        for (name, value) in &headers {
+            response.headers_mut().insert(name, value.clone());
         }
     }
 
@@ -115,39 +164,23 @@ impl Responder {
     /// body. `B` is any body that is made of a `String`: axum's, `http_body_util::Full<Bytes>`.
     pub fn refusal<'a, B: From<String>>(
         &self,
-        answer: impl Into<Answer<'a>>,
+        answer: impl Into<Decided<'a>>,
         asked: impl Into<Asked<'a>>,
     ) -> Option<Response<B>> {
         let answer = answer.into().seen_at(self.now());
         let problem = Problem::new(answer, asked.into(), self.unavailable)?;
         let mut response = respond(&problem);
-        self.write_headers(answer, response.headers_mut());
+        self.write_headers(answer, &mut response);
         Some(response)
     }
 
     /// The refusal without headers, for a service with a body format of its own.
     pub fn problem<'a>(
         &self,
-        answer: impl Into<Answer<'a>>,
+        answer: impl Into<Decided<'a>>,
         asked: impl Into<Asked<'a>>,
     ) -> Option<Problem<'a>> {
         let answer = answer.into().seen_at(self.now());
         Problem::new(answer, asked.into(), self.unavailable)
     }
-}
-
-/// A problem as a response, without headers about limits.
-pub(crate) fn respond<B: From<String>>(problem: &Problem<'_>) -> Response<B> {
-    let mut response = Response::new(B::from(problem.to_json()));
-    *response.status_mut() = problem.status();
-    let fixed: [(HeaderName, &'static str); 2] = [
-        (header::CONTENT_TYPE, CONTENT_TYPE),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    for (name, value) in fixed {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
-    }
-    response
 }

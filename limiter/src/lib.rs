@@ -36,9 +36,8 @@ assert_eq!((decision.limit, decision.remaining), (20, 19));
 //! - [`AgentLimits`]: the tools of an AI agent, per turn and per session.
 //! - `http`: headers, bodies and a tower layer. `ai_cache`: typed caches. `config`: policies from a
 //!   file. `metrics`: every decision counted.
-//!   [`outcome`]: what became of each charge, in the same words for metrics and audit trails.
-//! - Contracts for implementors of stores and wrappers are in [`limiter_core`], re-exported as
-//!   [`core`].
+//!   [`events`]: what became of each charge, in the same words for metrics and audit trails.
+//! - Contracts for implementors of stores and wrappers are in [`limiter_core`].
 //!
 //! # Features
 //!
@@ -48,6 +47,7 @@ assert_eq!((decision.limit, decision.remaining), (20, 19));
 //! | `redis` | | limits and a cache shared through Redis |
 //! | `http` | | the `http` module: headers, problem bodies, a tower layer |
 //! | `axum` | | `http`, whose layer finds the peer in axum's `ConnectInfo` |
+//! | `grpc` | | `http`, whose layer finds the peer of tonic's server and refuses with a gRPC status |
 //! | `ai-cache` | | the `ai_cache` module: typed caches for AI responses |
 //! | `config` | | the `config` module: policies from a TOML, YAML or JSON file |
 //! | `metrics` | | the `metrics` module: an observer for the `metrics` facade |
@@ -59,10 +59,10 @@ pub mod audit;
 mod backends;
 #[cfg(feature = "config")]
 pub mod config;
+pub mod events;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod offenders;
-pub mod outcome;
 #[cfg(feature = "config")]
 pub mod switch;
 mod thresholds;
@@ -71,17 +71,18 @@ pub use agent::{AgentLimits, AgentTurn};
 #[cfg(feature = "ai-cache")]
 pub use ai_cache;
 pub use backends::{Backends, Builder, connect, from_env};
-pub use limiter_core as core;
+pub use limiter_core;
 pub use limiter_core::breaker::BreakerConfig;
-pub use limiter_core::cache::CacheStore;
-pub use limiter_core::limit::wrap::{Portion, Route, Routing, Switch};
+pub use limiter_core::cache::{CacheKey, CacheStore};
+pub use limiter_core::limit::wrap::{Event, Observer, Portion, Route, Routing, Switch};
 pub use limiter_core::limit::{
-    Acquired, Calendar, Charge, Charged, Decision, GroupDecision, Lease, LimitStore, Limiter,
-    LivePolicy, ModelCall, ModelCallReserved, OperationId, Outage, Outcome, Period, Policy, Quota,
-    Reservation, Reserved, Share, Source, TokenUsage, Unit,
+    Acquired, Calendar, Charge, Charged, Decision, GiveBackStats, GroupDecision, Lease,
+    LeaseStatus, LimitStore, Limiter, LivePolicy, ModelCall, ModelCallReserved, OperationId,
+    Outage, Outcome, Period, Policy, Quota, Reservation, Reserved, Settled, Share, Source,
+    TokenUsage, Unit, UnitName,
 };
 pub use limiter_core::{
-    Effect, Error, ErrorKind, Health, IdentitySecret, Key, OutageLog, ServerInfo,
+    Effect, Error, ErrorKind, Health, IdentitySecret, Key, KeyBuilder, OutageLog, ServerInfo,
 };
 #[cfg(feature = "http")]
 pub use limiter_http as http;

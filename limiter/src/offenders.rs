@@ -11,7 +11,7 @@ use limiter_core::{Effect, Error, Key};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::outcome;
+use crate::events;
 
 /// Counts denials by policy and key, in bounded lists, one for each day (UTC). An observer: give it to
 /// [`Builder::observe`](crate::Builder::observe), and then say [where it is kept](Self::keep_in).
@@ -201,7 +201,7 @@ fn today() -> u64 {
 
 impl Observer for Offenders {
     fn observe(&self, event: &Event<'_>) {
-        for attempt in outcome::attempts(event) {
+        for attempt in events::attempts(event) {
             if !matches!(attempt.outcome, "denied" | "never") {
                 continue;
             }

@@ -10,7 +10,7 @@ use limiter_core::limit::wrap::{Event, Observer};
 use limiter_core::limit::{Observed, Policy, Quota, Share};
 use limiter_core::{Error, ErrorKind, Fingerprint, Key};
 
-use crate::outcome;
+use crate::events;
 
 /// Tells of each limit whose use crosses a threshold upwards. An observer: give it to
 /// [`Builder::observe`](crate::Builder::observe).
@@ -179,7 +179,7 @@ fn part(limit: u64, percent: u64) -> u64 {
 
 impl Observer for Thresholds {
     fn observe(&self, event: &Event<'_>) {
-        for attempt in outcome::attempts(event) {
+        for attempt in events::attempts(event) {
             let Some(seen) = attempt.observed else {
                 continue;
             };

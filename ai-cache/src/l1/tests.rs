@@ -22,7 +22,7 @@ fn key() -> CacheKey {
 fn answer(value: &str) -> Answer<Arc<String>> {
     Answer {
         value: Arc::new(value.to_owned()),
-        source: Source::L2,
+        origin: Origin::L2,
         created: Timestamp::default(),
     }
 }

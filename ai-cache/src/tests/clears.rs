@@ -1,6 +1,6 @@
 use super::store::{Stop, TestStore};
 use super::*;
-use crate::Source;
+use crate::Origin;
 
 /// B4: `clear_all` takes every user's answers, in both tiers, and no other operation's.
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn a_computation_does_not_undo_a_set() {
     settle().await;
     cache.set("a", text("set")).await.unwrap();
     go.send(()).unwrap();
-    assert_eq!(old.await.unwrap().source, Source::Computed);
+    assert_eq!(old.await.unwrap().origin, Origin::Computed);
     assert_eq!(cache.get("a").await.unwrap(), Some(text("set")));
     assert_eq!(cache_anew(&store).await, Some(text("set")));
 }

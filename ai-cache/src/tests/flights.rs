@@ -5,7 +5,7 @@ use tokio::task::JoinHandle;
 
 use super::store::TestStore;
 use super::*;
-use crate::{Answer, ComputeError, Source};
+use crate::{Answer, ComputeError, Origin};
 
 /// A provider that counts its calls and answers when it is told to.
 #[derive(Debug)]
@@ -61,14 +61,14 @@ async fn callers_share_one_computation() {
     assert_eq!(provider.calls(), 1);
     assert!(answers.iter().all(|answer| *answer == answers[0]));
     assert_eq!(
-        (&*answers[0].value, answers[0].source),
-        ("answer", Source::Computed)
+        (&*answers[0].value, answers[0].origin),
+        ("answer", Origin::Computed)
     );
     let stats = cache.stats();
     assert_eq!((stats.computations, stats.misses), (1, 50));
     assert_eq!(
-        ask(&cache, &provider).await.unwrap().unwrap().source,
-        Source::L1
+        ask(&cache, &provider).await.unwrap().unwrap().origin,
+        Origin::L1
     );
 }
 

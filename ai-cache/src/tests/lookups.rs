@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::store::{Stop, TestStore};
 use super::*;
-use crate::Source;
+use crate::Origin;
 
 /// B4, W4: get, set, has, clear; and the key, whatever the order of the parameters.
 #[tokio::test]
@@ -58,13 +58,13 @@ async fn another_instance_has_the_answer() {
     let store = TestStore::new();
     cache(&store).set("a", text("answer")).await.unwrap();
     let other = cache(&store);
-    for source in [Source::L2, Source::L1] {
+    for origin in [Origin::L2, Origin::L1] {
         let answer = other
             .get_or_compute("a", |_| async { Err::<String, _>("not needed") })
             .await
             .unwrap();
-        assert_eq!((&*answer.value, answer.source), ("answer", source));
-        assert_eq!(answer.source.x_cache(), "hit");
+        assert_eq!((&*answer.value, answer.origin), ("answer", origin));
+        assert_eq!(answer.origin.x_cache(), "hit");
     }
     assert_eq!(store.reads(), 1);
 }

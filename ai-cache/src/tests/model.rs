@@ -81,7 +81,7 @@ async fn check(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let compute = move |_| async move { Ok::<_, &str>(value) };
                 let answer = cache.get_or_compute(&key, compute).await.unwrap();
                 let known = model.get(key);
-                prop_assert_eq!(answer.source.is_hit(), known.is_some());
+                prop_assert_eq!(answer.origin.is_hit(), known.is_some());
                 prop_assert_eq!(answer.value, known.unwrap_or(value));
                 if known.is_none() {
                     settle().await;

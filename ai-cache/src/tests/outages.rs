@@ -8,7 +8,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use super::store::TestStore;
 use super::*;
-use crate::Source;
+use crate::Origin;
 
 /// B6: reads are misses; what changes the store says that it did not.
 #[tokio::test]
@@ -46,20 +46,20 @@ async fn an_outage_does_not_flood_the_provider() {
                 tokio::time::sleep(MINUTE).await;
                 Ok::<_, &str>(text("answer"))
             };
-            cache.get_or_compute(params, compute).await.unwrap().source
+            cache.get_or_compute(params, compute).await.unwrap().origin
         })
     };
     let first = ["a", "b", "a", "b"].map(ask);
     for answer in first {
-        assert_eq!(answer.await.unwrap(), Source::Computed);
+        assert_eq!(answer.await.unwrap(), Origin::Computed);
     }
     tokio::time::advance(3 * MINUTE).await;
     for params in ["a", "b"] {
-        assert_eq!(ask(params).await.unwrap(), Source::L1);
+        assert_eq!(ask(params).await.unwrap(), Origin::L1);
     }
     assert_eq!(cache.stats().computations, 2);
     tokio::time::advance(2 * MINUTE).await;
-    assert_eq!(ask("a").await.unwrap(), Source::Computed);
+    assert_eq!(ask("a").await.unwrap(), Origin::Computed);
 }
 
 /// A failed clear still takes effect in this process.

@@ -1,6 +1,6 @@
 use super::store::{Stop, TestStore, next};
 use super::*;
-use crate::Source;
+use crate::Origin;
 
 async fn compute(cache: &AiCache<String>, value: &'static str) -> crate::Answer<String> {
     let compute = move |_| async move { Ok::<_, &str>(text(value)) };
@@ -22,11 +22,11 @@ async fn nobody_waits_for_the_stores_write() {
     for (cache, store, gate) in held_up() {
         let first = tokio::time::timeout(MINUTE, compute(&cache, "answer")).await;
         let first = first.expect("the store's write holds the answer up");
-        assert_eq!(first.source, Source::Computed);
+        assert_eq!(first.origin, Origin::Computed);
         gate.reached().await;
         let reads = store.reads();
         let again = compute(&cache, "another").await;
-        assert_eq!((&*again.value, again.source), ("answer", Source::L1));
+        assert_eq!((&*again.value, again.origin), ("answer", Origin::L1));
         assert_eq!(cache.get("a").await.unwrap(), Some(text("answer")));
         assert!(cache.has("a").await.unwrap());
         assert_eq!(store.reads(), reads, "this process has it");

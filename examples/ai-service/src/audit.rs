@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use limiter::IdentitySecret;
 use limiter::audit::{Audit, AuditConfig, AuditFile, AuditSink};
-use limiter::core::limit::OperationId;
+use limiter::limiter_core::limit::OperationId;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 

@@ -13,6 +13,7 @@ mod share;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod unit;
 pub mod wrap;
 
 pub use algorithm::Calendar;
@@ -22,7 +23,7 @@ pub use limiter::{
     Reserved, Settled, TokenUsage,
 };
 pub use period::Period;
-pub use policy::{Outage, Policy, Unit};
+pub use policy::{Outage, Policy};
 pub use quota::Quota;
 pub use share::Share;
 pub use store::{
@@ -30,3 +31,4 @@ pub use store::{
     MAX_STEPS, MapStates, Mark, OPERATION_TTL, Observed, OperationId, OperationRecord, Place,
     Receipt, Record, RecordKind, Replay, Source, States, Status, Step, Verdict, apply_group,
 };
+pub use unit::{Unit, UnitName};

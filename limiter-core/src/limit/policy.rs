@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::quota::Quota;
 use super::share::Share;
+use super::unit::Unit;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 
@@ -75,27 +76,6 @@ impl Name {
         // It was made of ASCII.
         let text = self.text.get(..self.length.into()).unwrap_or_default();
         std::str::from_utf8(text).unwrap_or_default()
-    }
-}
-
-/// What a quota counts, for headers and for [`ModelCall`](super::ModelCall).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Unit {
-    /// Requests, or whatever else a caller counts. The default.
-    #[default]
-    Requests,
-    /// Tokens of an AI model.
-    Tokens,
-}
-
-impl Unit {
-    /// Lower case, plural: "requests", "tokens".
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Tokens => "tokens",
-        }
     }
 }
 

@@ -12,11 +12,18 @@ use crate::error::{Error, ErrorKind};
 /// An algorithm and its numbers. A quota that exists is valid: every value and every product that
 /// its arithmetic needs stays below 2^53.
 ///
+/// `per_second`, `per_minute`, `per_hour` and `per_day` are token buckets, which admit a burst and then a steady rate. The
+/// other constructors are named after their algorithm.
+///
 /// ```
 /// use limiter_core::limit::{Period, Quota};
 ///
-/// let a_day = Quota::token_bucket(10_000_000, 10_000_000, Period::DAY)?;
-/// assert_eq!(a_day.capacity(), 10_000_000);
+/// let steady = Quota::per_minute(100)?;
+/// assert_eq!(steady, Quota::token_bucket(100, 100, Period::MINUTE)?);
+/// assert_eq!(steady.with_burst(20)?.to_string(), "20 at once, 100 per minute");
+///
+/// let window = Quota::fixed_window(20, Period::HOUR)?;
+/// assert_eq!(window.to_string(), "20 per hour");
 /// assert!(Quota::fixed_window(0, Period::HOUR).is_err());
 /// # Ok::<(), limiter_core::Error>(())
 /// ```
@@ -38,6 +45,59 @@ pub enum Quota {
 }
 
 impl Quota {
+    /// `n` a second: a [token bucket](Self::token_bucket) that holds `n` and refills with `n` every second. The whole bucket
+    /// can be spent at once; [`with_burst`](Self::with_burst) makes it smaller or larger.
+    ///
+    /// # Errors
+    /// As [`token_bucket`](Self::token_bucket): `InvalidInput` for 0, or for what is too large to count.
+    pub fn per_second(n: u64) -> Result<Self, Error> {
+        Self::token_bucket(n, n, Period::SECOND)
+    }
+
+    /// `n` a minute, as [`per_second`](Self::per_second) is `n` a second.
+    ///
+    /// # Errors
+    /// As [`per_second`](Self::per_second).
+    pub fn per_minute(n: u64) -> Result<Self, Error> {
+        Self::token_bucket(n, n, Period::MINUTE)
+    }
+
+    /// `n` an hour, as [`per_second`](Self::per_second) is `n` a second.
+    ///
+    /// # Errors
+    /// As [`per_second`](Self::per_second).
+    pub fn per_hour(n: u64) -> Result<Self, Error> {
+        Self::token_bucket(n, n, Period::HOUR)
+    }
+
+    /// `n` in 24 hours, as [`per_second`](Self::per_second) is `n` a second. For a day of the calendar, see
+    /// [`calendar_window`](Self::calendar_window).
+    ///
+    /// # Errors
+    /// As [`per_second`](Self::per_second).
+    pub fn per_day(n: u64) -> Result<Self, Error> {
+        Self::token_bucket(n, n, Period::DAY)
+    }
+
+    /// The same rate with another size of the bucket: how much can be spent at once.
+    ///
+    /// # Errors
+    /// `InvalidInput` for another algorithm than a token bucket, which has no burst, and as
+    /// [`token_bucket`](Self::token_bucket).
+    pub fn with_burst(&self, burst: u64) -> Result<Self, Error> {
+        match self {
+            Self::TokenBucket(quota) => Self::token_bucket(burst, quota.refill(), quota.period()),
+            other => Err(Error::new(
+                ErrorKind::InvalidInput,
+                "quota.with_burst",
+                format!(
+                    "a {} has no burst; start from Quota::per_second, per_minute, per_hour, per_day or token_bucket",
+                    other.algorithm()
+                ),
+            )),
+        }
+    }
+
     /// At most `limit` in a window that the first charge opens and that lasts `window`. Up to twice
     /// the limit can fall into some span of one window's length, around a window's end.
     ///

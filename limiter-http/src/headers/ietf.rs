@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use http::header::{HeaderMap, HeaderValue};
 use limiter_core::limit::{Decision, Unit};
 
-use crate::answer::{Answer, seconds, window_seconds};
+use crate::decided::{Decided, seconds, window_seconds};
 
 pub(super) const RATELIMIT: &str = "ratelimit";
 pub(super) const RATELIMIT_POLICY: &str = "ratelimit-policy";
@@ -37,7 +37,7 @@ pub enum IetfDraft {
 
 pub(super) fn write(
     draft: IetfDraft,
-    answer: &Answer<'_>,
+    answer: &Decided<'_>,
     binding: &Decision,
     headers: &mut HeaderMap,
 ) {
@@ -54,7 +54,7 @@ pub(super) fn write(
 }
 
 /// `10;w=1, 50;w=60`.
-fn policies_v07(answer: &Answer<'_>) -> String {
+fn policies_v07(answer: &Decided<'_>) -> String {
     let mut policies: Vec<(u64, u64)> = Vec::new();
     for decision in answer.told() {
         let quota = sf(decision.limit);
@@ -73,7 +73,7 @@ fn policies_v07(answer: &Answer<'_>) -> String {
 }
 
 /// `limit=100, remaining=50, reset=5`.
-fn limit_v07(answer: &Answer<'_>, binding: &Decision) -> String {
+fn limit_v07(answer: &Decided<'_>, binding: &Decision) -> String {
     format!(
         "limit={}, remaining={}, reset={}",
         sf(binding.limit),
@@ -83,7 +83,7 @@ fn limit_v07(answer: &Answer<'_>, binding: &Decision) -> String {
 }
 
 /// `"burst";q=10;w=1, "daily";q=100000;qu="tokens";w=86400`.
-fn policies_v10(answer: &Answer<'_>) -> String {
+fn policies_v10(answer: &Decided<'_>) -> String {
     list(answer.told(), |text, decision| {
         let name = decision.policy.name();
         write!(text, "\"{name}\";q={}", sf(decision.limit))?;
@@ -100,7 +100,7 @@ fn policies_v10(answer: &Answer<'_>) -> String {
 }
 
 /// `"burst";r=0;t=1, "daily";r=50`.
-fn limits_v10(answer: &Answer<'_>) -> String {
+fn limits_v10(answer: &Decided<'_>) -> String {
     list(answer.told(), |text, decision| {
         let name = decision.policy.name();
         write!(text, "\"{name}\";r={}", sf(decision.remaining))?;
@@ -112,7 +112,7 @@ fn limits_v10(answer: &Answer<'_>) -> String {
 }
 
 /// Seconds until this policy has what was asked for, or else until all of it is free.
-fn more_after(answer: &Answer<'_>, decision: &Decision) -> u64 {
+fn more_after(answer: &Decided<'_>, decision: &Decision) -> u64 {
     match answer.wait_of(decision) {
         Some(wait) => seconds(wait).max(1),
         None => seconds(answer.reset_after(decision)),

@@ -6,12 +6,18 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use limiter_core::limit::{Decision, GroupDecision, Unit};
 
-use crate::answer::{Answer, millis};
+use crate::decided::{Decided, millis};
 
 const RETRY_AFTER_MS: &str = "retry-after-ms";
+
+/// Its SDKs obey it before they look at a time to wait.
+const X_SHOULD_RETRY: &str = "x-should-retry";
+
+/// The longest wait that a client is left to sleep through.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// A unit and the names of its limit, of what is left and of the reset.
 struct Names(Unit, &'static str, &'static str, &'static str);
@@ -19,25 +25,36 @@ struct Names(Unit, &'static str, &'static str, &'static str);
 const UNITS: [Names; 2] = [
     Names(
         Unit::Requests,
-        LIMITS[0],
+        "x-ratelimit-limit-requests",
         "x-ratelimit-remaining-requests",
         "x-ratelimit-reset-requests",
     ),
     Names(
         Unit::Tokens,
-        LIMITS[1],
+        "x-ratelimit-limit-tokens",
         "x-ratelimit-remaining-tokens",
         "x-ratelimit-reset-tokens",
     ),
 ];
 
-pub(super) const LIMITS: [&str; 2] = ["x-ratelimit-limit-requests", "x-ratelimit-limit-tokens"];
+pub(super) fn names() -> impl Iterator<Item = HeaderName> {
+    let of_units = UNITS.into_iter();
+    let of_units = of_units.flat_map(|Names(_, limit, remaining, reset)| [limit, remaining, reset]);
+    let names = of_units.chain([RETRY_AFTER_MS, X_SHOULD_RETRY]);
+    names.map(HeaderName::from_static)
+}
 
-pub(super) fn write(answer: &Answer<'_>, headers: &mut HeaderMap) {
+pub(super) fn write(answer: &Decided<'_>, headers: &mut HeaderMap) {
     if let Some(wait) = answer.retry_after() {
         // Beyond what a client can wait for anyway.
         let wait = u64::try_from(millis(wait).max(1)).unwrap_or(u64::MAX);
         headers.insert(RETRY_AFTER_MS, HeaderValue::from(wait));
+    }
+    if answer
+        .retry_after()
+        .is_some_and(|wait| wait > LONGEST_SLEEP)
+    {
+        headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     for Names(unit, limit, remaining, reset) in UNITS {
         let Some(binding) = binding(answer, unit) else {
@@ -53,10 +70,12 @@ pub(super) fn write(answer: &Answer<'_>, headers: &mut HeaderMap) {
 }
 
 /// What binds most among the policies of one unit.
-fn binding(answer: &Answer<'_>, unit: Unit) -> Option<Decision> {
+fn binding(answer: &Decided<'_>, unit: Unit) -> Option<Decision> {
     let of_unit = answer
         .told()
-        .filter(|decision| decision.policy.unit() == unit);
+        .filter(|decision| decision.policy.unit() == unit)
+        // What is held at once is no count of requests.
+        .filter(|decision| !decision.policy.quota().is_concurrency());
     GroupDecision::new(of_unit.cloned().collect())
         .binding()
         .cloned()

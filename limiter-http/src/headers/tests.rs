@@ -30,7 +30,7 @@ fn unavailable(policy: &Policy, kind: ErrorKind) -> Decision {
     Decision::unavailable(policy, &Error::new(kind, "limit.apply", "no answer"))
 }
 
-fn written<'a>(style: &HeaderStyle, answer: impl Into<Answer<'a>>) -> HeaderMap {
+fn written<'a>(style: &HeaderStyle, answer: impl Into<Decided<'a>>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     style.write(answer, NOW, &mut headers);
     headers
@@ -376,7 +376,8 @@ fn all_families_stand_side_by_side() {
     assert_eq!(text(&headers, "x-ratelimit-limit-requests"), Some("20"));
     assert_eq!(text(&headers, "x-ratelimit-reset-requests"), Some("42m0s"));
     assert_eq!(text(&headers, "retry-after-ms"), Some("2520000"));
-    assert_eq!(headers.len(), 10);
+    assert_eq!(text(&headers, "x-should-retry"), Some("false"));
+    assert_eq!(headers.len(), 11);
 }
 
 #[test]
@@ -385,7 +386,7 @@ fn spans_count_from_the_decision_and_moments_stay() {
     let style = HeaderStyle::default().openai(true);
     let late = |style: &HeaderStyle, decision: &Decision, elapsed: Duration| {
         let mut headers = HeaderMap::new();
-        let answer = Answer::from(decision).decided_at(NOW);
+        let answer = Decided::from(decision).at(NOW);
         style.write(answer, NOW.saturating_add(elapsed), &mut headers);
         headers
     };
@@ -423,7 +424,7 @@ fn spans_count_from_the_decision_and_moments_stay() {
 
     // A clock that stepped back adds nothing.
     let mut headers = HeaderMap::new();
-    let answer = Answer::from(&passed).decided_at(NOW.saturating_add(secs(5)));
+    let answer = Decided::from(&passed).at(NOW.saturating_add(secs(5)));
     style.write(answer, NOW, &mut headers);
     assert_eq!(text(&headers, "ratelimit"), Some(r#""letters";r=15;t=90"#));
 }

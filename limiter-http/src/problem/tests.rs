@@ -32,7 +32,7 @@ fn unavailable(kind: ErrorKind) -> Decision {
     Decision::unavailable(&letters(), &error)
 }
 
-fn body<'a>(answer: impl Into<Answer<'a>>, asked: impl Into<Asked<'a>>) -> Value {
+fn body<'a>(answer: impl Into<Decided<'a>>, asked: impl Into<Asked<'a>>) -> Value {
     let problem = Problem::new(answer.into(), asked.into(), UnavailableStatus::default());
     serde_json::from_str(&problem.unwrap().to_json()).unwrap()
 }

@@ -17,6 +17,9 @@ fn address() -> impl Strategy<Value = IpAddr> {
         1 => (0u8..3).prop_map(|d| {
             IpAddr::V6(Ipv4Addr::new(10, 0, 0, d).to_ipv6_mapped())
         }),
+        1 => select(vec![[0x64, 0xff9b, 0], [0x64, 0xff9b, 1], [0, 0, 0]])
+            .prop_flat_map(|[a, b, c]| (any::<u16>(), any::<u16>(), select(vec![0, 0xffff]))
+                .prop_map(move |(g, h, e)| IpAddr::from([a, b, c, 0, e, 0, g, h]))),
         1 => any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))),
         1 => any::<u128>().prop_map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits))),
     ]

@@ -34,7 +34,11 @@ fn policy() -> impl Strategy<Value = Policy> {
             }
         },
     );
-    let unit = select(vec![Unit::Requests, Unit::Tokens]);
+    let unit = select(vec![
+        Unit::Requests,
+        Unit::Tokens,
+        Unit::named("pages").unwrap(),
+    ]);
     ("[A-Za-z0-9_.\\-]{1,64}", quota, unit, any::<bool>()).prop_map(
         |(name, quota, unit, shadow)| {
             let policy = Policy::new(&name, quota).unwrap();

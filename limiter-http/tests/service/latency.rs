@@ -1,17 +1,16 @@
 //! What the headers say when the inner service takes its time.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{Request, Response};
 use limiter_core::clock::{Clock, Timestamp};
 use limiter_core::limit::Unit;
-use limiter_http::{HeaderStyle, PeerAddr, RateLimitLayer, ResetFormat, Responder};
+use limiter_http::{HeaderStyle, RateLimitLayer, ResetFormat, Responder};
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::support::{NOW, World, assert_429, header, hourly};
+use crate::support::{NOW, World, assert_429, from_client, header, hourly, read};
 
 /// Tokio's time, which is paused here and moves only while everything waits, counted from [`NOW`].
 #[derive(Debug)]
@@ -24,11 +23,7 @@ impl Clock for PausedClock {
 }
 
 fn request() -> Request<()> {
-    let peer: SocketAddr = "203.0.113.9:1".parse().unwrap();
-    Request::builder()
-        .extension(PeerAddr(peer))
-        .body(())
-        .unwrap()
+    from_client("203.0.113.9:1")
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,7 +62,7 @@ async fn a_slow_answer_shortens_spans_and_moves_no_moment() {
         world.clock.advance(Duration::from_secs(3));
         // A refusal waits for nobody.
         let started = Instant::now();
-        let refused = service.oneshot(request()).await.unwrap();
+        let refused = read(service.oneshot(request()).await.unwrap()).await;
         assert_eq!(started.elapsed(), Duration::ZERO);
         let problem = assert_429(&refused);
         assert_eq!(problem["retry_after_seconds"], 3597);

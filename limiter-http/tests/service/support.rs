@@ -1,13 +1,16 @@
 //! A store whose time a test moves, one that is away, and an HTTP client.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Empty};
+use http_body::Body;
+use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::rt::TokioIo;
 use limiter_core::clock::{Clock, ManualClock, Timestamp};
 use limiter_core::limit::algorithm::State;
@@ -16,9 +19,10 @@ use limiter_core::limit::{
     apply_group,
 };
 use limiter_core::{Error, ErrorKind, Health};
-use limiter_http::Responder;
+use limiter_http::{RateLimitLayer, Responder, Target};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tower::{Layer, ServiceExt, service_fn};
 
 /// 2023-11-14T22:13:20Z.
 pub(crate) const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
@@ -68,7 +72,7 @@ struct MapStore {
 #[async_trait]
 impl LimitStore for MapStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities::ALL
     }
 
     fn is_issuer(&self, issuer: Issuer) -> bool {
@@ -103,7 +107,7 @@ pub(crate) struct Away(pub(crate) ErrorKind);
 #[async_trait]
 impl LimitStore for Away {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities::ALL
     }
 
     fn is_issuer(&self, issuer: Issuer) -> bool {
@@ -144,6 +148,47 @@ pub(crate) async fn get(server: SocketAddr, path: &str, headers: HeaderMap) -> R
     drop(sender);
     driver.await.unwrap().unwrap();
     Response::from_parts(parts, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// A response with its whole body.
+pub(crate) async fn read<B>(response: Response<B>) -> Response<String>
+where
+    B: Body<Data = Bytes>,
+    B::Error: std::fmt::Debug,
+{
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Response::from_parts(parts, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// A request from an address.
+pub(crate) fn from_client(peer: &str) -> Request<()> {
+    let peer: SocketAddr = peer.parse().unwrap();
+    let peer = limiter_http::Peer::Tcp(peer);
+    Request::builder().extension(peer).body(()).unwrap()
+}
+
+/// A request of a user, and the key function that finds it.
+pub(crate) fn from_user(user: &str) -> Request<()> {
+    Request::builder().header("x-user", user).body(()).unwrap()
+}
+
+/// Nobody without the header.
+pub(crate) fn user(request: &Parts) -> Option<Target> {
+    let user = request.headers.get("x-user")?.to_str().ok()?;
+    Some(Target::new([user]))
+}
+
+/// Sends a request through a layer around a service that greets.
+pub(crate) async fn through<B>(layer: &RateLimitLayer<B>, request: Request<()>) -> Response<String>
+where
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let greet = service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
+    });
+    read(layer.layer(greet).oneshot(request).await.unwrap()).await
 }
 
 pub(crate) fn header<'a, B>(response: &'a Response<B>, name: &str) -> Option<&'a str> {

@@ -114,8 +114,7 @@ async fn letter(State(app): State<App>) -> Response {
         return refusal;
     }
     let mut response = "Dear Sir or Madam".into_response();
-    app.responder
-        .write_headers(&decision, response.headers_mut());
+    app.responder.write_headers(&decision, &mut response);
     response
 }
 

@@ -8,13 +8,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use limiter_http::{PeerAddr, RateLimitLayer};
+use limiter_http::{Peer, RateLimitLayer};
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 use crate::support::{World, assert_429, get, header, hourly};
 
-/// Serves a greeting behind a layer. `tell_peer`: whether requests get a [`PeerAddr`].
+/// Serves a greeting behind a layer. `tell_peer`: whether requests get a [`Peer`].
 async fn serve(layer: RateLimitLayer, tell_peer: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -31,7 +31,7 @@ async fn serve(layer: RateLimitLayer, tell_peer: bool) -> SocketAddr {
                 .clone()
                 .map_request(move |mut request: Request<Incoming>| {
                     if tell_peer {
-                        request.extensions_mut().insert(PeerAddr(peer));
+                        request.extensions_mut().insert(Peer::Tcp(peer));
                     }
                     request
                 });

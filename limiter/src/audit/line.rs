@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::AuditConfig;
-use crate::outcome;
+use crate::events;
 
 /// What is kept of a call until it is written: whoever waits for the answer does not wait for digests and JSON.
 pub(super) struct Record {
@@ -102,7 +102,7 @@ fn is_false(it: &bool) -> bool {
 
 impl Record {
     pub(super) fn of(event: &Event<'_>) -> Self {
-        let limits: Vec<Limit> = outcome::all(event)
+        let limits: Vec<Limit> = events::all(event)
             .map(|attempt| Limit {
                 policy: attempt.step.policy.clone(),
                 key: attempt.step.key().clone(),
@@ -126,7 +126,7 @@ impl Record {
         Self {
             sequence: 0,
             at: SystemTime::now(),
-            outcome: outcome::of_call(event),
+            outcome: events::of_call(event),
             operation: event.operation.cloned(),
             error: event
                 .result

@@ -26,6 +26,7 @@ enum Kind {
 const MOST: u64 = (1 << 51) - 1;
 
 const QUOTA: &str = "^\\s*0*[1-9][0-9_]*\\s*(/| per )\\s*(0*[1-9][0-9_]*\\s*)?(s|sec|seconds?|min|minutes?|h|hours?|d|days?|weeks?|months?)\\s*$";
+const UNIT: &str = "^[a-z0-9-]{1,15}$";
 const SCOPE: &str = "^[A-Za-z0-9_.-]{1,64}$";
 
 /// Members of which a policy has one.
@@ -105,8 +106,8 @@ pub(super) const FIELDS: [Field; 12] = [
     ),
     field(
         "unit",
-        Kind::OneOf(&["requests", "tokens"]),
-        "What is counted; requests unless this says otherwise.",
+        Kind::Text(UNIT),
+        "What is counted: requests (the default), tokens of an AI model, or a name of 1 to 15 of a-z 0-9 -.",
     ),
 ];
 

@@ -89,7 +89,7 @@ impl PolicySet {
     /// | `outage` | `deny` (the default), `allow`, or a table `local` with this instance's share, as `"1/3"` |
     /// | `shadow` | whether it only watches |
     /// | `version` | to be raised when the algorithm changes |
-    /// | `unit` | `requests` (the default) or `tokens` |
+    /// | `unit` | `requests` (the default), `tokens` of an AI model, or a name such as `pages` |
     ///
     /// # Errors
     /// `Config`, with all that is wrong and where: the text cannot be read, a member is unknown, doubled or of the wrong kind, or

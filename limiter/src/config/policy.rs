@@ -26,15 +26,15 @@ pub(super) fn build(name: &str, members: &Members<'_>) -> Result<Policy, Vec<Pro
             .map_err(|error| keep(members.place(&["scope"]), said(&error))),
         None => Ok(policy),
     });
-    match (policy, outage) {
-        (Ok(policy), Some(outage)) if problems.is_empty() => Ok(policy
+    let unit = members.text("unit").map_or(Ok(Unit::Requests), Unit::named);
+    let unit =
+        unit.map_err(|error| problems.push(Problem::new(members.place(&["unit"]), said(&error))));
+    match (policy, outage, unit) {
+        (Ok(policy), Some(outage), Ok(unit)) if problems.is_empty() => Ok(policy
             .with_outage(outage)
             .with_shadow(members.is_true("shadow"))
             .with_version(version)
-            .with_unit(match members.text("unit") {
-                Some("tokens") => Unit::Tokens,
-                _ => Unit::Requests,
-            })),
+            .with_unit(unit)),
         _ => Err(problems),
     }
 }

@@ -107,7 +107,7 @@ fn every_fault_has_its_place() {
             (3, 11),
             "it is a whole number, 1 to 4294967295",
         ),
-        (with("unit = 'cents'"), (3, 8), "one of requests, tokens"),
+        (with("unit = 'US cents'"), (3, 8), "1 to 15 of a-z 0-9 -"),
         (with("[other]"), (3, 2), "\"other\" is unknown"),
         ("[policies.x]\nquota = '0/day'".to_owned(), (2, 9), "is 0"),
         (

@@ -15,7 +15,7 @@ use limiter_core::Substitute;
 use limiter_core::limit::wrap::{Event, Observer};
 use limiter_core::limit::{Action, Mark, Observed, Policy, RecordKind, Step, Verdict};
 
-use crate::outcome;
+use crate::events;
 use crate::thresholds::Crossing;
 
 pub use self::names::{ALL, BUCKETS, Kind, Metric};
@@ -46,7 +46,7 @@ impl Observer for Metrics {
         for kind in records(event) {
             ::metrics::counter!("limiter_records_total", "kind" => kind.as_str()).increment(1);
         }
-        let mut charges = outcome::attempts(event).peekable();
+        let mut charges = events::attempts(event).peekable();
         if charges.peek().is_none() {
             return;
         }

@@ -62,8 +62,7 @@ pub(crate) async fn admit(
 
 /// The answer with the limit's headers.
 pub(crate) fn finish(app: &App, decision: &Decision, mut response: Response) -> Response {
-    let headers = response.headers_mut();
-    app.responder.write_headers(decision, headers);
+    app.responder.write_headers(decision, &mut response);
     response
 }
 

@@ -61,8 +61,7 @@ pub(crate) async fn use_tool(
     let levels = decision.decisions.iter().map(level);
     let answer = json!({ "tool": tool, "cost": call.cost, "limits": levels.collect::<Vec<_>>() });
     let mut response = Json(answer).into_response();
-    app.responder
-        .write_headers(&decision, response.headers_mut());
+    app.responder.write_headers(&decision, &mut response);
     Ok(response)
 }
 

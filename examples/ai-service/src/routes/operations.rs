@@ -100,8 +100,8 @@ pub(crate) async fn run(
         .await
         .unwrap_or_else(IntoResponse::into_response);
     // The model's seconds are not the limit's.
-    let limit = limiter::http::Answer::from(&decision).decided_at(decided);
-    app.responder.write_headers(limit, response.headers_mut());
+    let limit = limiter::http::Decided::from(&decision).at(decided);
+    app.responder.write_headers(limit, &mut response);
     Ok(response)
 }
 
@@ -138,8 +138,8 @@ async fn answer(
             return Ok(render(operation, &completion).into_response());
         }
     };
-    let Answer { value, source, .. } = cached.map_err(cache_failed)?;
-    let x_cache = HeaderValue::from_static(source.x_cache());
+    let Answer { value, origin, .. } = cached.map_err(cache_failed)?;
+    let x_cache = HeaderValue::from_static(origin.x_cache());
     Ok(([("x-cache", x_cache)], render(operation, &value)).into_response())
 }
 

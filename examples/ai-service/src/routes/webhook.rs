@@ -53,8 +53,7 @@ pub(crate) async fn receive(
     }
     let accepted = Json(serde_json::json!({ "accepted": true, "bytes": body.len() }));
     let mut response = (StatusCode::ACCEPTED, accepted).into_response();
-    app.responder
-        .write_headers(&decision, response.headers_mut());
+    app.responder.write_headers(&decision, &mut response);
     Ok(response)
 }
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use integration_tests::{Fault, Faulty, Proxy, RedisServer};
-use limiter::core::limit::wrap::Stack;
-use limiter::core::limit::{Charge, Limiter, OperationId, Period, Policy, Quota};
+use limiter::limiter_core::limit::wrap::Stack;
+use limiter::limiter_core::limit::{Charge, Limiter, OperationId, Period, Policy, Quota};
 use limiter::memory::MemoryStore;
 use limiter::metrics::{BUCKETS, Metrics};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};

@@ -68,6 +68,31 @@ impl Outcome {
         self == Self::Allowed
     }
 
+    /// How long to wait before trying again; `None` unless denied.
+    pub fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::Denied { retry_after } => Some(retry_after),
+            _ => None,
+        }
+    }
+
+    /// [`retry_after`](Self::retry_after) in whole seconds, rounded up, at least 1: what people and headers are told.
+    ///
+    /// ```
+    /// use limiter_core::limit::Outcome;
+    /// use std::time::Duration;
+    ///
+    /// let retry_after = Duration::from_millis(1_200);
+    /// assert_eq!(Outcome::Denied { retry_after }.retry_after_secs(), Some(2));
+    /// assert_eq!(Outcome::Allowed.retry_after_secs(), None);
+    /// ```
+    pub fn retry_after_secs(self) -> Option<u64> {
+        self.retry_after().map(|wait| {
+            let more = u64::from(wait.subsec_nanos() > 0);
+            wait.as_secs().saturating_add(more).max(1)
+        })
+    }
+
     /// A stable lower-case name for logs, metrics and bodies.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -162,10 +187,12 @@ impl Decision {
 
     /// How long to wait before trying again; `None` unless denied.
     pub fn retry_after(&self) -> Option<Duration> {
-        match self.outcome {
-            Outcome::Denied { retry_after } => Some(retry_after),
-            _ => None,
-        }
+        self.outcome.retry_after()
+    }
+
+    /// As [`Outcome::retry_after_secs`]: whole seconds, rounded up, at least 1.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        self.outcome.retry_after_secs()
     }
 }
 
@@ -229,6 +256,16 @@ impl GroupDecision {
     /// Whether to go on.
     pub fn is_allowed(&self) -> bool {
         self.outcome.is_allowed()
+    }
+
+    /// How long to wait before trying again: the longest of those who denied; `None` unless denied.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.outcome.retry_after()
+    }
+
+    /// As [`Outcome::retry_after_secs`]: whole seconds, rounded up, at least 1.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        self.outcome.retry_after_secs()
     }
 
     /// Whether the request repeats one that was answered before: nothing was charged for this one.

@@ -8,7 +8,8 @@ use super::decision::GroupDecision;
 use super::reserve::{Reservation, Reserved, Settled};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
-use crate::limit::policy::{Policy, Unit};
+use crate::limit::policy::Policy;
+use crate::limit::unit::Unit;
 
 /// What a provider reports of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -46,7 +47,39 @@ pub enum ModelCallReserved {
 #[must_use = "dropped at once, the estimate is given back"]
 pub struct ModelCall {
     reservation: Reservation,
-    units: Vec<Unit>,
+    amounts: Vec<PerCall>,
+}
+
+/// What a call takes of a limit.
+#[derive(Clone, Copy, Debug)]
+enum PerCall {
+    One,
+    Tokens,
+}
+
+impl PerCall {
+    fn of(policy: &Policy) -> Result<Self, Error> {
+        match policy.unit() {
+            Unit::Requests => Ok(Self::One),
+            Unit::Tokens => Ok(Self::Tokens),
+            unit @ Unit::Named(_) => Err(Error::new(
+                ErrorKind::InvalidInput,
+                "limit.reserve",
+                format!(
+                    "policy {} counts {}, and a model call has requests and tokens; reserve it with Limiter::reserve",
+                    policy.name(),
+                    unit.as_str()
+                ),
+            )),
+        }
+    }
+
+    fn of_tokens(self, tokens: u64) -> u64 {
+        match self {
+            Self::One => 1,
+            Self::Tokens => tokens,
+        }
+    }
 }
 
 impl Limiter {
@@ -54,7 +87,7 @@ impl Limiter {
     /// [tokens](Policy::with_unit), per minute and per day at once: all or nothing. To be settled within
     /// `ttl`, the longest that the call may take.
     ///
-    /// An estimate above a limit's capacity is `Never`. A good one is the prompt's tokens plus the most
+    /// A limit that counts neither is refused. An estimate above a limit's capacity is `Never`. A good one is the prompt's tokens plus the most
     /// that the answer may have (`max_tokens`).
     ///
     /// ```
@@ -86,18 +119,22 @@ impl Limiter {
     /// ```
     ///
     /// # Errors
-    /// As [`reserve`](Self::reserve).
+    /// As [`reserve`](Self::reserve); `InvalidInput` for a limit that counts neither requests nor tokens.
     pub async fn reserve_model_call(
         &self,
         limits: &[(&Policy, &Key)],
         estimate: u64,
         ttl: Duration,
     ) -> Result<ModelCallReserved, Error> {
+        let amounts: Vec<PerCall> = limits
+            .iter()
+            .map(|(policy, _)| PerCall::of(policy))
+            .collect::<Result<_, _>>()?;
         let charges: Vec<Charge<'_>> = limits
             .iter()
-            .map(|(policy, key)| {
-                let cost = amount(policy.unit(), estimate);
-                Charge::new(policy, key).with_cost(cost)
+            .zip(&amounts)
+            .map(|((policy, key), amount)| {
+                Charge::new(policy, key).with_cost(amount.of_tokens(estimate))
             })
             .collect();
         Ok(match self.reserve(&charges, ttl).await? {
@@ -106,7 +143,7 @@ impl Limiter {
             Reserved::Denied(decision) => ModelCallReserved::Denied(decision),
             Reserved::Held(reservation) => ModelCallReserved::Held(ModelCall {
                 reservation,
-                units: limits.iter().map(|(policy, _)| policy.unit()).collect(),
+                amounts,
             }),
         })
     }
@@ -118,14 +155,6 @@ fn never_settled() -> Error {
         "limit.reserve",
         "the store says that a new reservation was settled before",
     )
-}
-
-/// What a call with so many tokens takes of a limit.
-fn amount(unit: Unit, tokens: u64) -> u64 {
-    match unit {
-        Unit::Tokens => tokens,
-        Unit::Requests => 1,
-    }
 }
 
 impl ModelCall {
@@ -145,8 +174,10 @@ impl ModelCall {
     /// # Errors
     /// As [`Reservation::settle`].
     pub async fn settle(self, usage: TokenUsage) -> Result<Settled, Error> {
-        let units = self.units.iter();
-        let actual: Vec<u64> = units.map(|unit| amount(*unit, usage.total())).collect();
+        let amounts = self.amounts.iter();
+        let actual: Vec<u64> = amounts
+            .map(|amount| amount.of_tokens(usage.total()))
+            .collect();
         self.reservation.settle(&actual).await
     }
 

@@ -239,23 +239,8 @@ impl Reservation {
     /// estimates then stand. `Expired` after the time to live. After an outage it is retried in the
     /// background until then.
     pub async fn settle(mut self, actual: &[u64]) -> Result<Settled, Error> {
-        self.started();
-        if actual.len() != self.parts.len() {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "limit.settle",
-                format!(
-                    "{} amounts for {} charges; give one for each",
-                    actual.len(),
-                    self.parts.len()
-                ),
-            ));
-        }
-        let gives = self.parts.iter().zip(actual).map(|(part, actual)| {
-            let (id, actual) = (self.id.clone(), *actual);
-            self.give(part, What::Settle { id, actual })
-        });
-        let result = self.give_backs.deliver(gives.collect()).await;
+        let gives = self.settlements(actual)?;
+        let result = self.give_backs.deliver(gives).await;
         match result {
             // Admitted by an outage's rule: there is nothing to settle.
             Err(error) if error.kind() == ErrorKind::Expired && self.decision.is_degraded() => {
@@ -269,6 +254,17 @@ impl Reservation {
         }
     }
 
+    /// Settles in the background, as [`settle`](Self::settle) does, without an answer: from a destructor, or where nobody
+    /// waits for it. [`Limiter::give_back_stats`] counts what could not be delivered.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the number of amounts is not that of the charges; the estimates then stand.
+    pub fn settle_detached(mut self, actual: &[u64]) -> Result<(), Error> {
+        let gives = self.settlements(actual)?;
+        self.give_backs.deliver_detached(gives);
+        Ok(())
+    }
+
     /// Gives the estimates back. After the time to live there is nothing left to give back.
     ///
     /// # Errors
@@ -277,6 +273,28 @@ impl Reservation {
     pub async fn cancel(mut self) -> Result<(), Error> {
         self.on_drop = OnDrop::Nothing;
         self.give_backs.deliver(self.cancels()).await.map(drop)
+    }
+
+    /// From here on a drop leaves the estimates charged.
+    fn settlements(&mut self, actual: &[u64]) -> Result<Vec<Give>, Error> {
+        self.started();
+        if actual.len() != self.parts.len() {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "limit.settle",
+                format!(
+                    "{} amounts for {} charges; give one for each",
+                    actual.len(),
+                    self.parts.len()
+                ),
+            ));
+        }
+        let parts = self.parts.iter().zip(actual);
+        let gives = parts.map(|(part, actual)| {
+            let (id, actual) = (self.id.clone(), *actual);
+            self.give(part, What::Settle { id, actual })
+        });
+        Ok(gives.collect())
     }
 
     fn cancels(&self) -> Vec<Give> {

@@ -20,7 +20,7 @@ fn denied(policy: &Policy, used: u64, retry_after: Duration) -> Decision {
 
 /// The headers of this family, `-` for one that is not there: limit, remaining, reset of requests,
 /// the same of tokens, and the wait.
-fn written<'a>(answer: impl Into<Answer<'a>>) -> [String; 7] {
+fn written<'a>(answer: impl Into<Decided<'a>>) -> [String; 7] {
     let mut headers = HeaderMap::new();
     let style = HeaderStyle::default().legacy(false).ietf(None).openai(true);
     style.write(answer, Timestamp::default(), &mut headers);
@@ -125,4 +125,32 @@ fn a_wait_is_never_zero_milliseconds() {
     let waits = |wait| written(&denied(&requests, 60, wait))[6].clone();
     assert_eq!(waits(Duration::ZERO), "1");
     assert_eq!(waits(Duration::MAX), u64::MAX.to_string());
+}
+
+/// Known fault: SDKs sleep through any wait that they are told (openai-node#1840).
+#[test]
+fn nobody_is_left_to_sleep_for_more_than_a_minute() {
+    let requests = policy("requests", 60, Unit::Requests);
+    let should_retry = |wait| {
+        let mut headers = HeaderMap::new();
+        write(&Decided::from(&denied(&requests, 60, wait)), &mut headers);
+        headers.get(X_SHOULD_RETRY).cloned()
+    };
+    for wait in [Duration::ZERO, secs(1), secs(60)] {
+        assert_eq!(should_retry(wait), None, "{wait:?}");
+    }
+    for wait in [Duration::from_millis(60_001), secs(3_600), Duration::MAX] {
+        assert_eq!(should_retry(wait).unwrap(), "false", "{wait:?}");
+    }
+}
+
+/// Known fault: bytes and places were shown as requests.
+#[test]
+fn other_units_are_not_shown_as_requests() {
+    let bytes = policy("egress", 1_000, Unit::named("content-bytes").unwrap());
+    let streams = Policy::new("streams", Quota::concurrency(3).unwrap()).unwrap();
+    for policy in [&bytes, &streams] {
+        let decision = decision(policy, Verdict::Admit, 1, secs(1));
+        assert_eq!(written(&decision), ["-"; 7], "{}", policy.name());
+    }
 }

@@ -19,7 +19,11 @@ fn policy() -> impl Strategy<Value = Policy> {
                 Quota::fixed_window(limit, period).ok()
             }
         });
-    let unit = prop_oneof![Just(Unit::Requests), Just(Unit::Tokens)];
+    let unit = prop_oneof![
+        Just(Unit::Requests),
+        Just(Unit::Tokens),
+        Just(Unit::named("pages").unwrap())
+    ];
     ("[A-Za-z0-9_.\\-]{1,64}", quota, unit, any::<bool>()).prop_map(
         |(name, quota, unit, shadow)| {
             let policy = Policy::new(&name, quota).unwrap();
@@ -89,7 +93,8 @@ proptest! {
             prop_assert_eq!(param(policy, "q"), Some(decision.limit.min(999_999_999_999_999)));
             prop_assert!(param(policy, "w").unwrap() > 0);
             let unit = policy.params.get("qu").map(|unit| unit.as_string().unwrap().as_str());
-            prop_assert_eq!(unit.unwrap_or("requests"), decision.policy.unit().as_str());
+            let counted = decision.policy.unit();
+            prop_assert_eq!(unit.unwrap_or("requests"), counted.as_str());
             prop_assert!(param(limit, "r") <= param(policy, "q"));
             if let (Some(retry_after), Some(t)) = (retry_after, param(limit, "t")) {
                 prop_assert!(t <= retry_after);

@@ -100,10 +100,9 @@ fn expected(trusts: impl Fn(u128) -> bool, peer: u128, lines: &[HeaderValue]) ->
         .map(HeaderValue::as_bytes)
         .collect::<Vec<_>>()
         .join(&b',');
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let mut entries: Vec<&[u8]> = chain.split(|byte| *byte == b',').collect();
-    if lines.is_empty() {
-        entries.clear();
-    }
+    entries.retain(|entry| !entry.iter().all(blank));
     let mut client = peer;
     let mut read = 0;
     while trusts(client) {
@@ -145,11 +144,16 @@ fn is_ipv4(wide: u128) -> bool {
     wide >> 32 == 0xffff
 }
 
-/// The segment of a key: an IPv4 address, or the first address of a /64.
+/// The segment of a key: an IPv4 address, the first address of a /64, or one address where operators choose the form.
 fn shown(wide: u128) -> String {
-    if is_ipv4(wide) {
+    let nat64 = 0x0064_ff9b_u128 << 64;
+    let translated = 0xffff_u128 << 16;
+    if is_ipv4(wide) || [nat64, translated].contains(&(wide >> 32)) {
         let octets = wide.to_be_bytes();
         return Ipv4Addr::new(octets[12], octets[13], octets[14], octets[15]).to_string();
+    }
+    if wide >> 80 == 0x0064_ff9b_0001 {
+        return format!("{}/128", Ipv6Addr::from(wide));
     }
     let network = wide & !u128::from(u64::MAX);
     format!("{}/64", Ipv6Addr::from(network))

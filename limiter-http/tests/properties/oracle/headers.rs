@@ -6,7 +6,7 @@ use http::header::HeaderMap;
 use limiter_core::ErrorKind;
 use limiter_core::clock::{MAX_INTEGER, Timestamp};
 use limiter_core::limit::{Decision, GroupDecision, Outcome, Unit};
-use limiter_http::{Answer, HeaderStyle, IetfDraft, ResetFormat};
+use limiter_http::{Decided, HeaderStyle, IetfDraft, ResetFormat};
 use sfv::{Dictionary, List, ListEntry, Parser};
 
 /// Writes the headers of a group in every style and judges them. The decisions were made at
@@ -23,7 +23,7 @@ pub(crate) fn check(decisions: Vec<Decision>, decided: Timestamp, now: Timestamp
                         .ietf(ietf)
                         .openai(openai);
                     let mut headers = HeaderMap::new();
-                    let answer = Answer::from(&group).decided_at(decided);
+                    let answer = Decided::from(&group).at(decided);
                     style.write(answer, now, &mut headers);
                     let written = Written {
                         group: &group,
@@ -32,6 +32,7 @@ pub(crate) fn check(decisions: Vec<Decision>, decided: Timestamp, now: Timestamp
                         now,
                         elapsed: now.saturating_since(decided),
                     };
+                    written.check_names(&style);
                     written.check_all(legacy, reset, ietf, openai);
                 }
             }
@@ -48,6 +49,14 @@ struct Written<'a> {
 }
 
 impl Written<'_> {
+    /// Every name that is written is one that a page of another origin may be told to read.
+    fn check_names(&self, style: &HeaderStyle) {
+        let names = style.names();
+        for name in self.headers.keys() {
+            assert!(names.contains(name), "{name} is not among {names:?}");
+        }
+    }
+
     fn check_all(&self, legacy: bool, reset: ResetFormat, ietf: Option<IetfDraft>, openai: bool) {
         for (name, value) in self.headers {
             let visible = |byte: &u8| (0x20..0x7f).contains(byte);
@@ -104,6 +113,8 @@ impl Written<'_> {
             let millis = self.number("retry-after-ms");
             assert!(millis >= 1);
             assert!(Duration::from_millis(millis) >= wait || millis == u64::MAX);
+            let give_up = wait > Duration::from_secs(60);
+            assert_eq!(self.headers.contains_key("x-should-retry"), give_up);
         }
         Some(wait)
     }

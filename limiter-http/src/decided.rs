@@ -14,10 +14,10 @@ const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
 /// one.
 ///
 /// The times in a decision count from when it was made. Where work lies between the decision and the
-/// response, say when that was ([`decided_at`](Self::decided_at)): the model's seconds are then not
+/// response, say when that was ([`at`](Self::at)): the model's seconds are then not
 /// added to what the client is told to wait.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
+pub struct Decided<'a> {
     outcome: Outcome,
     decisions: &'a [Decision],
     binding: Option<&'a Decision>,
@@ -25,7 +25,7 @@ pub struct Answer<'a> {
     age: Duration,
 }
 
-impl<'a> Answer<'a> {
+impl<'a> Decided<'a> {
     /// When the decision was made, by the clock that tells when the response is written (a
     /// [`Responder`](crate::Responder)'s [`now`](crate::Responder::now)). The moment of writing by
     /// default.
@@ -33,7 +33,7 @@ impl<'a> Answer<'a> {
     /// Spans (`Retry-After`, a `t`, OpenAI's resets) then shrink by what has passed since, to no less
     /// than zero, or what their header allows; a reset in epoch seconds stays where it was.
     #[must_use]
-    pub fn decided_at(self, decided: Timestamp) -> Self {
+    pub fn at(self, decided: Timestamp) -> Self {
         Self {
             decided: Some(decided),
             ..self
@@ -81,7 +81,7 @@ impl<'a> Answer<'a> {
 
     /// [`retry_after`](Self::retry_after) in whole seconds, rounded up: never 0, which invites a
     /// client to ask again at once.
-    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+    pub(crate) fn retry_after_secs(&self) -> Option<u64> {
         self.retry_after().map(|wait| seconds(wait).max(1))
     }
 
@@ -121,7 +121,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-impl<'a> From<&'a Decision> for Answer<'a> {
+impl<'a> From<&'a Decision> for Decided<'a> {
     fn from(decision: &'a Decision) -> Self {
         Self {
             outcome: decision.outcome,
@@ -133,7 +133,7 @@ impl<'a> From<&'a Decision> for Answer<'a> {
     }
 }
 
-impl<'a> From<&'a GroupDecision> for Answer<'a> {
+impl<'a> From<&'a GroupDecision> for Decided<'a> {
     fn from(group: &'a GroupDecision) -> Self {
         Self {
             outcome: group.outcome,

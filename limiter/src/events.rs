@@ -23,14 +23,14 @@ pub struct Attempt<'a> {
 /// gives back is left out.
 ///
 /// ```
-/// use limiter::core::limit::wrap::{Event, Observer};
+/// use limiter::limiter_core::limit::wrap::{Event, Observer};
 ///
 /// #[derive(Debug)]
 /// struct Log;
 ///
 /// impl Observer for Log {
 ///     fn observe(&self, event: &Event<'_>) {
-///         for attempt in limiter::outcome::attempts(event) {
+///         for attempt in limiter::events::attempts(event) {
 ///             println!("{} {}", attempt.step.policy.name(), attempt.outcome);
 ///         }
 ///     }

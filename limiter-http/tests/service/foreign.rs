@@ -1,0 +1,95 @@
+//! Limit headers that another system has written, and what pages of another origin may read.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::Full;
+use limiter_http::{ForeignHeaders, HeaderStyle, RateLimitLayer, Responder};
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::support::{World, from_user, header, hourly, user};
+
+/// What a provider answered, passed on by a proxy.
+async fn proxied(responder: Responder) -> Response<()> {
+    let world = World::new();
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 5))
+        .key(user)
+        .responder(responder.clock(world.clock.clone()));
+    let proxy = service_fn(|_: Request<()>| async {
+        let response = Response::builder()
+            .header("x-ratelimit-limit-requests", "60")
+            .header("x-ratelimit-remaining-requests", "59")
+            .header("x-ratelimit-limit", "1000")
+            .header("retry-after", "7")
+            .body(Full::<Bytes>::from("an answer"));
+        Ok::<_, Infallible>(response.unwrap())
+    });
+    let response = layer.layer(proxy).oneshot(from_user("42")).await.unwrap();
+    response.map(drop)
+}
+
+/// Known fault: a provider's headers switched ours off (Kong#14353).
+#[tokio::test]
+async fn a_providers_headers_do_not_switch_ours_off() {
+    let response = proxied(Responder::default()).await;
+    assert_eq!(header(&response, "x-ratelimit-limit"), Some("5"));
+    assert_eq!(header(&response, "x-ratelimit-remaining"), Some("4"));
+    assert_eq!(
+        header(&response, "ratelimit-policy"),
+        Some(r#""letters";q=5;w=3600"#)
+    );
+    // Of other names: the provider's own, which its client may wait for.
+    assert_eq!(header(&response, "x-ratelimit-limit-requests"), Some("60"));
+    assert_eq!(header(&response, "retry-after"), Some("7"));
+
+    let openai = Responder::default().headers(HeaderStyle::default().openai(true));
+    let response = proxied(openai).await;
+    assert_eq!(header(&response, "x-ratelimit-limit-requests"), Some("5"));
+    assert_eq!(
+        header(&response, "x-ratelimit-remaining-requests"),
+        Some("4")
+    );
+}
+
+#[tokio::test]
+async fn a_response_that_has_some_may_be_left_as_it_is() {
+    let leave = Responder::default().foreign_headers(ForeignHeaders::Leave);
+    let response = proxied(leave.clone()).await;
+    assert_eq!(header(&response, "x-ratelimit-limit"), Some("1000"));
+    assert_eq!(header(&response, "x-ratelimit-remaining"), None);
+    assert_eq!(header(&response, "ratelimit"), None);
+
+    // None of the names that we would write is there.
+    let ietf = HeaderStyle::default().legacy(false);
+    let response = proxied(leave.headers(ietf)).await;
+    assert!(header(&response, "ratelimit").is_some());
+}
+
+#[test]
+fn all_names_can_be_listed() {
+    let names = |style: HeaderStyle| {
+        let names = style.names();
+        names.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let legacy = [
+        "retry-after",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+        "x-ratelimit-degraded",
+    ];
+    assert_eq!(names(HeaderStyle::default().ietf(None)), legacy);
+    let all = names(HeaderStyle::default().openai(true));
+    for name in [
+        "ratelimit",
+        "ratelimit-policy",
+        "retry-after-ms",
+        "x-should-retry",
+        "x-ratelimit-reset-tokens",
+    ] {
+        assert!(all.iter().any(|listed| listed == name), "{name}");
+    }
+    let distinct: HeaderMap<()> = all.iter().map(|name| (name.parse().unwrap(), ())).collect();
+    assert_eq!(distinct.len(), all.len());
+}
