@@ -177,6 +177,47 @@ impl<T: Cacheable, S: Addressed> AiCache<T, S> {
         outcome.map(|answer| answer.to_owned_value())
     }
 
+    /// As [`get_or_compute`](Self::get_or_compute), and where there is no answer `admit` says first whether this caller may
+    /// compute one: it gives the computation, or the reason why not. For a limit that only a computation is charged to.
+    ///
+    /// `admit` runs in the caller, so it may borrow, and each caller that finds no answer runs its own: nobody is refused for
+    /// another's limit. Of several computations that were admitted at once one runs, and the others are dropped: what they hold
+    /// (a reservation) is given back by its own destructor.
+    ///
+    /// # Errors
+    /// Outside: what `admit` says. Inside: as [`get_or_compute`](Self::get_or_compute).
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn get_or_admit<P, A, F, Fut, E, R>(
+        &self,
+        params: &P,
+        admit: A,
+    ) -> Result<Result<Answer<T>, ComputeError>, R>
+    where
+        P: Serialize + ?Sized,
+        A: AsyncFnOnce() -> Result<F, R>,
+        F: FnOnce(CanonicalJson) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+    {
+        let (key, text) = match self.key_and_text(params) {
+            Ok(found) => found,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let outcome = match self.tiers.read(&key).await {
+            Some(answer) => Ok(answer),
+            None => {
+                let compute = admit().await?;
+                self.tiers.read_or_compute(key, move || compute(text)).await
+            }
+        };
+        self.tiers
+            .counters
+            .lookup(outcome.as_ref().ok().map(|answer| answer.origin));
+        Ok(outcome.map(|answer| answer.to_owned_value()))
+    }
+
     fn key<P: Serialize + ?Sized>(&self, params: &P) -> Result<CacheKey, Error> {
         self.key_and_text(params).map(|(key, _)| key)
     }

@@ -45,7 +45,7 @@
 //! # }
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! # let store = Arc::new(MapStore::default());
-//! let research: AiCache<Research> = AiCache::new(store.clone(), CacheConfig::company_research());
+//! let research: AiCache<Research> = AiCache::new(store.clone(), CacheConfig::company_research("1"));
 //! // What the model is sent is what the key is made of.
 //! let ask = |parameters: CanonicalJson| async move {
 //!     assert_eq!(parameters.as_str(), r#"{"company":"Acme","lang":"en"}"#);
@@ -59,7 +59,7 @@
 //! assert_eq!(again.value, first.value);
 //!
 //! // A cache of personal answers has no `get` of its own: it is asked through a user.
-//! let resumes: AiCache<String, _> = AiCache::new(store, CacheConfig::resume_analysis());
+//! let resumes: AiCache<String, _> = AiCache::new(store, CacheConfig::resume_analysis("1"));
 //! resumes.user("42").set("my resume", "Add numbers.".to_owned()).await?;
 //! assert_eq!(resumes.user("42").get("my resume").await?.as_deref(), Some("Add numbers."));
 //! assert_eq!(resumes.user("43").get("my resume").await?, None);

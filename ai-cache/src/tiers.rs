@@ -298,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn a_flight_looks_at_l1_first() {
         let store = TestStore::new();
-        let config = CacheConfig::company_research();
+        let config = CacheConfig::company_research("1");
         let tiers: Arc<Tiers<u8>> = Arc::new(Tiers::new(store.clone(), config.settings));
         let key = CacheKey::new(&tiers.namespace, "a");
         store.set_down(true);

@@ -32,7 +32,7 @@ assert_eq!((decision.limit, decision.remaining), (20, 19));
 //!   [`Backends`], a limiter and a cache store.
 //! - What is held and given back: [`Limiter::reserve`] and [`Reservation`], [`Limiter::acquire`] and
 //!   [`Lease`], [`Limiter::charge`] and [`Charged`]. [`LivePolicy`]: quotas that change at run time.
-//! - [`Limiter::reserve_model_call`] and [`ModelCall`]: token budgets of AI models.
+//! - [`Limiter::reserve_model_call`] and [`ModelCall`]: token budgets of AI models. `PaidCall`: one behind a cache.
 //! - [`AgentLimits`]: the tools of an AI agent, per turn and per session.
 //! - `http`: headers, bodies and a tower layer. `ai_cache`: typed caches. `config`: policies from a
 //!   file. `metrics`: every decision counted.
@@ -63,6 +63,8 @@ pub mod events;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod offenders;
+#[cfg(feature = "ai-cache")]
+mod paid_call;
 #[cfg(feature = "config")]
 pub mod switch;
 mod thresholds;
@@ -92,6 +94,8 @@ pub use limiter_http as http;
 pub struct Readme;
 
 pub use offenders::Offenders;
+#[cfg(feature = "ai-cache")]
+pub use paid_call::{CallError, Failed, PaidAnswer, PaidCall};
 pub use thresholds::{Crossing, Thresholds};
 
 #[cfg(feature = "memory")]

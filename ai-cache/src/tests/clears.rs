@@ -6,7 +6,8 @@ use crate::Origin;
 #[tokio::test]
 async fn clear_all_takes_the_namespace() {
     let store = TestStore::new();
-    let resumes: AiCache<String, _> = AiCache::new(store.clone(), CacheConfig::resume_analysis());
+    let resumes: AiCache<String, _> =
+        AiCache::new(store.clone(), CacheConfig::resume_analysis("1"));
     let other = cache(&store);
     for user in ["1", "2"] {
         resumes.user(user).set("a", text("answer")).await.unwrap();

@@ -10,7 +10,7 @@ use crate::Origin;
 #[tokio::test]
 async fn answers_are_kept_under_the_required_key() {
     let store = TestStore::new();
-    let research: AiCache<String> = AiCache::new(store.clone(), CacheConfig::company_research());
+    let research: AiCache<String> = AiCache::new(store.clone(), CacheConfig::company_research("1"));
     let params = json!({"company": "Acme", "lang": "en"});
     assert_eq!(research.get(&params).await.unwrap(), None);
     assert!(!research.has(&params).await.unwrap());
@@ -111,7 +111,8 @@ async fn l1_reads_again_after_its_own_time() {
 #[tokio::test]
 async fn users_never_share() {
     let store = TestStore::new();
-    let resumes: AiCache<String, _> = AiCache::new(store.clone(), CacheConfig::resume_analysis());
+    let resumes: AiCache<String, _> =
+        AiCache::new(store.clone(), CacheConfig::resume_analysis("1"));
     let params = json!({"resume": "r"});
     resumes
         .user("42")

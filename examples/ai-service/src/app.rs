@@ -149,19 +149,19 @@ impl App {
         let caches = Caches {
             company_research: AiCache::new(
                 store.clone(),
-                CacheConfig::company_research().with_model(model.name()),
+                CacheConfig::company_research("1").with_model(model.name()),
             ),
             job_extraction: AiCache::new(
                 store.clone(),
-                CacheConfig::job_extraction().with_model(model.name()),
+                CacheConfig::job_extraction("1").with_model(model.name()),
             ),
             resume_analysis: AiCache::new(
                 store.clone(),
-                CacheConfig::resume_analysis().with_model(model.name()),
+                CacheConfig::resume_analysis("1").with_model(model.name()),
             ),
             interview_prep: AiCache::new(
                 store.clone(),
-                CacheConfig::interview_prep().with_model(model.name()),
+                CacheConfig::interview_prep("1").with_model(model.name()),
             ),
         };
         let users = Users::from_json(&settings.users)?;

@@ -174,11 +174,22 @@ impl ModelCall {
     /// # Errors
     /// As [`Reservation::settle`].
     pub async fn settle(self, usage: TokenUsage) -> Result<Settled, Error> {
-        let amounts = self.amounts.iter();
-        let actual: Vec<u64> = amounts
-            .map(|amount| amount.of_tokens(usage.total()))
-            .collect();
+        let actual = self.actual(usage);
         self.reservation.settle(&actual).await
+    }
+
+    /// As [`settle`](Self::settle), in the background and without an answer.
+    ///
+    /// # Errors
+    /// As [`Reservation::settle_detached`].
+    pub fn settle_detached(self, usage: TokenUsage) -> Result<(), Error> {
+        let actual = self.actual(usage);
+        self.reservation.settle_detached(&actual)
+    }
+
+    /// As [`cancel`](Self::cancel), in the background and without an answer.
+    pub fn cancel_detached(self) {
+        self.reservation.cancel_detached();
     }
 
     /// Gives request and estimate back: the provider did not do anything.
@@ -187,5 +198,12 @@ impl ModelCall {
     /// As [`Reservation::cancel`].
     pub async fn cancel(self) -> Result<(), Error> {
         self.reservation.cancel().await
+    }
+
+    fn actual(&self, usage: TokenUsage) -> Vec<u64> {
+        let amounts = self.amounts.iter();
+        amounts
+            .map(|amount| amount.of_tokens(usage.total()))
+            .collect()
     }
 }

@@ -275,6 +275,13 @@ impl Reservation {
         self.give_backs.deliver(self.cancels()).await.map(drop)
     }
 
+    /// Gives the estimates back in the background, as [`cancel`](Self::cancel) does, without an answer: also those whose work
+    /// has [started](Self::started).
+    pub fn cancel_detached(mut self) {
+        self.on_drop = OnDrop::Nothing;
+        self.give_backs.deliver_detached(self.cancels());
+    }
+
     /// From here on a drop leaves the estimates charged.
     fn settlements(&mut self, actual: &[u64]) -> Result<Vec<Give>, Error> {
         self.started();

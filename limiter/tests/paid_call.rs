@@ -1,0 +1,282 @@
+//! What a call of a model behind a cache charges, and what it gives back.
+#![cfg(all(feature = "ai-cache", feature = "memory"))]
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use limiter::ai_cache::{AiCache, CacheConfig, Origin};
+use limiter::{
+    Backends, CallError, Failed, Key, Outcome, PaidAnswer, PaidCall, Policy, Quota, TokenUsage,
+    Unit,
+};
+use serde_json::json;
+use tokio::sync::Notify;
+
+const USAGE: TokenUsage = TokenUsage {
+    prompt: 40,
+    completion: 60,
+};
+
+struct World {
+    backends: Backends,
+    cache: AiCache<String>,
+    requests: Policy,
+    calls: Policy,
+    tokens: Policy,
+    asked: Arc<AtomicU64>,
+}
+
+fn policy(name: &str, limit: u64) -> Policy {
+    let quota = Quota::fixed_window(limit, limiter::Period::HOUR).unwrap();
+    Policy::new(name, quota).unwrap()
+}
+
+impl World {
+    async fn new() -> Self {
+        let backends = limiter::connect("memory:").await.unwrap();
+        let config = CacheConfig::company_research("1");
+        Self {
+            cache: AiCache::new(backends.cache.clone(), config),
+            backends,
+            requests: policy("requests", 20),
+            calls: policy("calls", 3),
+            tokens: policy("tokens", 1_000).with_unit(Unit::Tokens),
+            asked: Arc::default(),
+        }
+    }
+
+    fn call(&self, user: &str) -> PaidCall {
+        PaidCall::new(self.backends.limiter.clone())
+            .counted(&self.requests, &self.requests.key([user]))
+            .paid(&self.calls, &self.calls.key([user]))
+            .paid(&self.tokens, &self.tokens.key(["tenant"]))
+            .estimate(300)
+    }
+
+    /// Asks as a user; `reply` is what the model does.
+    async fn ask(
+        &self,
+        user: &str,
+        question: &str,
+        reply: Result<Option<TokenUsage>, Failed<io::Error>>,
+    ) -> Result<PaidAnswer<String>, CallError> {
+        let asked = self.asked.clone();
+        let params = json!({ "company": question });
+        let model = move |question| async move {
+            asked.fetch_add(1, Ordering::SeqCst);
+            reply.map(|usage| (format!("about {question}"), usage))
+        };
+        self.call(user).cached(&self.cache, &params, model).await
+    }
+
+    /// Used of requests, calls and tokens.
+    async fn used(&self, user: &str) -> [u64; 3] {
+        let peek = async |policy: &Policy, key: Key| {
+            self.backends.limiter.peek(policy, &key).await.unwrap().used
+        };
+        [
+            peek(&self.requests, self.requests.key([user])).await,
+            peek(&self.calls, self.calls.key([user])).await,
+            peek(&self.tokens, self.tokens.key(["tenant"])).await,
+        ]
+    }
+
+    /// Waits for what is given back in the background.
+    async fn settles(&self, user: &str, expected: [u64; 3]) {
+        for _ in 0..1_000 {
+            if self.used(user).await == expected {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(self.used(user).await, expected);
+    }
+}
+
+fn broken() -> Failed<io::Error> {
+    io::Error::other("the provider is away").into()
+}
+
+fn denied_by(error: CallError) -> String {
+    let CallError::Limited(decision) = error else {
+        panic!("{error:?}");
+    };
+    assert!(!decision.is_allowed());
+    decision.violated().next().unwrap().policy.name().to_owned()
+}
+
+#[tokio::test]
+async fn a_hit_is_counted_and_not_paid() {
+    let world = World::new().await;
+    let miss = world.ask("alice", "Acme", Ok(Some(USAGE))).await.unwrap();
+    assert_eq!(
+        (miss.origin, miss.decision.decisions.len()),
+        (Origin::Computed, 3)
+    );
+    world.settles("alice", [1, 1, 100]).await;
+    for count in 2..=20 {
+        let hit = world.ask("alice", "Acme", Err(broken())).await.unwrap();
+        assert!(hit.origin.is_hit());
+        assert_eq!(hit.decision.decisions.len(), 1);
+        assert_eq!(world.used("alice").await, [count, 1, 100]);
+    }
+    let denied = world.ask("alice", "Acme", Ok(None)).await.unwrap_err();
+    assert_eq!(denied_by(denied), "requests");
+    // Who has used up the model still has what is cached.
+    for question in ["a", "b", "c"] {
+        world.ask("bob", question, Ok(None)).await.unwrap();
+    }
+    let denied = world.ask("bob", "d", Ok(None)).await.unwrap_err();
+    assert_eq!(denied_by(denied), "calls");
+    world.settles("bob", [3, 3, 1_000]).await;
+    assert!(
+        world
+            .ask("bob", "Acme", Ok(None))
+            .await
+            .unwrap()
+            .origin
+            .is_hit()
+    );
+    assert_eq!(world.asked.load(Ordering::SeqCst), 4);
+}
+
+/// Known fault: 20 failures of the provider used up the hour.
+#[tokio::test]
+async fn a_failure_uses_nothing_up() {
+    let world = World::new().await;
+    for _ in 0..50 {
+        let failed = world.ask("alice", "Acme", Err(broken())).await.unwrap_err();
+        let CallError::Failed { error, decision } = failed else {
+            panic!("{failed:?}");
+        };
+        assert!(error.downcast_ref::<io::Error>().is_some());
+        assert!(decision.is_allowed());
+        world.settles("alice", [0, 0, 0]).await;
+    }
+    let uncached = |reply: Result<(String, Option<TokenUsage>), Failed<io::Error>>| {
+        let call = world.call("alice");
+        async move { call.uncached(&json!({}), async |_| reply).await }
+    };
+    for _ in 0..50 {
+        assert!(uncached(Err(broken())).await.is_err());
+        world.settles("alice", [0, 0, 0]).await;
+    }
+    let answer = uncached(Ok(("yes".to_owned(), Some(USAGE)))).await.unwrap();
+    assert_eq!((&*answer.value, answer.origin), ("yes", Origin::Computed));
+    world.settles("alice", [1, 1, 100]).await;
+}
+
+/// An answer that was cut off has been paid for, or whoever asks for long ones asks for nothing.
+#[tokio::test]
+async fn a_failure_that_used_tokens_is_paid() {
+    let world = World::new().await;
+    let cut = || Failed {
+        error: io::Error::other("cut off"),
+        usage: Some(USAGE),
+    };
+    assert!(world.ask("alice", "Acme", Err(cut())).await.is_err());
+    world.settles("alice", [1, 1, 100]).await;
+    // Without a report the estimate stands.
+    world.ask("alice", "Other", Ok(None)).await.unwrap();
+    world.settles("alice", [2, 2, 400]).await;
+}
+
+/// Nobody is refused for another's limit, and who waits for another's call pays nothing.
+#[tokio::test]
+async fn one_call_is_paid_once_by_who_makes_it() {
+    let world = World::new().await;
+    let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let ask = |user: &str| {
+        let (call, cache) = (world.call(user), world.cache.clone());
+        let (entered, go_on) = (entered.clone(), go_on.clone());
+        tokio::spawn(async move {
+            let model = move |_| async move {
+                entered.notify_one();
+                go_on.notified().await;
+                Ok::<_, Failed<io::Error>>(("answer".to_owned(), Some(USAGE)))
+            };
+            call.cached(&cache, &json!({ "company": "Acme" }), model)
+                .await
+        })
+    };
+    // Carol has no calls left.
+    for question in ["a", "b", "c"] {
+        world
+            .ask(
+                "carol",
+                question,
+                Err(Failed {
+                    error: io::Error::other("x"),
+                    usage: Some(TokenUsage::default()),
+                }),
+            )
+            .await
+            .unwrap_err();
+    }
+    world.settles("carol", [3, 3, 0]).await;
+    let first = ask("alice");
+    entered.notified().await;
+    let second = ask("bob");
+    assert_eq!(denied_by(ask("carol").await.unwrap().unwrap_err()), "calls");
+    // Bob holds an estimate while he waits.
+    world.settles("bob", [1, 1, 600]).await;
+    go_on.notify_one();
+    for waiting in [first, second] {
+        let answer = waiting.await.unwrap().unwrap();
+        assert_eq!(
+            (&*answer.value, answer.origin),
+            ("answer", Origin::Computed)
+        );
+    }
+    world.settles("alice", [1, 1, 100]).await;
+    world.settles("bob", [1, 0, 100]).await;
+}
+
+/// I-K4: a client that leaves cancels nothing, and the call is settled.
+#[tokio::test]
+async fn a_caller_that_leaves_cancels_nothing() {
+    let world = World::new().await;
+    let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let caller = {
+        let (call, cache) = (world.call("alice"), world.cache.clone());
+        let (entered, go_on) = (entered.clone(), go_on.clone());
+        tokio::spawn(async move {
+            let model = move |_| async move {
+                entered.notify_one();
+                go_on.notified().await;
+                Ok::<_, Failed<io::Error>>(("answer".to_owned(), Some(USAGE)))
+            };
+            call.cached(&cache, &json!({ "company": "Acme" }), model)
+                .await
+        })
+    };
+    entered.notified().await;
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    assert_eq!(world.used("alice").await, [1, 1, 300]);
+    go_on.notify_one();
+    world.settles("alice", [1, 1, 100]).await;
+    assert!(
+        world
+            .ask("alice", "Acme", Err(broken()))
+            .await
+            .unwrap()
+            .origin
+            .is_hit()
+    );
+}
+
+/// A limit of pages is none of a call's, and nothing is charged for it.
+#[tokio::test]
+async fn misuse_is_no_permission() {
+    let world = World::new().await;
+    let pages = policy("pages", 5).with_unit(Unit::named("pages").unwrap());
+    let call = world.call("alice").paid(&pages, &pages.key(["alice"]));
+    let ask = async |_| Ok::<_, Failed<io::Error>>((String::new(), None));
+    let error = call.uncached(&json!({}), ask).await.unwrap_err();
+    let CallError::Limited(decision) = error else {
+        panic!("{error:?}");
+    };
+    assert!(matches!(decision.outcome, Outcome::Unavailable { .. }));
+}
