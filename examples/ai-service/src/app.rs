@@ -1,36 +1,46 @@
 //! What every request shares: users, limits, caches, the model.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::http::StatusCode;
-use axum::response::Html;
-use axum::routing::{get, post};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use axum::{Router, middleware};
 use limiter::ai_cache::scope::PerUser;
 use limiter::ai_cache::{AiCache, CacheConfig, Stats};
 use limiter::audit::Audit;
 use limiter::config::{ConfigFile, FileWatch, Format, LivePolicies, PolicySet};
-use limiter::http::Responder;
+use limiter::http::{HeaderStyle, RateLimitLayer, Responder};
 use limiter::limiter_core::cache::CacheStore;
 use limiter::memory::MemoryConfig;
 use limiter::metrics::{HostedPlan, Metrics};
 use limiter::switch::SwitchControl;
-use limiter::{AgentLimits, Limiter, LivePolicy, Offenders, OutageLog, Switch, Thresholds};
+use limiter::{
+    AgentLimits, GroupDecision, Key, Limiter, LivePolicy, Offenders, OutageLog, PaidCall, Switch,
+    Thresholds,
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
 use crate::audit::{self, Recent};
-use crate::model::{Completion, Model};
-use crate::problem::Problem;
+use crate::http::body::Bodies;
+use crate::http::log;
+use crate::http::problem::Problem;
+use crate::model::{self, Completion, Model, PROMPT_VERSION};
 use crate::routes::operations::Operation;
-use crate::routes::{admin, agent, health, operations, switch, webhook};
-use crate::settings::{DEMO_USERS, Settings};
-use crate::users::Users;
+use crate::routes::webhook::{DEMO_SECRET, PROVIDERS};
+use crate::routes::{admin, agent, console, health, me, operations, switch, webhook};
+use crate::settings::{DEMO_USERS, Settings, UsersFile};
+use crate::users::{User, Users};
 
 pub(crate) struct App {
     pub(crate) users: Users,
     pub(crate) limiter: Limiter,
+    /// What stands before every request that is not the operator's.
+    address: RateLimitLayer,
+    pub(crate) bodies: Bodies,
     pub(crate) cache: Arc<dyn CacheStore>,
     pub(crate) outages: OutageLog,
     pub(crate) policies: Policies,
@@ -45,7 +55,8 @@ pub(crate) struct App {
     /// Files that are looked at while this is there.
     _watches: Vec<FileWatch>,
     pub(crate) metrics: PrometheusHandle,
-    pub(crate) webhook_secret: SecretString,
+    /// By provider; a provider without one sends nothing that is taken.
+    pub(crate) webhook_secrets: HashMap<&'static str, SecretString>,
     /// What the plan of a hosted Redis has.
     pub(crate) plan: HostedPlan,
 }
@@ -58,17 +69,26 @@ pub(crate) struct Policies {
     pub(crate) admin: LivePolicy,
     pub(crate) webhook: LivePolicy,
     pub(crate) agent_user: LivePolicy,
+    model_calls: LivePolicy,
+    model_tokens: LivePolicy,
+    address: LivePolicy,
     is_from_a_file: bool,
 }
 
 /// The policies that are no operation's.
-const OTHERS: [&str; 5] = [
+const OTHERS: [&str; 8] = [
+    "address",
+    "model-calls",
+    "model-tokens",
     "admin",
     "webhook",
     "agent-turn",
     "agent-session",
     "agent-user",
 ];
+
+/// How many addresses are counted at once; those beyond are let through.
+const ADDRESSES: usize = 100_000;
 
 /// How often files are looked at. What is in one has to be the same twice.
 const LOOK: Duration = Duration::from_secs(1);
@@ -83,6 +103,29 @@ pub(crate) struct Caches {
 }
 
 impl Caches {
+    /// Another model, of another provider, or another prompt is another question.
+    fn new(store: &Arc<dyn CacheStore>, model: &Model) -> Self {
+        let (prompt, model) = (PROMPT_VERSION.as_str(), model.identity());
+        Self {
+            company_research: AiCache::new(
+                store.clone(),
+                CacheConfig::company_research(prompt).with_model(&model),
+            ),
+            job_extraction: AiCache::new(
+                store.clone(),
+                CacheConfig::job_extraction(prompt).with_model(&model),
+            ),
+            resume_analysis: AiCache::new(
+                store.clone(),
+                CacheConfig::resume_analysis(prompt).with_model(&model),
+            ),
+            interview_prep: AiCache::new(
+                store.clone(),
+                CacheConfig::interview_prep(prompt).with_model(&model),
+            ),
+        }
+    }
+
     /// What each of them did on this instance.
     pub(crate) fn stats(&self) -> [(&str, Stats); 4] {
         let (company, job) = (&self.company_research, &self.job_extraction);
@@ -121,13 +164,23 @@ impl App {
             None => memory,
         };
         limiter::metrics::announce(&policies.all.current());
-        let backends = limiter::Builder::new()
-            .memory_config(memory)
-            .trace()
-            .observe(Metrics::new())
-            .observe(audit.clone())
+        let observed = || {
+            limiter::Builder::new()
+                .trace()
+                .observe(Metrics::new())
+                .observe(audit.clone())
+                .observe(offenders.clone())
+        };
+        let addresses = MemoryConfig::default().with_keys(ADDRESSES).map_err(said)?;
+        let addresses = observed().memory(&addresses).limiter;
+        let address = RateLimitLayer::new(addresses, policies.address.clone())
+            .client(settings.client)
+            .operation("requests from this address")
+            // Who is allowed is told of the limit that is nearer to the work.
+            .responder(Responder::default().headers(HeaderStyle::default().legacy(false).ietf(None)));
+        let backends = observed()
             .observe(thresholds.map_err(said)?)
-            .observe(offenders.clone())
+            .memory_config(memory)
             .switch(switch.clone())
             .from_env()
             .await
@@ -145,31 +198,9 @@ impl App {
             switch.follow();
         }
         let model = Model::new(settings.model.as_ref())?;
-        let store = &backends.cache;
-        let caches = Caches {
-            company_research: AiCache::new(
-                store.clone(),
-                CacheConfig::company_research("1").with_model(model.name()),
-            ),
-            job_extraction: AiCache::new(
-                store.clone(),
-                CacheConfig::job_extraction("1").with_model(model.name()),
-            ),
-            resume_analysis: AiCache::new(
-                store.clone(),
-                CacheConfig::resume_analysis("1").with_model(model.name()),
-            ),
-            interview_prep: AiCache::new(
-                store.clone(),
-                CacheConfig::interview_prep("1").with_model(model.name()),
-            ),
-        };
-        let users = Users::from_json(&settings.users)?;
-        if users.share_a_key_with(&Users::from_json(DEMO_USERS)?) {
-            tracing::warn!(
-                "demo users are active: everybody knows their keys, an admin's too; set USERS_FILE to a file with keys of your own"
-            );
-        }
+        let caches = Caches::new(&backends.cache, &model);
+        let (users, is_demo) = users(&settings.users)?;
+        let webhook_secrets = webhook_secrets(settings.webhook_secrets, is_demo);
         let policy = |name| policies.all.get(name).map_err(said);
         let (turn, session) = (policy("agent-turn")?, policy("agent-session")?);
         Ok(Arc::new(Self {
@@ -189,23 +220,69 @@ impl App {
             _watches: watches,
             metrics,
             plan: settings.plan,
-            webhook_secret: settings.webhook_secret.unwrap_or_else(|| {
-                tracing::warn!(
-                    "WEBHOOK_SECRET is not set; webhooks are signed with the demo's secret"
-                );
-                "demo-webhook-secret".into()
-            }),
+            webhook_secrets,
+            address,
+            bodies: Bodies::default(),
         }))
+    }
+
+    /// The user of a request's bearer key, whom its line in the log names from here on.
+    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<&User, Problem> {
+        let user = self.users.authenticate(headers)?;
+        log::caller(&self.audit.hash(&user.id));
+        Ok(user)
+    }
+
+    /// As [`authenticate`](Self::authenticate), and the user must be an admin.
+    pub(crate) fn admin(&self, headers: &HeaderMap) -> Result<&User, Problem> {
+        let user = self.authenticate(headers)?;
+        if user.admin {
+            return Ok(user);
+        }
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "this API key is not an admin's",
+        ))
+    }
+
+    /// The limits of a user's operation: its own, which counts everything, and those of calls of the model. Calls and tokens
+    /// share a slot of a Redis Cluster, so that they are one step.
+    pub(crate) fn paid_call(&self, user: &User, operation: Operation, estimate: u64) -> PaidCall {
+        let counted = operation.key(user);
+        let of_tenant = |policy: &LivePolicy| {
+            let key = Key::builder().segment("ratelimit").hash_tag(&user.tenant);
+            key.segment(policy.current().name())
+        };
+        let calls = of_tenant(&self.policies.model_calls)
+            .segment(&user.id)
+            .build();
+        let tokens = of_tenant(&self.policies.model_tokens).build();
+        PaidCall::new(self.limiter.clone())
+            .counted(&operation.policy(self).of(&counted), &counted)
+            .paid(&self.policies.model_calls.of(&calls), &calls)
+            .paid(&self.policies.model_tokens.of(&tokens), &tokens)
+            .estimate(estimate)
+            // Until the model's own time is over, and some for what stands around it.
+            .within(2 * model::TIMEOUT)
+    }
+
+    /// The answer to a request that a limit refuses.
+    pub(crate) fn refused(&self, decision: &GroupDecision, operation: &str) -> Response {
+        if let Some(binding) = decision.binding() {
+            log::denied_by(binding.policy.name());
+        }
+        let refusal = self.responder.refusal(decision, operation);
+        // One that was not allowed always has a response.
+        refusal.unwrap_or_default()
     }
 
     /// The routes.
     pub(crate) fn router(self: Arc<Self>) -> Router {
-        Router::new()
-            .route("/", get(|| async { Html(include_str!("index.html")) }))
-            .route("/health", get(health::health))
-            .route("/metrics", get(health::metrics))
+        let limited = Router::new()
+            .route("/api/me", get(me::show))
             .route("/api/{operation}", post(operations::run))
             .route("/api/admin/{endpoint}", get(admin::show))
+            .route("/api/admin/usage/{user}/{operation}", delete(admin::reset))
             .route(
                 "/api/admin/switch",
                 get(switch::show).put(switch::throw).delete(switch::release),
@@ -215,6 +292,14 @@ impl App {
                 "/agent/{session}/turns/{turn}/tools/{tool}",
                 post(agent::use_tool),
             )
+            .layer(self.address.clone());
+        Router::new()
+            .route("/", get(console::page))
+            .route("/console.css", get(console::style))
+            .route("/console.js", get(console::script))
+            .route("/health", get(health::health))
+            .route("/metrics", get(health::metrics))
+            .merge(limited)
             .fallback(|| async { Problem::not_found("there is nothing here; GET / says what is") })
             .method_not_allowed_fallback(|| async {
                 Problem::new(
@@ -222,8 +307,37 @@ impl App {
                     "this path takes another method; GET / says which",
                 )
             })
+            .layer(middleware::from_fn(log::requests))
             .with_state(self)
     }
+}
+
+/// Who may call, and whether everybody knows a key.
+fn users(file: &UsersFile) -> Result<(Users, bool), String> {
+    let users = Users::from_json(&file.text).map_err(|error| match &file.path {
+        Some(path) => format!("USERS_FILE names {path}, which cannot be used: {error}"),
+        None => error,
+    })?;
+    let is_demo = users.share_a_key_with(&Users::from_json(DEMO_USERS)?);
+    if is_demo {
+        tracing::warn!(
+            "demo users are active: everybody knows their keys, an admin's too; set USERS_FILE to a file with keys of your own"
+        );
+    }
+    Ok((users, is_demo))
+}
+
+/// Under what each provider signs. The demo's secret, which everybody knows, is taken where the demo's users are.
+fn webhook_secrets(
+    set: Vec<(&'static str, SecretString)>,
+    is_demo: bool,
+) -> HashMap<&'static str, SecretString> {
+    let mut secrets = HashMap::new();
+    if is_demo {
+        secrets.extend(PROVIDERS.map(|provider| (provider, DEMO_SECRET.into())));
+    }
+    secrets.extend(set);
+    secrets
 }
 
 impl Policies {
@@ -245,6 +359,9 @@ impl Policies {
             admin: all.get("admin")?,
             webhook: all.get("webhook")?,
             agent_user: all.get("agent-user")?,
+            model_calls: all.get("model-calls")?,
+            model_tokens: all.get("model-tokens")?,
+            address: all.get("address")?,
             all,
             is_from_a_file,
         })

@@ -1,17 +1,13 @@
 //! A running AI service: limits and caches on memory, or with `REDIS_URL` across instances.
 //!
-//! A request runs through: [`users`] (whose key is it), the limits of [`app`], then its file in [`routes`]. `GET /` says what to
-//! try. What is not of one path (the model, the audit trail, the settings, how connections are served) stands here.
+//! A request runs through: [`http`] (connections, the log), the limit of its address in [`app`], its file in [`routes`], there
+//! [`users`] (whose key is it), then the limits of [`app`] and the [`model`]. `GET /` is a console to try it.
 
 mod app;
 mod audit;
-mod body;
-mod header;
+mod http;
 mod model;
-mod path;
-mod problem;
 mod routes;
-mod serve;
 mod settings;
 mod users;
 
@@ -23,6 +19,7 @@ use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
+use crate::http::serve::serve;
 use crate::settings::Settings;
 
 #[tokio::main]
@@ -45,7 +42,7 @@ async fn main() -> ExitCode {
 /// Serves until a signal comes; an error is one line that says what to do.
 async fn run() -> Result<(), String> {
     let settings = Settings::from_env()?;
-    let bind = settings.bind.clone();
+    let (bind, connections) = (settings.bind.clone(), settings.connections);
     let app = App::new(settings).await?;
     let listener = TcpListener::bind(&bind).await.map_err(|error| {
         format!("cannot listen on {bind} ({error}); set BIND=host:port to another address")
@@ -53,7 +50,7 @@ async fn run() -> Result<(), String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     tracing::info!("listening on http://{address}");
     let (stopping, stop) = tokio::sync::oneshot::channel();
-    let serve = serve::serve(listener, app.clone().router(), async {
+    let serve = serve(listener, app.clone().router(), connections, async {
         stop_signal().await;
         // Lost only if nobody waits any more.
         let _ = stopping.send(());

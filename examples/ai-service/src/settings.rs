@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 
 use limiter::config::ConfigFile;
+use limiter::http::ClientAddress;
 use limiter::metrics::HostedPlan;
 use secrecy::SecretString;
 
@@ -14,8 +15,12 @@ pub(crate) const DEMO_USERS: &str = include_str!("../users.json");
 pub(crate) struct Settings {
     /// `BIND`: where to listen.
     pub(crate) bind: String,
-    /// `USERS_FILE`: who may call, as JSON.
-    pub(crate) users: String,
+    /// `USERS_FILE`: who may call, as JSON; the demo's if unset.
+    pub(crate) users: UsersFile,
+    /// `MAX_CONNECTIONS`: how many connections are served at once.
+    pub(crate) connections: usize,
+    /// `TRUSTED_PROXIES`, `PROXY_HOPS`, `CLIENT_ADDRESS_HEADER`, `CLIENT_IPV6_PREFIX`: how a client's address is found.
+    pub(crate) client: ClientAddress,
     /// `LIMITS_FILE`: the policies; the demo's if unset.
     pub(crate) limits: Option<ConfigFile>,
     /// `SWITCH_FILE`: where limits are counted.
@@ -26,14 +31,21 @@ pub(crate) struct Settings {
     pub(crate) instance: String,
     /// `AUDIT_FILE` and what goes with it.
     pub(crate) audit: AuditSettings,
-    /// `WEBHOOK_SECRET`: under which webhooks are signed; the demo's if unset.
-    pub(crate) webhook_secret: Option<SecretString>,
+    /// `WEBHOOK_SECRET_STRIPE` and others: under which each provider signs, by its name.
+    pub(crate) webhook_secrets: Vec<(&'static str, SecretString)>,
     /// `REDIS_QUOTA_COMMANDS_PER_DAY`, `REDIS_QUOTA_MEGABYTES`: what the plan of a hosted Redis has (B9).
     pub(crate) plan: HostedPlan,
     /// `MEMORY_KEYS`: how many limits this process has room for.
     pub(crate) memory_keys: Option<usize>,
     /// `AI_BASE_URL`, `AI_API_KEY`, `AI_MODEL`: the model, or none.
     pub(crate) model: Option<ModelSettings>,
+}
+
+/// Who may call.
+pub(crate) struct UsersFile {
+    pub(crate) text: String,
+    /// Which file it is, for errors; `None` for the demo's users.
+    pub(crate) path: Option<String>,
 }
 
 /// The audit trail.
@@ -63,10 +75,9 @@ impl Settings {
                 .ok()
                 .filter(|value| !value.trim().is_empty())
         };
-        let file = |name: &str, default: &str| match get(name) {
-            Some(path) => fs::read_to_string(&path)
-                .map_err(|error| format!("{name} names {path}, which cannot be read ({error})")),
-            None => Ok(default.to_owned()),
+        let file = |name: &str| match get(name) {
+            Some(path) => text(name, &path).map(|text| (text, Some(path))),
+            None => Ok((DEMO_USERS.to_owned(), None)),
         };
         let config = |name: &str| {
             let file = get(name).map(|path| ConfigFile::new(path).map(|file| file.named_by(name)));
@@ -98,7 +109,17 @@ impl Settings {
         };
         Ok(Self {
             bind: get("BIND").unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
-            users: file("USERS_FILE", DEMO_USERS)?,
+            users: {
+                let (text, path) = file("USERS_FILE")?;
+                UsersFile { text, path }
+            },
+            connections: usize::try_from(number("MAX_CONNECTIONS", 10_000)?).unwrap_or(usize::MAX),
+            client: client(
+                get("TRUSTED_PROXIES"),
+                given("PROXY_HOPS")?,
+                get("CLIENT_ADDRESS_HEADER"),
+                given("CLIENT_IPV6_PREFIX")?,
+            )?,
             limits: config("LIMITS_FILE")?,
             switch: config("SWITCH_FILE")?,
             follow: match get("SWITCH_FOLLOW").as_deref() {
@@ -116,7 +137,15 @@ impl Settings {
                 files: usize::try_from(number("AUDIT_FILES", 10)?).unwrap_or(usize::MAX),
                 secret: get("AUDIT_SECRET").map(SecretString::from),
             },
-            webhook_secret: get("WEBHOOK_SECRET").map(SecretString::from),
+            webhook_secrets: [
+                ("github", get("WEBHOOK_SECRET_GITHUB")),
+                ("sendgrid", get("WEBHOOK_SECRET_SENDGRID")),
+                ("slack", get("WEBHOOK_SECRET_SLACK")),
+                ("stripe", get("WEBHOOK_SECRET_STRIPE")),
+            ]
+            .into_iter()
+            .filter_map(|(provider, secret)| Some((provider, SecretString::from(secret?))))
+            .collect(),
             plan: HostedPlan {
                 commands_per_day: given("REDIS_QUOTA_COMMANDS_PER_DAY")?,
                 bytes: given("REDIS_QUOTA_MEGABYTES")?.map(|megabytes| megabytes << 20),
@@ -124,6 +153,73 @@ impl Settings {
             memory_keys: given("MEMORY_KEYS")?.and_then(|keys| usize::try_from(keys).ok()),
             model,
         })
+    }
+}
+
+/// The text of a file, without the mark that some editors put in front of UTF-8.
+fn text(name: &str, path: &str) -> Result<String, String> {
+    let bytes = fs::read(path)
+        .map_err(|error| format!("{name} names {path}, which cannot be read ({error})"))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        format!("{name} names {path}, which cannot be used: line {line}: it is no UTF-8; save it as UTF-8")
+    })?;
+    Ok(text
+        .strip_prefix('\u{feff}')
+        .map(str::to_owned)
+        .unwrap_or(text))
+}
+
+/// How a client's address is found.
+fn client(
+    trusted: Option<String>,
+    hops: Option<u64>,
+    header: Option<String>,
+    prefix: Option<u64>,
+) -> Result<ClientAddress, String> {
+    let said =
+        |name: &'static str| move |error: limiter::Error| format!("{name}: {}", error.message());
+    let mut client = ClientAddress::default();
+    match (trusted, hops) {
+        (Some(_), Some(_)) => {
+            return Err("TRUSTED_PROXIES and PROXY_HOPS say the same; set one of them".to_owned());
+        }
+        (Some(networks), None) => {
+            let networks = networks
+                .split(',')
+                .map(str::trim)
+                .filter(|it| !it.is_empty());
+            client = client
+                .trusted_proxies(networks)
+                .map_err(said("TRUSTED_PROXIES"))?;
+        }
+        (None, Some(hops)) => {
+            let hops = usize::try_from(hops).unwrap_or(usize::MAX);
+            client = client.hops(hops).map_err(said("PROXY_HOPS"))?;
+        }
+        (None, None) if header.is_some() => {
+            return Err(
+                "CLIENT_ADDRESS_HEADER is believed of proxies; set TRUSTED_PROXIES or PROXY_HOPS too".to_owned(),
+            );
+        }
+        (None, None) => {}
+    }
+    if let Some(header) = header {
+        client =
+            match header.to_ascii_lowercase().as_str() {
+                "x-forwarded-for" => client,
+                "forwarded" => client.forwarded(),
+                name => client.header(name.parse().map_err(|_| {
+                    format!("CLIENT_ADDRESS_HEADER: {name:?} is no name of a header")
+                })?),
+            };
+    }
+    match prefix {
+        None => Ok(client),
+        Some(prefix) => client
+            .ipv6_prefix(u8::try_from(prefix).unwrap_or(u8::MAX))
+            .map_err(said("CLIENT_IPV6_PREFIX")),
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use limiter::Key;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::header::only;
-use crate::problem::Problem;
+use crate::http::header::only;
+use crate::http::problem::Problem;
 
 /// The users by the digest of their key, so that a lookup tells nothing by its time.
 pub(crate) struct Users(HashMap<[u8; 32], User>);
@@ -35,47 +36,61 @@ struct Line {
 
 impl Users {
     /// Reads a JSON array of `key`, `user`, `tenant` and, if so, `admin`. Ids of users and tenants are
-    /// plain, because keys of counters are made of them.
+    /// plain, because keys of counters are made of them. An error says the line, and never a key.
     pub(crate) fn from_json(text: &str) -> Result<Self, String> {
-        let lines: Vec<Line> = serde_json::from_str(text)
-            // Serde's own words repeat what stands there, keys among it.
-            .map_err(|error| {
-                format!(
-                    "the users cannot be read: something is no JSON, or missing, unknown or of the wrong type at line {}, column {}",
-                    error.line(),
-                    error.column()
-                )
-            })?;
+        const FORM: &str = r#"give an array of {"key": "...", "user": "...", "tenant": "..."}"#;
+        let entries: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            format!("line {line}, column {column}: this is no JSON array; {FORM}")
+        })?;
+        if entries.is_empty() {
+            return Err(format!("line 1: nobody may call; {FORM}"));
+        }
         let mut ids = HashSet::new();
         let mut users = HashMap::new();
-        for (number, line) in (1..).zip(lines) {
-            for id in [&line.user, &line.tenant] {
+        for entry in entries {
+            let line = line_of(text, entry.get());
+            let wrong = |what: &str| format!("line {line}: {what}");
+            let entry: Line = serde_json::from_str(entry.get()).map_err(|error| {
+                // Serde's own words repeat what stands there, keys among it.
+                let line = line + error.line() - 1;
+                format!("line {line}: a member of a user is missing, unknown or of the wrong type; {FORM}")
+            })?;
+            if entry.key.trim().is_empty() || entry.key.trim() != entry.key {
+                return Err(wrong(
+                    "the key is empty, or has blanks around it, which no header can send",
+                ));
+            }
+            for id in [&entry.user, &entry.tenant] {
                 if !is_plain(id) {
-                    return Err(format!(
-                        "user {number} in the file: the ids of users and tenants must be letters, digits, - and _"
+                    return Err(wrong(
+                        "the ids of users and tenants must be letters, digits, - and _, at least one",
                     ));
                 }
             }
-            if !ids.insert(line.user.clone()) {
-                return Err(format!("user {number} in the file stands there before"));
+            if !ids.insert(entry.user.clone()) {
+                return Err(wrong("this user stands there before"));
             }
             let user = User {
                 admin_key: Key::builder()
                     .segment("ratelimit")
                     .segment("admin")
-                    .token(&line.key)
+                    .token(&entry.key)
                     .build(),
-                id: line.user,
-                tenant: line.tenant,
-                admin: line.admin,
+                id: entry.user,
+                tenant: entry.tenant,
+                admin: entry.admin,
             };
-            if users.insert(digest(&line.key), user).is_some() {
-                return Err(format!(
-                    "user {number} in the file has the key of another one"
-                ));
+            if users.insert(digest(&entry.key), user).is_some() {
+                return Err(wrong("this user has the key of another one"));
             }
         }
         Ok(Self(users))
+    }
+
+    /// The user of an id.
+    pub(crate) fn by_id(&self, id: &str) -> Option<&User> {
+        self.0.values().find(|user| user.id == id)
     }
 
     /// The user of a request's bearer key.
@@ -90,18 +105,6 @@ impl Users {
             .ok_or_else(|| Problem::unauthorized("this API key is not known"))
     }
 
-    /// As [`authenticate`](Self::authenticate), and the user must be an admin.
-    pub(crate) fn authenticate_admin(&self, headers: &HeaderMap) -> Result<&User, Problem> {
-        let user = self.authenticate(headers)?;
-        if user.admin {
-            return Ok(user);
-        }
-        Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "this API key is not an admin's",
-        ))
-    }
-
     /// Whether somebody here has the key of somebody there.
     pub(crate) fn share_a_key_with(&self, other: &Self) -> bool {
         self.0.keys().any(|key| other.0.contains_key(key))
@@ -113,6 +116,13 @@ impl Users {
         users.sort_by(|a, b| a.id.cmp(&b.id));
         users
     }
+}
+
+/// The line in a text at which a part of it begins.
+fn line_of(text: &str, part: &str) -> usize {
+    let at = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    let before = text.as_bytes().get(..at).unwrap_or_default();
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// Whether a name can be a part of a counter's key as it is: letters, digits, - and _, at least one.
@@ -134,10 +144,39 @@ mod tests {
         let line = |key: &str, user: &str| {
             format!(r#"{{"key": "{key}", "user": "{user}", "tenant": "t"}}"#)
         };
-        let file = |lines: [String; 2]| Users::from_json(&format!("[{}]", lines.join(",")));
+        let file = |lines: [String; 2]| Users::from_json(&format!("[\n{}\n]", lines.join(",\n")));
         assert!(file([line("a", "alice"), line("b", "bob")]).is_ok());
-        assert!(file([line("a", "alice"), line("a", "bob")]).is_err());
-        assert!(file([line("a", "alice"), line("b", "alice")]).is_err());
-        assert!(file([line("a", "alice"), line("b", "al/ice")]).is_err());
+        for (second, what) in [
+            (line("a", "bob"), "the key of another one"),
+            (line("b", "alice"), "stands there before"),
+            (line("b", "al/ice"), "must be letters"),
+            (line("b", ""), "must be letters"),
+            (line("", "bob"), "the key is empty"),
+            (line(" ", "bob"), "the key is empty"),
+            (line("b ", "bob"), "blanks around it"),
+            (r#"{"key": "b", "user": "bob"}"#.to_owned(), "missing"),
+            (
+                r#"{"key": "b", "user": 7, "tenant": "t"}"#.to_owned(),
+                "wrong type",
+            ),
+        ] {
+            let Err(error) = file([line("a", "alice"), second]) else {
+                panic!("{what}");
+            };
+            assert!(
+                error.starts_with("line 3: ") && error.contains(what),
+                "{error}"
+            );
+        }
+        for (text, what) in [
+            ("[]", "nobody may call"),
+            ("{}", "line 1, column 0: this is no JSON array"),
+            ("[\n{,\n]", "line 2, column 2"),
+        ] {
+            let Err(error) = Users::from_json(text) else {
+                panic!("{text}");
+            };
+            assert!(error.contains(what), "{error}");
+        }
     }
 }

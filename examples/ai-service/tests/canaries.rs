@@ -13,7 +13,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use integration_tests::{RedisServer, eventually};
 use serde_json::{Value, json};
-use support::{Reply, Service, sign};
+use support::{Hook, Reply, Service};
 
 /// What is secret, each under a word that stands nowhere else.
 const SECRETS: [&str; 7] = [
@@ -87,10 +87,12 @@ async fn ask_for_everything(service: &Service) -> Vec<Reply> {
     }
     let body = r#"{"a": "canary-question"}"#;
     for secret in ["canary-webhook-secret", "canary-unknown-key"] {
-        let signature = sign(secret, body);
-        let headers = [("x-signature", &*signature)];
-        let hook = service.send(reqwest::Method::POST, "/webhooks/stripe", &headers, body);
-        replies.push(hook.await);
+        let hook = Hook::new(secret, "stripe", "canary-message", body);
+        let path = "/webhooks/stripe";
+        let hook = service
+            .send(reqwest::Method::POST, path, &hook.headers(), body)
+            .await;
+        replies.push(hook);
     }
     replies.retain(|reply| !reply.status.is_success());
     replies
@@ -114,7 +116,7 @@ async fn nobody_reads_them() {
         ("REDIS_URL", &redis.url_of("limiter", "canary-password")),
         ("REDIS_DEADLINE_MILLIS", "1000"),
         ("USERS_FILE", file.to_str().unwrap()),
-        ("WEBHOOK_SECRET", "canary-webhook-secret"),
+        ("WEBHOOK_SECRET_STRIPE", "canary-webhook-secret"),
         ("AI_BASE_URL", &base),
         ("AI_API_KEY", "canary-model-key"),
         ("AI_MODEL", "test-model"),

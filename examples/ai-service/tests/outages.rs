@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use integration_tests::{RedisServer, eventually, needs};
-use support::{Reply, Service, sign};
+use support::{Hook, Reply, Service, limits_of_many};
 
 const ALICE: &str = "demo-alice";
 const ADMIN: &str = "demo-admin";
@@ -49,9 +49,12 @@ async fn each_scope_answers_by_its_rule() {
     }
     let admin = service.get("/api/admin/users", ADMIN).await;
     let body = "{}";
-    let headers = [("x-signature", &*sign("demo-webhook-secret", body))];
-    let hook = service.send(reqwest::Method::POST, "/webhooks/stripe", &headers, body);
-    for (closed, limit) in [(admin, 5), (hook.await, 100)] {
+    let hook = Hook::new("demo-webhook-secret", "stripe", "1", body);
+    let path = "/webhooks/stripe";
+    let hook = service
+        .send(reqwest::Method::POST, path, &hook.headers(), body)
+        .await;
+    for (closed, limit) in [(admin, 5), (hook, 100)] {
         closed.assert_problem(429);
         assert_eq!(degraded(&closed), Some("denied"));
         assert_eq!(closed.number("retry-after"), 1);
@@ -82,7 +85,8 @@ async fn each_scope_answers_by_its_rule() {
     let health = service.get("/health", ALICE).await;
     assert_eq!(health.body["status"], "degraded", "{}", health.text);
     assert!(health.body["degraded_for_seconds"].is_number());
-    assert_eq!(health.body["answered_without_redis"]["allowed"], 1);
+    // The operation's own limit, and the group of those of the model.
+    assert_eq!(health.body["answered_without_redis"]["allowed"], 2);
     assert_eq!(health.body["answered_without_redis"]["local"], 6);
     let metrics = service.get("/metrics", ALICE).await.text;
     let counted = metrics
@@ -103,7 +107,7 @@ async fn each_scope_answers_by_its_rule() {
 fn in_memory() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("limits.toml");
-    let text = include_str!("../limits.toml");
+    let text = limits_of_many();
     let local = r#"outage = { local = "1/1" }"#;
     std::fs::write(&path, text.replace(r#"outage = "allow""#, local)).unwrap();
     let path = path.display().to_string();
@@ -209,7 +213,11 @@ async fn redis_comes_and_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_redis_costs_few_lines_and_no_time() {
     let redis = RedisServer::start_tcp();
-    let service = started(&redis.url(), &[]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("limits.toml");
+    std::fs::write(&path, limits_of_many()).unwrap();
+    let limits = [("LIMITS_FILE", path.to_str().unwrap())];
+    let service = started(&redis.url(), &limits);
     is_back(&service).await;
     service.log();
     let _stalled = redis.stall();
@@ -239,7 +247,10 @@ async fn a_stopped_redis_costs_few_lines_and_no_time() {
         for request in requests {
             slow += usize::from(request.await.unwrap());
         }
-        lines.push(service.log().lines().map(str::to_owned).collect::<Vec<_>>());
+        // Besides the line that each request has.
+        let log = service.log();
+        let log = log.lines().filter(|line| !line.contains("request{"));
+        lines.push(log.map(str::to_owned).collect::<Vec<_>>());
     }
     // Whether Redis is there is asked in the background.
     assert!(slow <= 8, "{slow} of 400 waited");
@@ -277,7 +288,7 @@ async fn an_open_breaker_costs_no_time() {
     const REQUESTS: usize = 400;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("limits.toml");
-    let text = include_str!("../limits.toml");
+    let text = limits_of_many();
     let names = text.lines().filter(|line| line.starts_with('['));
     let policy =
         |name: &str| format!("{name}\nquota = '1_000_000/day'\noutage = {{ local = '1/1' }}\n");

@@ -105,18 +105,26 @@ impl LivePolicies {
         live.ok_or_else(|| no_policy(name))
     }
 
-    /// Checks that policies are there, for a service that needs them.
+    /// Checks that policies are there, and that requests can be charged to them, for a service that needs them.
     ///
     /// # Errors
-    /// `Config`, with all that are missing, and the file.
-    pub fn require<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+    /// `Config`, with the file, and all that are missing or that are of concurrency, on which leases are taken.
+    pub fn require<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str, IntoIter: Clone>,
+    ) -> Result<(), Error> {
+        let names = names.into_iter();
         let state = self.lock();
         let is_missing = |name: &&str| !state.policies.live.contains_key(*name);
-        let missing: Vec<_> = names.into_iter().filter(is_missing).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let why = format!("these policies are missing: {}", missing.join(", "));
+        let missing: Vec<_> = names.clone().filter(is_missing).collect();
+        let why = if missing.is_empty() {
+            match state.policies.set.concurrent(names) {
+                wrong if wrong.is_empty() => return Ok(()),
+                wrong => super::listed(&wrong),
+            }
+        } else {
+            format!("these policies are missing: {}", missing.join(", "))
+        };
         Err(match &self.0.file {
             Some(file) => file.unusable(&why),
             None => super::config_error(why),
@@ -288,6 +296,17 @@ mod tests {
         );
         let other = policies.reload().unwrap_err();
         assert!(other.message().contains("line 3, column 3: "), "{other}");
+        // Charges are made on one and leases taken on the other, whatever the version.
+        write(
+            "policies:\n  a: { limit: 3, algorithm: concurrency, version: 2 }\n  b: { quota: 5/hour }\n",
+        );
+        let other = policies.reload().unwrap_err();
+        assert!(
+            other
+                .message()
+                .contains("line 2, column 3: policy a cannot become"),
+            "{other}"
+        );
         assert_eq!(capacity(&policies, "a"), 5);
         write(
             "policies:\n  a: { quota: 9/hour }\n  b: { quota: 5/hour }\n  c: { quota: 1/hour }\n",
@@ -297,6 +316,25 @@ mod tests {
         let fixed = LivePolicies::fixed(PolicySet::default());
         assert!(fixed.reload().is_err() && fixed.watch(Duration::from_secs(1)).is_err());
         assert!(ConfigFile::new("limits.ini").is_err());
+    }
+
+    #[test]
+    fn what_requests_are_charged_to_is_no_concurrency() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("limits.yaml");
+        let text = "policies:\n  a: { quota: 5/hour }\n  b: { limit: 5, algorithm: concurrency }\n";
+        std::fs::write(&path, text).unwrap();
+        let policies = LivePolicies::load(ConfigFile::new(&path).unwrap()).unwrap();
+        assert!(policies.require(["a"]).is_ok());
+        let error = policies.require(["a", "b"]).unwrap_err();
+        for told in [
+            "limits.yaml",
+            "line 3, column 3: policy b is of concurrency",
+        ] {
+            assert!(error.message().contains(told), "{error}");
+        }
+        let missing = policies.require(["b", "c"]).unwrap_err();
+        assert!(missing.message().contains("missing: c"), "{missing}");
     }
 
     #[test]

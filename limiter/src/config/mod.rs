@@ -159,14 +159,39 @@ impl PolicySet {
         self.0.values().map(|entry| &entry.policy)
     }
 
+    /// Why requests cannot be charged to some of these, with their places; empty if they can.
+    fn concurrent<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<Problem> {
+        let entries = names.filter_map(|name| self.0.get(name));
+        let concurrent = entries.filter(|entry| entry.policy.quota().is_concurrency());
+        let mut problems: Vec<_> = concurrent
+            .map(|entry| {
+                let what = format!(
+                    "policy {} is of concurrency, on which leases are taken, and requests are charged to it; give it a quota such as 20/hour",
+                    entry.policy.name()
+                );
+                Problem::new(entry.at, what)
+            })
+            .collect();
+        problems.sort();
+        problems
+    }
+
     /// What keeps these from taking the place of policies that are used.
     fn obstacles(&self, live: &BTreeMap<String, LivePolicy>) -> Vec<Problem> {
         let mut problems = Vec::new();
         for (name, live) in live {
             match self.0.get(name) {
                 Some(after) => {
-                    if let Err(error) = live.current().replaced_by(after.policy.clone()) {
+                    let before = live.current();
+                    if let Err(error) = before.replaced_by(after.policy.clone()) {
                         problems.push(Problem::new(after.at, error.message()));
+                    } else if before.quota().is_concurrency()
+                        != after.policy.quota().is_concurrency()
+                    {
+                        let what = format!(
+                            "policy {name} cannot become concurrency, or another algorithm after it, while it is in use: leases are taken on one and charges on the others; give the policy another name"
+                        );
+                        problems.push(Problem::new(after.at, what));
                     }
                 }
                 None => {

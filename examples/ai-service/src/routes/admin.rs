@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use limiter::Decision;
+use limiter::{Decision, GroupDecision};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::path::Path;
-use crate::problem::Problem;
+use crate::http::path::Path;
+use crate::http::problem::Problem;
+use crate::routes::me::standing;
 use crate::routes::operations::Operation;
 
 const ENDPOINTS: [&str; 6] = ["users", "usage", "caches", "limits", "audit", "offenders"];
@@ -22,9 +23,7 @@ pub(crate) async fn show(
     Path(endpoint): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    app.users
-        .authenticate_admin(&headers)
-        .map_err(IntoResponse::into_response)?;
+    app.admin(&headers).map_err(IntoResponse::into_response)?;
     let endpoint = ENDPOINTS.into_iter().find(|name| *name == endpoint);
     let endpoint = endpoint.ok_or_else(|| {
         let names = ENDPOINTS.join(", ");
@@ -49,21 +48,45 @@ pub(crate) async fn admit(
     headers: &HeaderMap,
     endpoint: &str,
 ) -> Result<Decision, Response> {
-    let admin = app.users.authenticate_admin(headers);
-    let admin = admin.map_err(IntoResponse::into_response)?;
+    let admin = app.admin(headers).map_err(IntoResponse::into_response)?;
     let key = admin.admin_key.join(endpoint);
     let decision = app.limiter.check(&app.policies.admin.of(&key), &key).await;
     let operation = format!("admin {endpoint}");
-    match app.responder.refusal(&decision, operation.as_str()) {
-        Some(refusal) => Err(refusal),
-        None => Ok(decision),
+    if decision.is_allowed() {
+        return Ok(decision);
     }
+    let decision = GroupDecision::new(vec![decision]);
+    Err(app.refused(&decision, &operation))
 }
 
 /// The answer with the limit's headers.
 pub(crate) fn finish(app: &App, decision: &Decision, mut response: Response) -> Response {
     app.responder.write_headers(decision, &mut response);
     response
+}
+
+/// `DELETE /api/admin/usage/{user}/{operation}`: forgets what a user has used of an operation, on all instances.
+pub(crate) async fn reset(
+    State(app): State<Arc<App>>,
+    Path((user, operation)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let decision = admit(&app, &headers, "reset").await?;
+    let operation = Operation::parse(&operation).map_err(IntoResponse::into_response)?;
+    let user = app.users.by_id(&user);
+    let user = user.ok_or_else(|| Problem::not_found("there is no such user").into_response())?;
+    let key = operation.key(user);
+    let policy = operation.policy(&app).of(&key);
+    if let Err(error) = app.limiter.reset(&policy, &key).await {
+        tracing::warn!(%error, "not reset");
+        let problem = Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the limits cannot be reached; try again",
+        );
+        return Err(problem.retry_after(1).into_response());
+    }
+    let done = json!({ "user": user.id, "operation": operation.name(), "used": 0 });
+    Ok(finish(&app, &decision, Json(done).into_response()))
 }
 
 /// Who was denied most today and in the seven days before, on all instances.
@@ -131,16 +154,14 @@ async fn usage(app: &App) -> Value {
             let key = operation.key(user);
             let policy = operation.policy(app).of(&key);
             usage.push(match app.limiter.peek(&policy, &key).await {
-                Ok(decision) => json!({
-                    "user": user.id,
+                Ok(decision) => {
+                    let mut told = standing(&decision);
+                    told["user"] = user.id.as_str().into();
                     // As the audit trail names the counter.
-                    "audit_key": app.audit.hash(key.as_str()),
-                    "operation": operation.name(),
-                    "used": decision.used,
-                    "limit": decision.limit,
-                    "remaining": decision.remaining,
-                    "reset_after_seconds": decision.reset_after.as_secs(),
-                }),
+                    told["audit_key"] = app.audit.hash(key.as_str()).into();
+                    told["operation"] = operation.name().into();
+                    told
+                }
                 // The first failure says it all; the others would only wait for their deadlines.
                 Err(error) => return json!({ "usage": usage, "error": error.to_string() }),
             });

@@ -17,9 +17,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::body;
-use crate::path::Path;
-use crate::problem::Problem;
+use crate::http::path::Path;
+use crate::http::problem::Problem;
+use crate::http::{body, log};
 use crate::users::is_plain;
 
 /// What a tool call costs: `{"cost": n}`, a whole number of at least 1.
@@ -35,8 +35,8 @@ pub(crate) async fn use_tool(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let user = app.users.authenticate(&headers)?;
-    let body = body::read(body).await?;
+    let user = app.authenticate(&headers)?;
+    let body = app.bodies.read(body).await?;
     let call: Call = body::object(&body)?;
     if call.cost == 0 {
         return Err(Problem::bad_request("a tool call costs at least 1"));
@@ -56,6 +56,9 @@ pub(crate) async fn use_tool(
     let decision = turn.call_with(&tool, call.cost, &[user_limit]).await;
     let asked = Asked::default().operation(&tool).cost(call.cost);
     if let Some(refusal) = app.responder.refusal(&decision, asked) {
+        if let Some(binding) = decision.binding() {
+            log::denied_by(binding.policy.name());
+        }
         return Ok(refusal);
     }
     let levels = decision.decisions.iter().map(level);

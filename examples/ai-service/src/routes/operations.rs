@@ -1,5 +1,6 @@
 //! `POST /api/{operation}`: seven AI operations, limited per user and operation (B1), four of them
-//! cached (B4).
+//! cached (B4). A cached answer is counted; only a call of the model is charged to the limits of calls and tokens, and one that
+//! fails is charged to nobody.
 
 use std::sync::Arc;
 
@@ -8,15 +9,15 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use limiter::ai_cache::{Answer, CanonicalJson, ComputeError};
-use limiter::{Key, LivePolicy};
+use limiter::ai_cache::{CanonicalJson, ComputeError};
+use limiter::{CallError, Key, LivePolicy, PaidAnswer, PaidCall};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::body;
-use crate::model::{Completion, ModelError};
-use crate::path::Path;
-use crate::problem::Problem;
+use crate::http::body;
+use crate::http::path::Path;
+use crate::http::problem::Problem;
+use crate::model::{Completion, Model, ModelError};
 use crate::users::User;
 
 /// What users can ask for.
@@ -54,7 +55,15 @@ impl Operation {
         }
     }
 
-    fn parse(name: &str) -> Result<Self, Problem> {
+    /// Whether answers are kept (B4).
+    pub(crate) fn is_cached(self) -> bool {
+        !matches!(
+            self,
+            Self::CoverLetter | Self::EmailDraft | Self::CareerAdvice
+        )
+    }
+
+    pub(crate) fn parse(name: &str) -> Result<Self, Problem> {
         let found = Self::ALL
             .into_iter()
             .find(|operation| operation.name() == name);
@@ -84,88 +93,96 @@ pub(crate) async fn run(
     body: Body,
 ) -> Result<Response, Problem> {
     // Whatever is wrong with a request is said before it is charged.
-    let user = app.users.authenticate(&headers)?;
+    let user = app.authenticate(&headers)?;
     let operation = Operation::parse(&operation)?;
-    let parameters: Map<String, Value> = body::object(&body::read(body).await?)?;
+    let parameters: Map<String, Value> = body::object(&app.bodies.read(body).await?)?;
     let sent = CanonicalJson::of(&parameters).map_err(|_| Problem::bad_request(UNUSABLE))?;
 
-    let key = operation.key(user);
-    let policy = operation.policy(&app).of(&key);
-    let decision = app.limiter.check(&policy, &key).await;
-    let decided = app.responder.now();
-    if let Some(refusal) = app.responder.refusal(&decision, operation.name()) {
-        return Ok(refusal);
-    }
-    let mut response = answer(&app, operation, user, &parameters, sent)
-        .await
-        .unwrap_or_else(IntoResponse::into_response);
+    let call = app.paid_call(user, operation, Model::estimate(&sent));
     // The model's seconds are not the limit's.
-    let limit = limiter::http::Decided::from(&decision).at(decided);
-    app.responder.write_headers(limit, &mut response);
+    let at = app.responder.now();
+    let (answered, decision) = match ask(&app, call, operation, user, &parameters).await {
+        Ok(answer) => (render(operation, &answer), answer.decision),
+        Err(CallError::Failed { error, decision }) => (failed(&error).into_response(), decision),
+        Err(CallError::Limited(decision)) => {
+            return Ok(app.refused(&decision, operation.name()));
+        }
+        Err(error) => {
+            tracing::error!(%error, "no answer");
+            return Err(nothing());
+        }
+    };
+    let mut response = answered;
+    let decided = limiter::http::Decided::from(&decision).at(at);
+    app.responder.write_headers(decided, &mut response);
     Ok(response)
 }
 
-async fn answer(
+async fn ask(
     app: &Arc<App>,
+    call: PaidCall,
     operation: Operation,
     user: &User,
     parameters: &Map<String, Value>,
-    sent: CanonicalJson,
-) -> Result<Response, Problem> {
+) -> Result<PaidAnswer<Completion>, CallError> {
     let ask = {
         let app = app.clone();
         move |sent: CanonicalJson| async move { app.model.complete(operation.name(), &sent).await }
     };
     let caches = &app.caches;
-    let cached = match operation {
-        Operation::CompanyResearch => {
-            caches
-                .company_research
-                .get_or_compute(parameters, ask)
-                .await
-        }
-        Operation::JobExtraction => caches.job_extraction.get_or_compute(parameters, ask).await,
+    match operation {
+        Operation::CompanyResearch => call.cached(&caches.company_research, parameters, ask).await,
+        Operation::JobExtraction => call.cached(&caches.job_extraction, parameters, ask).await,
         Operation::ResumeAnalysis => {
             let mine = caches.resume_analysis.user(&user.id);
-            mine.get_or_compute(parameters, ask).await
+            call.cached(&mine, parameters, ask).await
         }
         Operation::InterviewPrep => {
             let mine = caches.interview_prep.user(&user.id);
-            mine.get_or_compute(parameters, ask).await
+            call.cached(&mine, parameters, ask).await
         }
         Operation::CoverLetter | Operation::EmailDraft | Operation::CareerAdvice => {
-            let completion = ask(sent).await.map_err(model_failed)?;
-            return Ok(render(operation, &completion).into_response());
-        }
-    };
-    let Answer { value, origin, .. } = cached.map_err(cache_failed)?;
-    let x_cache = HeaderValue::from_static(origin.x_cache());
-    Ok(([("x-cache", x_cache)], render(operation, &value)).into_response())
-}
-
-fn render(operation: Operation, completion: &Completion) -> Json<Value> {
-    Json(json!({
-        "operation": operation.name(),
-        "answer": completion.text,
-        "model": completion.model,
-    }))
-}
-
-fn cache_failed(error: ComputeError) -> Problem {
-    match error.downcast_ref::<ModelError>() {
-        Some(error) => model_failed(error.clone()),
-        None if matches!(error, ComputeError::Input(_)) => Problem::bad_request(UNUSABLE),
-        None => {
-            tracing::error!(%error, "no answer");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no answer; try again")
+            call.uncached(parameters, ask).await
         }
     }
 }
 
-fn model_failed(error: ModelError) -> Problem {
-    tracing::warn!(%error, "the model gave no answer");
-    Problem::new(
-        StatusCode::BAD_GATEWAY,
-        "the model gave no answer; try again",
-    )
+fn render(operation: Operation, answer: &PaidAnswer<Completion>) -> Response {
+    let body = Json(json!({
+        "operation": operation.name(),
+        "answer": answer.value.text,
+        "model": answer.value.model,
+    }));
+    if !operation.is_cached() {
+        return body.into_response();
+    }
+    let x_cache = HeaderValue::from_static(answer.origin.x_cache());
+    ([("x-cache", x_cache)], body).into_response()
+}
+
+fn failed(error: &ComputeError) -> Problem {
+    if let Some(error) = error.downcast_ref::<ModelError>() {
+        tracing::warn!(%error, "the model gave no answer");
+        return match error.busy {
+            // The provider's limit is not the caller's, so this is no 429.
+            Some(seconds) => Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the model has no room for now; nothing was charged",
+            )
+            .retry_after(seconds),
+            None => Problem::new(
+                StatusCode::BAD_GATEWAY,
+                "the model gave no answer; try again",
+            ),
+        };
+    }
+    if matches!(error, ComputeError::Input(_)) {
+        return Problem::bad_request(UNUSABLE);
+    }
+    tracing::error!(%error, "no answer");
+    nothing()
+}
+
+fn nothing() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no answer; try again")
 }

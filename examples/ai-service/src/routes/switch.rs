@@ -13,8 +13,8 @@ use limiter::switch::{REACHES_WITHIN, Reach};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::body;
-use crate::problem::Problem;
+use crate::http::body;
+use crate::http::problem::Problem;
 use crate::routes::admin::{admit, finish};
 
 const ENDPOINT: &str = "switch";
@@ -37,7 +37,9 @@ pub(crate) async fn throw(
     body: Body,
 ) -> Result<Response, Response> {
     let decision = admit(&app, &headers, ENDPOINT).await?;
-    let body = body::read(body)
+    let body = app
+        .bodies
+        .read(body)
         .await
         .map_err(IntoResponse::into_response)?;
     let mut asked: Map<String, Value> = body::object(&body).map_err(IntoResponse::into_response)?;

@@ -10,7 +10,7 @@ mod trail;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use support::{Reply, Service};
+use support::{Reply, Service, limits_of_many};
 
 const ALICE: &str = "demo-alice";
 const ADMIN: &str = "demo-admin";
@@ -39,7 +39,7 @@ impl Limits {
 
     /// The demo's, with other quotas.
     fn with(quotas: &[(&str, &str)]) -> String {
-        let mut text = include_str!("../../limits.toml").to_owned();
+        let mut text = limits_of_many();
         for (policy, quota) in quotas {
             let head = format!("[policies.{policy}]\nquota = \"");
             let begin = text.find(&head).unwrap() + head.len();

@@ -22,6 +22,14 @@ use sha2::Sha256;
 /// How long a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The demo's limits without one for addresses, of which a test that sends many requests has one.
+pub(crate) fn limits_of_many() -> String {
+    let limits = include_str!("../../limits.toml");
+    let many = limits.replacen("1_200/minute", "1_000_000/second", 1);
+    assert_ne!(many, limits);
+    many
+}
+
 /// A running instance on a free port; killed when dropped.
 pub(crate) struct Service {
     process: Child,
@@ -48,13 +56,40 @@ pub(crate) struct Reply {
     pub(crate) elapsed: Duration,
 }
 
-/// A webhook's signature of its body.
-pub(crate) fn sign(secret: &str, body: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
-    mac.update(body.as_bytes());
-    let digest = mac.finalize().into_bytes();
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256={hex}")
+/// A webhook's message: its headers.
+pub(crate) struct Hook {
+    pub(crate) id: String,
+    pub(crate) timestamp: String,
+    pub(crate) signature: String,
+}
+
+impl Hook {
+    /// Signed now, as a provider signs.
+    pub(crate) fn new(secret: &str, provider: &str, id: &str, body: &str) -> Self {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        Self::at(now, secret, provider, id, body)
+    }
+
+    /// Signed at a moment.
+    pub(crate) fn at(seconds: u64, secret: &str, provider: &str, id: &str, body: &str) -> Self {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(format!("{seconds}.{provider}.{id}.{body}").as_bytes());
+        let digest = mac.finalize().into_bytes();
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self {
+            id: id.to_owned(),
+            timestamp: seconds.to_string(),
+            signature: format!("sha256={hex}"),
+        }
+    }
+
+    pub(crate) fn headers(&self) -> [(&str, &str); 3] {
+        [
+            ("x-webhook-id", &self.id),
+            ("x-webhook-timestamp", &self.timestamp),
+            ("x-signature", &self.signature),
+        ]
+    }
 }
 
 /// The command that starts the service, with nothing of this process's own settings.

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderName};
 
-use crate::problem::Problem;
+use crate::http::problem::Problem;
 
 /// The text of a header; `None` if it is absent or no text.
 ///

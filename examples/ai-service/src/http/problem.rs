@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
+    retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -15,6 +16,20 @@ impl Problem {
         Self {
             status,
             detail: detail.into(),
+            retry_after: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The same problem with a time to wait, in seconds.
+    pub(crate) fn retry_after(self, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
         }
     }
 
@@ -48,6 +63,11 @@ impl IntoResponse for Problem {
             body.to_string(),
         )
             .into_response();
+        if let Some(seconds) = self.retry_after {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, seconds.into());
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(
                 header::WWW_AUTHENTICATE,

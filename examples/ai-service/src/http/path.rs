@@ -5,7 +5,7 @@ use axum::extract::rejection::PathRejection;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
-use crate::problem::Problem;
+use crate::http::problem::Problem;
 
 /// As axum's `Path`, whose refusal is plain text.
 #[derive(Debug)]

@@ -1,0 +1,52 @@
+//! `GET /api/me`: who asks, and what is left of each operation. Charges nothing.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use limiter::Decision;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::http::problem::Problem;
+use crate::routes::operations::Operation;
+
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let user = app.authenticate(&headers)?;
+    let mut limits = Vec::new();
+    for operation in Operation::ALL {
+        let key = operation.key(user);
+        let policy = operation.policy(&app).of(&key);
+        let peek = app.limiter.peek(&policy, &key).await.map_err(|_| {
+            let what = "the limits cannot be reached; try again";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, what).retry_after(1)
+        })?;
+        let mut told = standing(&peek);
+        told["operation"] = operation.name().into();
+        told["cached"] = operation.is_cached().into();
+        limits.push(told);
+    }
+    Ok(Json(json!({
+        "user": user.id,
+        "tenant": user.tenant,
+        "admin": user.admin,
+        "limits": limits,
+    })))
+}
+
+/// What is used and what is left, with times rounded up to whole seconds.
+pub(crate) fn standing(decision: &Decision) -> Value {
+    let reset = decision.reset_after;
+    let reset = reset.as_secs() + u64::from(reset.subsec_nanos() > 0);
+    json!({
+        "used": decision.used,
+        "limit": decision.limit,
+        "remaining": decision.remaining,
+        "reset_after_seconds": reset,
+        "retry_after_seconds": decision.retry_after_secs(),
+    })
+}
