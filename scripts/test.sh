@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need (a Redis server program) and runs all of them.
+# Installs what the tests need (a Redis server, Prometheus, Chromium) and runs all of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,5 +9,6 @@ if ! command -v cargo >/dev/null; then
 fi
 ./scripts/install-redis.sh
 ./scripts/install-prometheus.sh
+./scripts/install-browser.sh
 cargo test --workspace --all-features --locked
 ./scripts/interleavings.sh

@@ -6,8 +6,10 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -27,28 +29,53 @@ async fn complete(
     State(model): State<Arc<Model>>,
     headers: HeaderMap,
     Json(request): Json<Value>,
-) -> (StatusCode, Json<Value>) {
+) -> Response {
     model.calls.fetch_add(1, Ordering::SeqCst);
     model.asked.notify_one();
     let authorized = headers
         .get("authorization")
         .is_some_and(|key| key == "Bearer model-key");
     if !authorized || request["model"] != "test-model" {
-        return (
-            StatusCode::UNAUTHORIZED,
-            Json(json!({ "error": "who are you" })),
-        );
+        let error = Json(json!({ "error": "who are you" }));
+        return (StatusCode::UNAUTHORIZED, error).into_response();
     }
     let asked = request["messages"][1]["content"]
         .as_str()
         .unwrap_or_default();
     let choice = |content: Value, reason: &str| {
-        Json(json!({ "choices": [{ "message": { "content": content }, "finish_reason": reason }] }))
+        Json(json!({
+            "choices": [{ "message": { "content": content }, "finish_reason": reason }],
+            "usage": { "prompt_tokens": 40, "completion_tokens": 60 },
+        }))
     };
     if asked.contains("slow") {
         model.go_on.notified().await;
     }
-    match asked {
+    // As others than OpenAI end an answer, and what they put into it.
+    for reason in ["eos", "stop_sequence", "end_turn"] {
+        if asked.contains(reason) {
+            return (StatusCode::OK, choice(json!("whole"), reason)).into_response();
+        }
+    }
+    if asked.contains("busy") {
+        let headers = [("retry-after", "20")];
+        return (StatusCode::TOO_MANY_REQUESTS, headers, "too many").into_response();
+    }
+    if asked.contains("huge") {
+        let part = Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b' '; 1 << 16]));
+        // 300 MB.
+        let parts = futures_util::stream::iter(std::iter::repeat_n(part, 4_800));
+        return Body::from_stream(parts).into_response();
+    }
+    let (status, answer) = match asked {
+        asked if asked.contains("parts") => {
+            let parts =
+                json!([{ "type": "text", "text": "in " }, { "type": "text", "text": "parts" }]);
+            (StatusCode::OK, choice(parts, "stop"))
+        }
+        asked if asked.contains("withheld") => {
+            (StatusCode::OK, choice(json!("half an"), "content_filter"))
+        }
         asked if asked.contains("empty") => (StatusCode::OK, choice(json!(" "), "stop")),
         asked if asked.contains("null") => (StatusCode::OK, choice(Value::Null, "stop")),
         asked if asked.contains("cut") => (StatusCode::OK, choice(json!("half an"), "length")),
@@ -57,7 +84,8 @@ async fn complete(
             StatusCode::OK,
             choice(json!(format!("About {asked}")), "stop"),
         ),
-    }
+    };
+    (status, answer).into_response()
 }
 
 async fn start() -> (Service, Arc<Model>) {
@@ -130,7 +158,7 @@ async fn the_model_is_sent_what_the_key_is_made_of() {
 #[tokio::test]
 async fn what_is_no_answer_is_not_cached() {
     let (service, model) = start().await;
-    for what in ["empty", "null", "cut", "fail"] {
+    for what in ["empty", "null", "cut", "fail", "withheld", "huge"] {
         for _ in 0..2 {
             let body = format!(r#"{{"company": "{what}"}}"#);
             let reply = service
@@ -140,8 +168,88 @@ async fn what_is_no_answer_is_not_cached() {
             assert!(!reply.text.contains("model-key"));
         }
     }
-    assert_eq!(model.calls.load(Ordering::SeqCst), 8);
+    assert_eq!(model.calls.load(Ordering::SeqCst), 12);
     assert!(!service.log().contains("model-key"));
+}
+
+/// Known fault: an answer that ended with another word than "stop" was none, and parts were none either.
+#[tokio::test]
+async fn answers_of_other_providers_are_answers() {
+    let (service, _model) = start().await;
+    for (what, answer) in [
+        ("eos", "whole"),
+        ("stop_sequence", "whole"),
+        ("end_turn", "whole"),
+        ("parts", "in parts"),
+    ] {
+        let body = format!(r#"{{"company": "{what}"}}"#);
+        let reply = service
+            .post("/api/companyResearch", "demo-alice", body)
+            .await;
+        assert_eq!(reply.status, 200, "{what}: {reply:?}");
+        assert_eq!(reply.body["answer"], answer);
+    }
+}
+
+/// Known fault: 20 failures of the provider used up the hour of who asked.
+#[tokio::test]
+async fn a_failure_of_the_provider_is_charged_to_nobody() {
+    let (service, _model) = start().await;
+    for operation in ["companyResearch", "coverLetter"] {
+        let path = format!("/api/{operation}");
+        for (what, status) in [("fail", 502), ("busy", 503)] {
+            for _ in 0..25 {
+                let body = format!(r#"{{"company": "{what}"}}"#);
+                let reply = service.post(&path, "demo-alice", body).await;
+                reply.assert_problem(status);
+                if status == 503 {
+                    // The provider's own limit is none of the caller's: no 429, and the provider's time to wait.
+                    assert_eq!(reply.number("retry-after"), 20);
+                }
+            }
+        }
+        let used = async || {
+            let me = service.get("/api/me", "demo-alice").await.body;
+            let limits = me["limits"].as_array().unwrap().clone();
+            let limit = limits.iter().find(|limit| limit["operation"] == operation);
+            limit.unwrap()["used"].as_u64().unwrap()
+        };
+        // It is given back in the background.
+        integration_tests::eventually("nothing is charged", async || {
+            (used().await == 0).then_some(())
+        })
+        .await;
+    }
+}
+
+/// An answer that was cut off has been paid for: it counts, or whoever asks for long ones asks for nothing.
+#[tokio::test]
+async fn a_failure_that_the_provider_charges_for_counts() {
+    let (service, _model) = start().await;
+    for left in [19, 18] {
+        let reply = service
+            .post("/api/coverLetter", "demo-alice", r#"{"a": "cut"}"#)
+            .await;
+        reply.assert_problem(502);
+        assert_eq!(reply.number("x-ratelimit-remaining"), left);
+    }
+    let policies = reply_tokens(&service).await;
+    // Two of 100 tokens each, and the estimate of the one that is told here.
+    assert!((1_998_000..1_999_800).contains(&policies), "{policies}");
+}
+
+/// What is left of the tenant's tokens after one more letter.
+async fn reply_tokens(service: &Service) -> u64 {
+    let reply = service.post("/api/coverLetter", "demo-alice", "{}").await;
+    let limits = reply.header("ratelimit");
+    let tokens = limits
+        .split(", ")
+        .find(|limit| limit.contains("model-tokens"));
+    let left = tokens
+        .unwrap()
+        .split(';')
+        .find_map(|member| member.strip_prefix("r="));
+    left.unwrap().parse().unwrap()
 }
 
 /// A stop lets open requests be answered; new ones are not taken.

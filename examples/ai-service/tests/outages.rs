@@ -249,7 +249,9 @@ async fn a_stopped_redis_costs_few_lines_and_no_time() {
         }
         // Besides the line that each request has.
         let log = service.log();
-        let log = log.lines().filter(|line| !line.contains("request{"));
+        let log = log
+            .lines()
+            .filter(|line| !line.contains("ai_service::http::log:"));
         lines.push(log.map(str::to_owned).collect::<Vec<_>>());
     }
     // Whether Redis is there is asked in the background.

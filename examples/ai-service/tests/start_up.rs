@@ -136,3 +136,111 @@ fn files_and_variables_that_cannot_be_used_are_named() {
     let log = failing_start(&[("KEY_PREFIX", "a{b}"), ("REDIS_URL", "redis://127.0.0.1:1")]);
     assert!(log.contains("key prefix"), "{log}");
 }
+
+/// Known fault: an empty key let everybody in whose header was empty, and an error named neither file nor line.
+#[test]
+fn users_that_cannot_be_used_are_named_by_file_and_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users.json");
+    let named = path.display().to_string();
+    let good = r#"{"key": "secret-a", "user": "alice", "tenant": "t"}"#;
+    for (text, what) in [
+        ("[]", "line 1: nobody may call"),
+        ("{}", "line 1, column 0: this is no JSON array"),
+        (
+            &format!("[\n{good},\n  {{\"key\": \"\", \"user\": \"b\", \"tenant\": \"t\"}}]"),
+            "line 3: the key is empty",
+        ),
+        (
+            &format!("[\n{good},\n\n{{\n\"key\": \"secret-b\", \"user\": \"b\"\n}}]"),
+            "line 6: a member",
+        ),
+        (
+            &format!("[{good},\n{good}]"),
+            "line 2: this user stands there before",
+        ),
+        (&format!("[{good},\n{{]"), "line 2, column 2"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let log = failing_start(&[("USERS_FILE", &named)]);
+        let expected = format!("USERS_FILE names {named}, which cannot be used: {what}");
+        assert!(log.contains(&expected), "{expected}: {log}");
+        assert!(!log.contains("secret-"), "{log}");
+    }
+    std::fs::write(&path, b"[\n\xff").unwrap();
+    let log = failing_start(&[("USERS_FILE", &named)]);
+    assert!(log.contains("line 2: it is no UTF-8"), "{log}");
+    // As some editors save it.
+    std::fs::write(&path, format!("\u{feff}[{good}]")).unwrap();
+    let service = Service::start(&[("USERS_FILE", &named)]);
+    assert!(
+        !service.start_log.contains("demo users"),
+        "{}",
+        service.start_log
+    );
+}
+
+/// Known fault: every request of an operation whose policy was of concurrency was an error.
+#[test]
+fn an_operation_is_no_concurrency() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("limits.toml");
+    let named = path.display().to_string();
+    let limits = include_str!("../limits.toml");
+    let letters = "[policies.coverLetter]\nquota = \"20/hour\"";
+    let streams = "[policies.coverLetter]\nalgorithm = \"concurrency\"\nlimit = 3";
+    std::fs::write(
+        &path,
+        format!("\u{feff}{}", limits.replace(letters, streams)),
+    )
+    .unwrap();
+    let log = failing_start(&[("LIMITS_FILE", &named)]);
+    let line = 1 + limits[..limits.find(letters).unwrap()]
+        .matches('\n')
+        .count();
+    for told in [
+        format!("LIMITS_FILE names {named}, which cannot be used: line {line}, column "),
+        "policy coverLetter is of concurrency".to_owned(),
+    ] {
+        assert!(log.contains(&told), "{told}: {log}");
+    }
+}
+
+#[test]
+fn proxies_that_cannot_be_are_named() {
+    for (variables, what) in [
+        (
+            &[("TRUSTED_PROXIES", "10.0.0.0/40")][..],
+            "TRUSTED_PROXIES: \"10.0.0.0/40\" is no network",
+        ),
+        (
+            &[("TRUSTED_PROXIES", "0.0.0.0/0")],
+            "would trust every client",
+        ),
+        (
+            &[("TRUSTED_PROXIES", "10.0.0.1"), ("PROXY_HOPS", "1")],
+            "set one of them",
+        ),
+        (&[("PROXY_HOPS", "33")], "PROXY_HOPS: 33 proxies"),
+        (&[("PROXY_HOPS", "0")], "PROXY_HOPS is a whole number"),
+        (
+            &[("CLIENT_ADDRESS_HEADER", "X-Real-IP")],
+            "set TRUSTED_PROXIES or PROXY_HOPS too",
+        ),
+        (
+            &[("CLIENT_ADDRESS_HEADER", "a b"), ("PROXY_HOPS", "1")],
+            "is no name of a header",
+        ),
+        (
+            &[("CLIENT_IPV6_PREFIX", "32")],
+            "CLIENT_IPV6_PREFIX: /32 names no client",
+        ),
+        (
+            &[("MAX_CONNECTIONS", "0")],
+            "MAX_CONNECTIONS is a whole number",
+        ),
+    ] {
+        let log = failing_start(variables);
+        assert!(log.contains(what), "{what}: {log}");
+    }
+}
