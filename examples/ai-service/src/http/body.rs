@@ -18,10 +18,10 @@ const MAX_BYTES: usize = 64 * 1024;
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How much of a body takes no room from the others: small ones are read however many large ones arrive slowly.
-const SMALL: usize = 4 * 1024;
+const SMALL: usize = 2 * 1024;
 
 /// How much all bodies together hold above [`SMALL`].
-const ROOM: usize = 32 * 1024 * 1024;
+const ROOM: usize = 16 * 1024 * 1024;
 
 /// The room of the bodies that are being read. Clones share it.
 #[derive(Clone)]

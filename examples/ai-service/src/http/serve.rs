@@ -27,7 +27,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest header, and how much of a body is read ahead: what each connection may hold.
-const BUFFER: usize = 16 * 1024;
+const BUFFER: usize = 8 * 1024;
 
 /// Serves until `stop`, then until the open requests are answered. Who comes when there are `most` connections waits.
 pub(crate) async fn serve(

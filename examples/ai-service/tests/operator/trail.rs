@@ -100,8 +100,8 @@ async fn the_trail_is_complete_when_the_service_stops() {
     again.terminate();
     again.wait();
     let trail = lines(&files.path);
-    let letters = trail.iter().filter(|line| line["limits"][0]["key"] == hash);
-    let last = letters.last().unwrap();
+    let last = trail.iter().rfind(|line| line["limits"][0]["key"] == hash);
+    let last = last.unwrap();
     assert_eq!(last["instance"], "here");
     assert_eq!(last["sequence"], 2, "after the address");
 

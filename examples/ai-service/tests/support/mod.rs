@@ -153,6 +153,10 @@ impl Service {
         self.caller.base.trim_start_matches("http://")
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Asks the process to stop, as a container platform does.
     pub(crate) fn terminate(&self) {
         let sent = Command::new("kill")
