@@ -88,10 +88,13 @@ pub use limiter_core::{
 };
 #[cfg(feature = "http")]
 pub use limiter_http as http;
-/// The README's examples, compiled and run.
-#[cfg(all(doctest, feature = "ai-cache", feature = "redis"))]
+/// The examples of the README and of the page for people who know other libraries, compiled and run.
+#[cfg(all(doctest, feature = "ai-cache", feature = "axum", feature = "redis"))]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+#[cfg(all(doctest, feature = "ai-cache", feature = "axum", feature = "redis"))]
+#[doc = include_str!("../../docs/coming-from.md")]
+pub struct ComingFrom;
 
 pub use offenders::Offenders;
 #[cfg(feature = "ai-cache")]

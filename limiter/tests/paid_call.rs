@@ -1,5 +1,10 @@
 //! What a call of a model behind a cache charges, and what it gives back.
 #![cfg(all(feature = "ai-cache", feature = "memory"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test: its failures are panics"
+)]
 
 use std::io;
 use std::sync::Arc;

@@ -122,7 +122,7 @@ fn a_budget_of_tokens_is_reserved_settled_and_given_back() {
             r#"down: Err("the provider is down"), 2500 used"#,
             r#"breaks: Err("the stream broke"), 4000 used"#,
             r#"good: Ok("Dear Sir or Madam"), 6500 used"#,
-            // 3,500 are left, and a letter may need 4,000:.
+            // 3,500 are left, and a letter may need 4,000.
             r#"good: Err("no tokens are left today"), 6500 used"#,
         ]
     );

@@ -129,6 +129,7 @@ async function usesUpALimit(page, theme) {
     const narrow = page.viewportSize();
     await page.setViewportSize({ width: 760, height: 1000 });
     await page.getByText("Headers and body, as they were sent").click();
+    await page.evaluate(() => globalThis.scrollTo(0, 0));
     await page.screenshot({ path: process.env.SCREENSHOT });
     await page.setViewportSize(narrow);
   }

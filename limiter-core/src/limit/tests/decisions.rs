@@ -205,3 +205,31 @@ fn an_unseen_part_stands_in_nobodys_way() {
     assert!(!odd.is_allowed());
     assert_eq!(odd.binding().map(|part| part.policy.name()), Some("free"));
 }
+
+/// Known fault: `wait.as_secs()` told people "0 s".
+#[test]
+fn waits_are_told_in_seconds_rounded_up() {
+    for (micros, seconds) in [(0, 1), (1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2)] {
+        let retry_after = Duration::from_micros(micros);
+        let outcome = Outcome::Denied { retry_after };
+        assert_eq!(outcome.retry_after_secs(), Some(seconds), "{micros}");
+        assert_eq!(outcome.retry_after(), Some(retry_after));
+    }
+    let longest = Outcome::Denied {
+        retry_after: Duration::MAX,
+    };
+    assert_eq!(longest.retry_after_secs(), Some(u64::MAX));
+    for outcome in [Outcome::Allowed, Outcome::Never, Outcome::Unseen] {
+        assert_eq!(outcome.retry_after_secs(), None);
+    }
+    let denied = |seconds: u64| {
+        let retry_after = Duration::from_millis(seconds * 1_000 - 1);
+        let verdict = Verdict::Deny { retry_after };
+        let observed = Observed::new(verdict, 5, retry_after, Source::Store);
+        Decision::new(&policy("p", 5), &observed)
+    };
+    assert_eq!(denied(3).retry_after_secs(), Some(3));
+    let group = GroupDecision::new(vec![denied(3), denied(7)]);
+    assert_eq!(group.retry_after_secs(), Some(7));
+    assert_eq!(group.retry_after(), Some(Duration::from_millis(6_999)));
+}

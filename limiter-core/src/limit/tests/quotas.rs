@@ -240,3 +240,30 @@ fn calendars_have_names_and_lengths() {
         assert_eq!(calendar.to_string(), name);
     }
 }
+
+/// Known fault: `per_second(n)` that means a period (tower-governor#55). It is n in each second.
+#[test]
+fn rates_by_the_unit_of_time_are_buckets_of_that_size() {
+    type Make = fn(u64) -> Result<Quota, Error>;
+    let makes: [(Make, Period, &str); 4] = [
+        (Quota::per_second, Period::SECOND, "7 per second"),
+        (Quota::per_minute, Period::MINUTE, "7 per minute"),
+        (Quota::per_hour, Period::HOUR, "7 per hour"),
+        (Quota::per_day, Period::DAY, "7 per day"),
+    ];
+    for (make, per, text) in makes {
+        let quota = make(7).unwrap();
+        assert_eq!(quota, Quota::token_bucket(7, 7, per).unwrap());
+        assert_eq!(quota.to_string(), text);
+        let burst = quota.with_burst(20).unwrap();
+        assert_eq!(burst, Quota::token_bucket(20, 7, per).unwrap());
+        assert!(!is_built(make(0)) && !is_built(make(1 << 51)));
+        assert!(!is_built(quota.with_burst(0)));
+    }
+    let window = Quota::fixed_window(7, Period::HOUR).unwrap();
+    let refused = window.with_burst(9).unwrap_err();
+    assert!(
+        refused.message().contains("fixed_window has no burst"),
+        "{refused}"
+    );
+}
