@@ -1,15 +1,14 @@
 //! Typed caches for AI answers, over a store that all instances of a service share.
 //!
-//! - [`AiCache`]: get, set, clear, and compute once. Values are any type that `serde_json` reads
-//!   back. A cache in this process stands in front of the store.
-//! - [`CacheConfig`]: operation, times, sizes and versions, with presets such as
-//!   [`CacheConfig::company_research`]. [`scope`]: who shares an answer.
-//! - [`CacheRequest`]: what identifies an answer, and its key `cache:<op>:<hash>`; [`canonical`]: the
-//!   JSON that is hashed.
-//! - [`Answer`], [`Origin`], [`ComputeError`], [`Stats`]: what comes back.
+//! - [`AiCache`]: `get`, `set`, `clear` and `get_or_compute`, which computes an answer once for all callers. A value is any type
+//!   that `serde_json` writes and reads. A smaller cache in the process (L1) holds recent answers in front of the store (L2).
+//! - [`CacheConfig`]: operation, times to live, sizes and versions, with presets such as
+//!   [`CacheConfig::company_research`]. [`scope`]: whether all users share an answer or each has its own.
+//! - [`CacheRequest`]: what identifies an answer, and its key `cache:<op>:<hash>`. [`canonical`]: the JSON that is hashed.
+//! - [`Answer`], [`Origin`], [`ComputeError`], [`Stats`]: what the calls return.
 //!
-//! The store is any [`CacheStore`](limiter_core::cache::CacheStore): `limiter-memory` and
-//! `limiter-redis` have one each.
+//! The store is any [`CacheStore`](limiter_core::cache::CacheStore), such as that of `limiter-memory` or
+//! `limiter-redis`.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -46,15 +45,25 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! # let store = Arc::new(MapStore::default());
 //! let research: AiCache<Research> = AiCache::new(store.clone(), CacheConfig::company_research("1"));
-//! // What the model is sent is what the key is made of.
-//! let ask = |parameters: CanonicalJson| async move {
-//!     assert_eq!(parameters.as_str(), r#"{"company":"Acme","lang":"en"}"#);
-//!     Ok::<_, std::io::Error>(Research { summary: "Makes anvils.".to_owned() })
+//! /// The client of a provider.
+//! struct Model;
+//! impl Model {
+//!     async fn ask(&self, question: &str) -> Result<Research, std::io::Error> {
+//!         assert_eq!(question, r#"{"company":"Acme","lang":"en"}"#);
+//!         Ok(Research { summary: "Makes anvils.".to_owned() })
+//!     }
+//! }
+//! let model = Arc::new(Model);
+//! // The computation runs in its own task, so it owns what it uses: here a clone of the `Arc`. The text that it gets is the one
+//! // that the key is made of.
+//! let ask = || {
+//!     let model = model.clone();
+//!     move |question: CanonicalJson| async move { model.ask(question.as_str()).await }
 //! };
 //!
-//! let first = research.get_or_compute(&json!({ "company": "Acme", "lang": "en" }), ask).await?;
+//! let first = research.get_or_compute(&json!({ "company": "Acme", "lang": "en" }), ask()).await?;
 //! assert_eq!(first.origin.x_cache(), "miss");
-//! let again = research.get_or_compute(&json!({ "lang": "en", "company": "Acme" }), ask).await?;
+//! let again = research.get_or_compute(&json!({ "lang": "en", "company": "Acme" }), ask()).await?;
 //! assert_eq!(again.origin.x_cache(), "hit");
 //! assert_eq!(again.value, first.value);
 //!

@@ -1,20 +1,19 @@
 //! Contracts and algorithms of rate limits that are exact across instances, and of shared caches.
 //!
-//! This crate does no I/O: stores are elsewhere (`limiter-memory`, `limiter-redis`), and so is HTTP
-//! (`limiter-http`). Applications usually depend on the facade, `limiter`.
+//! This crate does no I/O. The stores are in `limiter-memory` and `limiter-redis`, HTTP is in `limiter-http`. Applications
+//! usually depend on the facade, `limiter`.
 //!
-//! - [`limit`]: [`Quota`](limit::Quota) and [`Policy`](limit::Policy) say what is allowed,
-//!   [`Limiter`](limit::Limiter) asks, [`LimitStore`](limit::LimitStore) is what a backend implements.
-//!   [`limit::algorithm`] has the algorithms as pure functions.
-//! - [`breaker`]: leaves a store alone that fails, and asks it carefully again.
-//! - [`cache`]: [`CacheStore`](cache::CacheStore), bytes with a time to live.
-//! - [`Key`]: names that a user's text cannot break. [`clock`]: time as an argument. [`Error`]: what
-//!   went wrong, and whether it took effect.
+//! - [`limit`]: [`Quota`](limit::Quota) and [`Policy`](limit::Policy) define what is allowed,
+//!   [`Limiter`](limit::Limiter) checks it, and backends implement [`LimitStore`](limit::LimitStore).
+//!   [`limit::algorithm`] contains the algorithms as pure functions.
+//! - [`breaker`]: a circuit breaker in front of a store.
+//! - [`cache`]: [`CacheStore`](cache::CacheStore), the contract of a cache of bytes with a time to live.
+//! - [`Key`]: the name of a counter, encoded so that a user's text cannot change its structure. [`clock`]: time as an argument.
+//!   [`Error`]: what failed, and whether the call took effect.
 //!
 //! # A backend in a few lines
 //!
-//! A store that keeps one state a key in a map. (The real one, `limiter-memory`, is bounded and
-//! sharded.)
+//! This store keeps the state of each key in a map. (`limiter-memory` is the real one: bounded and sharded.)
 //!
 //! ```
 //! use std::collections::HashMap;

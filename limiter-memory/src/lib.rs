@@ -1,19 +1,19 @@
-//! Rate limits and a cache in this process: the embedded default.
+//! Rate limits and a cache in the memory of one process: the default backend.
 //!
-//! - [`MemoryStore`]: a [`LimitStore`](limiter_core::limit::LimitStore) on a bounded, sharded table.
-//! - [`MemoryCache`]: a [`CacheStore`](limiter_core::cache::CacheStore) on moka.
+//! - [`MemoryStore`]: a [`LimitStore`](limiter_core::limit::LimitStore) over a bounded, sharded table.
+//! - [`MemoryCache`]: a [`CacheStore`](limiter_core::cache::CacheStore) over moka.
 //! - [`MemoryRanking`]: a [`Ranking`](limiter_core::ranking::Ranking).
-//! - [`MemoryConfig`]: capacities, the policy for a full table ([`Overflow`]), the clock.
+//! - [`MemoryConfig`]: capacities, what happens when the table is full ([`Overflow`]), the clock.
 //!
-//! Several instances of a service do not see each other's counts; `limiter-redis` is for that.
+//! Each instance of a service has its own counts. To share them, use `limiter-redis`.
 //!
 //! ```
-//! use limiter_core::limit::{Limiter, Period, Policy, Quota};
+//! use limiter_core::limit::{Limiter, Policy, Quota};
 //! use limiter_memory::MemoryStore;
 //!
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! let limiter = Limiter::new(MemoryStore::new());
-//! let policy = Policy::new("api", Quota::token_bucket(10, 600, Period::MINUTE)?)?;
+//! let policy = Policy::new("api", Quota::per_second(10)?)?;
 //! let decision = limiter.check_n(&policy, &policy.key(["42"]), 3).await;
 //! assert!(decision.is_allowed());
 //! assert_eq!(decision.remaining, 7);

@@ -1,15 +1,15 @@
-//! Rate limits and a cache that instances share through Redis (6.2 or later).
+//! Rate limits and a cache that all instances share through Redis (6.2 or later) or Valkey.
 //!
-//! - [`RedisStore`]: a [`LimitStore`](limiter_core::limit::LimitStore). Groups that come at
-//!   once share a script call.
-//! - [`ClusterStore`]: the same over a Redis Cluster, with a slot map of its own and a pool a node.
-//! - [`RedisCache`]: a [`CacheStore`](limiter_core::cache::CacheStore) over a pool of its own.
-//! - [`RedisConfig`]: URL, key prefix, pool size, deadlines, TLS. [`RedisEnv`]: the same from the
-//!   environment. [`CredentialsProvider`], [`Resolver`]: as whom and where to, asked at each connection.
-//! - [`describe`], [`describe_leases`]: what a counter's value in Redis says, for people; the program `limiter-state KEY...` prints it.
+//! - [`RedisStore`]: a [`LimitStore`](limiter_core::limit::LimitStore). Checks that arrive at the same time share one script
+//!   call.
+//! - [`ClusterStore`]: the same over a Redis Cluster, with its own slot map and one pool for each node.
+//! - [`RedisCache`]: a [`CacheStore`](limiter_core::cache::CacheStore) with its own pool.
+//! - [`RedisConfig`]: URL, key prefix, pool size, deadlines, TLS. [`RedisEnv`] reads the same from the environment.
+//!   [`CredentialsProvider`] and [`Resolver`] supply the credentials and the address of each new connection.
+//! - [`describe`], [`describe_leases`]: print the value of a counter for people, as the program `limiter-state KEY...` does.
 //!
-//! All connect when they are first used, in the tokio runtime of whoever uses them: each has connections of its own. Errors say
-//! whether the call took effect; a call that may have been sent is never sent again.
+//! A store connects when it is first used. It has separate connections for each tokio runtime that uses it. An error says whether
+//! the call took effect; a call that may have been sent is never sent again.
 //!
 //! ```
 //! use limiter_core::ErrorKind;

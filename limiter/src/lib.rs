@@ -1,8 +1,6 @@
-//! Rate limits that are exact across every instance of a service, and shared caches for AI
-//! responses.
+//! Rate limits that are exact across all instances of a service, and shared caches for AI responses.
 //!
-//! Data flows one way: request -> [`Key`] + [`Policy`] -> [`Limiter`] -> store -> [`Decision`] ->
-//! headers.
+//! A request is checked in one direction: request -> [`Key`] + [`Policy`] -> [`Limiter`] -> store -> [`Decision`] -> headers.
 #![cfg_attr(
     feature = "memory",
     doc = r##"
@@ -26,11 +24,11 @@ assert_eq!((decision.limit, decision.remaining), (20, 19));
 //!
 //! # The map
 //!
-//! - [`Quota`]: how much, by which algorithm. [`Policy`]: a quota with a name, a scope and a rule for
-//!   outages. [`Key`]: whose counter. [`Limiter`]: asks. [`Decision`]: the answer.
-//! - [`Builder`], and [`from_env`] and [`connect`] over it: from the environment or a URL to
-//!   [`Backends`], a limiter and a cache store.
-//! - What is held and given back: [`Limiter::reserve`] and [`Reservation`], [`Limiter::acquire`] and
+//! - [`Quota`]: an algorithm and its numbers. [`Policy`]: a quota with a name, a scope and a rule for
+//!   outages. [`Key`]: the name of a counter. [`Limiter`]: checks a policy. [`Decision`]: the result.
+//! - [`from_env`] and [`connect`] make [`Backends`], a limiter and a cache store, from the environment or a URL; [`Builder`] has
+//!   the options.
+//! - Reservations, leases and refunds: [`Limiter::reserve`] and [`Reservation`], [`Limiter::acquire`] and
 //!   [`Lease`], [`Limiter::charge`] and [`Charged`]. [`LivePolicy`]: quotas that change at run time.
 //! - [`Limiter::reserve_model_call`] and [`ModelCall`]: token budgets of AI models. `PaidCall`: one behind a cache.
 //! - [`AgentLimits`]: the tools of an AI agent, per turn and per session.

@@ -243,7 +243,10 @@ impl PaidCall {
                 decision,
             }),
             Err(error) => {
-                count.give_back_unless(&used);
+                // Nobody knows what a computation that panicked has used.
+                if !matches!(error, ComputeError::Aborted) {
+                    count.give_back_unless(&used);
+                }
                 Err(CallError::Failed { error, decision })
             }
         }

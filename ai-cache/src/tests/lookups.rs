@@ -137,7 +137,9 @@ async fn users_never_share() {
 
     // Nor do stored bytes that come under another user's key, and they are removed (I-K5).
     let key_of = |user| {
-        let request = CacheRequest::new("resumeAnalysis", &params).scope(user);
+        let request = CacheRequest::new("resumeAnalysis", &params)
+            .scope(user)
+            .prompt_version("1");
         request.key().unwrap()
     };
     store.put_raw(&key_of("43"), store.raw(&key_of("42")).unwrap());

@@ -25,9 +25,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 
 use crate::audit::{self, Recent};
-use crate::http::body::Bodies;
 use crate::http::log;
 use crate::http::problem::Problem;
+use crate::http::room::Room;
 use crate::model::{self, Completion, Model, PROMPT_VERSION};
 use crate::routes::operations::Operation;
 use crate::routes::webhook::{DEMO_SECRET, PROVIDERS};
@@ -40,7 +40,8 @@ pub(crate) struct App {
     pub(crate) limiter: Limiter,
     /// What stands before every request that is not the operator's.
     address: RateLimitLayer,
-    pub(crate) bodies: Bodies,
+    /// Of the requests' bodies.
+    pub(crate) room: Room,
     pub(crate) cache: Arc<dyn CacheStore>,
     pub(crate) outages: OutageLog,
     pub(crate) policies: Policies,
@@ -222,7 +223,7 @@ impl App {
             plan: settings.plan,
             webhook_secrets,
             address,
-            bodies: Bodies::default(),
+            room: Room::default(),
         }))
     }
 

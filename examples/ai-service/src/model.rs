@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::http::room::{Refused, Room};
 use crate::settings::ModelSettings;
 
 /// How long a model may take.
@@ -94,6 +95,8 @@ pub(crate) struct OpenAi {
     url: String,
     api_key: SecretString,
     model: String,
+    /// Of the answers that are being read.
+    room: Room,
 }
 
 impl Model {
@@ -120,6 +123,7 @@ impl Model {
             url,
             api_key: settings.api_key.clone(),
             model: settings.model.clone(),
+            room: Room::default(),
         }))
     }
 
@@ -231,7 +235,7 @@ impl OpenAi {
             ],
         });
         let response = self.send(&request).await?;
-        let body = read(response).await?;
+        let body = read(&self.room, response).await?;
         let completion: ChatCompletion = serde_json::from_slice(&body)
             // Serde's own words repeat what stands there.
             .map_err(|_| ModelError::new("the model's answer is no chat completion"))?;
@@ -279,18 +283,18 @@ impl OpenAi {
     }
 }
 
-/// The body, of at most [`MAX_BYTES`].
-async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, ModelError> {
-    let mut body = Vec::new();
+/// The body, of at most [`MAX_BYTES`], and no more than there is room for beside the others.
+async fn read(room: &Room, mut response: reqwest::Response) -> Result<Vec<u8>, ModelError> {
+    let mut body = room.body(MAX_BYTES);
     while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > MAX_BYTES {
-            return Err(ModelError::new(format!(
+        body.add(&chunk).map_err(|refused| match refused {
+            Refused::TooLarge => ModelError::new(format!(
                 "the model's answer is larger than {MAX_BYTES} bytes"
-            )));
-        }
-        body.extend_from_slice(&chunk);
+            )),
+            Refused::NoRoom => ModelError::new("too many large answers of the model at once"),
+        })?;
     }
-    Ok(body)
+    Ok(body.whole())
 }
 
 /// A `Retry-After` in whole seconds, from 1 to a day: a number, or a date (RFC 9110, section 10.2.3).

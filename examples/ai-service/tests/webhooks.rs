@@ -68,6 +68,11 @@ async fn only_signed_messages_are_taken_and_counted() {
         // Known fault: an old message could be sent again for ever.
         Hook::at(now() - 310, "of stripe", "stripe", "1", BODY),
         Hook::at(now() + 310, "of stripe", "stripe", "1", BODY),
+        // What was signed, cut at another place.
+        Hook {
+            id: "1.{".to_owned(),
+            ..Hook::new("of stripe", "stripe", "1", BODY)
+        },
         Hook {
             id: String::new(),
             ..Hook::new("of stripe", "stripe", "", BODY)

@@ -5,4 +5,5 @@ pub(crate) mod header;
 pub(crate) mod log;
 pub(crate) mod path;
 pub(crate) mod problem;
+pub(crate) mod room;
 pub(crate) mod serve;

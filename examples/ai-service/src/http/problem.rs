@@ -20,11 +20,6 @@ impl Problem {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// The same problem with a time to wait, in seconds.
     pub(crate) fn retry_after(self, seconds: u64) -> Self {
         Self {

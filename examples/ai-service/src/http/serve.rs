@@ -85,14 +85,18 @@ fn connection<I: AsyncRead + AsyncWrite + Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::body::{self, Bodies};
+    use crate::http::body;
+    use crate::http::room::Room;
     use axum::body::Body;
     use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::{Instant, sleep, timeout};
 
     fn router() -> Router {
-        let read = async |body: Body| Bodies::default().read(body).await.map(|_| "read");
+        let read = async |body: Body| {
+            let read = body::read(&Room::default(), body).await;
+            read.map(|_| "read")
+        };
         let large = async || "x".repeat(1 << 20);
         Router::new()
             .route("/", post(read))

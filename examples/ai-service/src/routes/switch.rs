@@ -37,9 +37,7 @@ pub(crate) async fn throw(
     body: Body,
 ) -> Result<Response, Response> {
     let decision = admit(&app, &headers, ENDPOINT).await?;
-    let body = app
-        .bodies
-        .read(body)
+    let body = body::read(&app.room, body)
         .await
         .map_err(IntoResponse::into_response)?;
     let mut asked: Map<String, Value> = body::object(&body).map_err(IntoResponse::into_response)?;

@@ -87,10 +87,61 @@ pub(crate) fn check(trusted: &[Network], peer: IpAddr, lines: &[Vec<u8>]) {
         }
         assert_eq!(setting.resolve(peer, &forged).to_string(), client);
     }
+    check_forwarded(&setting, peer, &lines, &client, trusts(wide(peer)));
     // Only the header that proxies are known to append to is read.
     headers.insert("forwarded", HeaderValue::from_static("for=198.51.100.66"));
     headers.insert("x-real-ip", HeaderValue::from_static("198.51.100.66"));
     assert_eq!(setting.resolve(peer, &headers).to_string(), client);
+}
+
+/// The same chain as `Forwarded` writes it has the same client; and whatever bytes stand there, a stranger stays who it is.
+fn check_forwarded(
+    setting: &ClientAddress,
+    peer: IpAddr,
+    lines: &[HeaderValue],
+    client: &str,
+    is_trusted: bool,
+) {
+    let setting = setting.clone().forwarded();
+    let mut headers = HeaderMap::new();
+    for (number, line) in lines.iter().enumerate() {
+        let elements = line.as_bytes().split(|byte| *byte == b',');
+        let elements: Vec<String> = elements.map(|entry| element(entry, number)).collect();
+        let line = HeaderValue::try_from(elements.join(",")).unwrap();
+        headers.append("forwarded", line);
+    }
+    let found = setting.resolve(peer, &headers).to_string();
+    assert_eq!(found, client, "{peer} with {headers:?}");
+    let mut any = HeaderMap::new();
+    for line in lines {
+        any.append("forwarded", line.clone());
+    }
+    let found = setting.resolve(peer, &any).to_string();
+    if !is_trusted {
+        assert_eq!(found, shown(wide(peer)));
+    }
+}
+
+/// An entry of `X-Forwarded-For` as an element of `Forwarded`, in one of its forms.
+fn element(entry: &[u8], form: usize) -> String {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    if entry.iter().all(blank) {
+        return " ".to_owned();
+    }
+    let Some(address) = address(entry) else {
+        return "for=unknown".to_owned();
+    };
+    let address = Ipv6Addr::from(address);
+    let text = match address.to_ipv4_mapped() {
+        Some(address) if form % 2 == 0 => format!("for={address}"),
+        Some(address) => format!("for=\"{address}:80\""),
+        None => format!("for=\"[{address}]\""),
+    };
+    match form % 3 {
+        0 => text,
+        1 => format!("by=\"a,b;for=1.1.1.1\"; {text};proto=https"),
+        _ => format!("Proto=http;FOR{}", &text[3..]),
+    }
 }
 
 /// The client, and whether the search ended before the entries did.
