@@ -30,10 +30,12 @@ impl<V: Clone + Send + Sync + 'static> Flights<V> {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let (mut outcome, landing) = self.board(key);
-        if let Some(landing) = landing {
+        match landing {
             // Outside the lock: a runtime that is shutting down drops the task, and so the landing,
             // right here.
-            drop(spawn(work(landing).in_current_span()));
+            Some(landing) => drop(spawn(work(landing).in_current_span())),
+            // Before the wait: what the work holds is not needed by who only waits.
+            None => drop(work),
         }
         let landed = outcome.wait_for(Option::is_some).await.ok()?;
         landed.clone()

@@ -15,6 +15,14 @@ const X_REMAINING: &str = "x-ratelimit-remaining";
 const X_RESET: &str = "x-ratelimit-reset";
 const X_DEGRADED: &str = "x-ratelimit-degraded";
 
+/// Headers that say together what one limit is.
+pub(crate) const FAMILIES: &[&[&str]] = &[
+    &[X_LIMIT, X_REMAINING, X_RESET],
+    &[ietf::RATELIMIT, ietf::RATELIMIT_POLICY],
+    openai::REQUESTS,
+    openai::TOKENS,
+];
+
 /// Which headers say how much is left.
 ///
 /// - `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` speak of the policy that
@@ -162,6 +170,9 @@ impl HeaderStyle {
     /// Writes the headers of a `&Decision` or a `&GroupDecision`, in place of those of the same
     /// names. `now` is when they are written, and when the decision was made unless
     /// [`Decided::at`] says otherwise.
+    ///
+    /// A layer around the handler does not know these headers from those of a provider, and may write its own in their place:
+    /// [`Responder::write_headers`](crate::Responder::write_headers) marks the response.
     ///
     /// Nothing is written where nothing is known: every policy is a shadow, or the check failed for another reason than an
     /// outage.

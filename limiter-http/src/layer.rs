@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -61,8 +62,20 @@ use crate::target::Target;
 /// and gives refusals the headers without which a browser hides them from the page. It needs the names of the limit's headers,
 /// [`Responder::header_names`], in `expose_headers`. Where preflights reach this layer all the same,
 /// [`exempt`](Self::exempt) `Method::OPTIONS`.
-#[derive(Clone, Debug)]
 pub struct RateLimitLayer<B = Full<Bytes>>(Arc<Settings<B>>);
+
+/// Whatever the body is: none is copied.
+impl<B> Clone for RateLimitLayer<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<B> fmt::Debug for RateLimitLayer<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RateLimitLayer").field(&self.0).finish()
+    }
+}
 
 impl RateLimitLayer {
     /// A layer that checks `policy` under the default key: a [`Policy`](limiter_core::limit::Policy), or a
@@ -75,6 +88,7 @@ impl RateLimitLayer {
                 exempt: Vec::new(),
                 client: ClientAddress::default(),
                 operation: None,
+                settle_within: SETTLE_WITHIN,
             }),
             responder: Responder::default(),
             refuse: Arc::new(problem_json),
@@ -130,16 +144,19 @@ impl<B> RateLimitLayer<B> {
     /// What a request has cost of the policy named last, where that is known only afterwards: bytes, tokens. The
     /// [target's cost](Target::cost) is then an estimate that is reserved, at least 1, and this is charged in its place once
     /// the response's body has been sent, or its client has left. `None` leaves the estimate, and so does a service that
-    /// fails, or that takes longer than an hour.
+    /// fails, or a response that takes longer than [`settle_within`](Self::settle_within).
+    ///
+    /// All policies of the layer are then reserved, so no two of them may name one key.
     ///
     /// ```
     /// # use limiter_core::limit::{Limiter, Policy, Quota, Unit};
     /// # use limiter_http::{RateLimitLayer, Target};
+    /// # #[derive(Clone)] struct UserId(String);
     /// # fn example(limiter: Limiter) -> Result<RateLimitLayer, limiter_core::Error> {
     /// let bytes = Policy::new("egress", Quota::per_minute(10_000_000)?)?
     ///     .with_unit(Unit::named("content-bytes")?);
     /// let layer = RateLimitLayer::new(limiter, bytes)
-    ///     .key(|request| request.headers.get("x-api-key").map(|key| Target::token(key).cost(10_000)))
+    ///     .key(|request| request.extensions.get().map(|user: &UserId| Target::new([&user.0]).cost(10_000)))
     ///     .settle(|finished| Some(finished.body_bytes));
     /// # Ok(layer)
     /// # }
@@ -150,6 +167,14 @@ impl<B> RateLimitLayer<B> {
         cost: impl Fn(&Finished<'_>) -> Option<u64> + Send + Sync + 'static,
     ) -> Self {
         self.with_rule(|rule| rule.settle = Some(Arc::new(cost)))
+    }
+
+    /// How long a response may take until the estimates of [`settle`](Self::settle) stand: 2 minutes unless this says
+    /// otherwise, at most 7 days. The store remembers each request for so long, so that a settlement counts once; in memory
+    /// that takes the room of a key.
+    #[must_use]
+    pub fn settle_within(self, within: Duration) -> Self {
+        self.with_checks(|checks| checks.settle_within = within)
     }
 
     /// Methods that no policy limits, such as `Method::OPTIONS`.
@@ -272,7 +297,11 @@ pub(crate) struct Checks {
     pub(crate) exempt: Vec<Method>,
     pub(crate) client: ClientAddress,
     pub(crate) operation: Option<ByRequest<Option<String>>>,
+    pub(crate) settle_within: Duration,
 }
+
+/// How long a response may take, unless a setting says otherwise.
+const SETTLE_WITHIN: Duration = Duration::from_secs(120);
 
 /// A policy, where its key comes from, and what becomes of its charge.
 #[derive(Clone)]

@@ -250,8 +250,14 @@ impl<'a> Problem<'a> {
             problem_type,
             title: problem_type.title(),
             status: status.as_u16(),
-            detail: "the request does not say whose it is, so it can be charged to nobody; send what this service tells its callers by"
-                .to_owned(),
+            detail: match status {
+                StatusCode::FORBIDDEN => "this caller is refused",
+                StatusCode::UNAUTHORIZED => {
+                    "the request has no credentials that this service knows"
+                }
+                _ => "the request does not name its caller, so it can be charged to nobody",
+            }
+            .to_owned(),
             members: None,
         }
     }

@@ -1,9 +1,9 @@
 //! A request that the layer refuses, and the response that it becomes.
 
 use bytes::Bytes;
-use http::Response;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
+use http::{Response, StatusCode};
 use http_body_util::Full;
 use limiter_core::limit::GroupDecision;
 
@@ -26,7 +26,7 @@ pub struct Refusal<'a> {
 
 impl Refusal<'_> {
     /// The response of the default: the problem's status and JSON, `application/problem+json`, and
-    /// `Cache-Control: no-store`.
+    /// `Cache-Control: no-store`; for a 401 `WWW-Authenticate: Bearer`.
     ///
     /// `B` is any body that is made of a `String`: axum's, `http_body_util::Full<Bytes>`.
     pub fn to_response<B: From<String>>(&self) -> Response<B> {
@@ -43,6 +43,13 @@ pub(crate) fn problem_json(refusal: &Refusal<'_>) -> Response<Full<Bytes>> {
 pub(crate) fn respond<B: From<String>>(problem: &Problem<'_>) -> Response<B> {
     let mut response = Response::new(B::from(problem.to_json()));
     *response.status_mut() = problem.status();
+    if problem.status() == StatusCode::UNAUTHORIZED {
+        // A 401 has to name a scheme (RFC 9110, section 15.5.2).
+        let scheme = HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, scheme);
+    }
     let fixed: [(HeaderName, &'static str); 2] = [
         (header::CONTENT_TYPE, CONTENT_TYPE),
         (header::CACHE_CONTROL, "no-store"),

@@ -7,7 +7,7 @@ use http::{HeaderName, Response};
 use limiter_core::clock::{Clock, SystemClock, Timestamp};
 
 use crate::decided::Decided;
-use crate::headers::HeaderStyle;
+use crate::headers::{FAMILIES, HeaderStyle};
 use crate::problem::{Asked, Problem, UnavailableStatus};
 use crate::refusal::respond;
 
@@ -50,11 +50,31 @@ pub struct Responder {
     reason = "one of the two has to speak for the limit"
 )]
 pub enum ForeignHeaders {
-    /// Ours take the place of those of the same names; others stay. The default.
+    /// Ours take the place of those of the same family (`X-RateLimit-*`, the IETF draft's, OpenAI's of a unit); others stay. The
+    /// default.
     #[default]
     Overwrite,
     /// A response that has one of the headers that we would write is left as it is.
     Leave,
+}
+
+/// Puts headers into a response and marks it. Of a family that is written none of another's stays: a limit of ours beside what
+/// remains of another one is wrong for both.
+fn put<B>(headers: &HeaderMap, response: &mut Response<B>) {
+    if headers.is_empty() {
+        return;
+    }
+    response.extensions_mut().insert(Written);
+    for family in FAMILIES {
+        if family.iter().any(|name| headers.contains_key(*name)) {
+            for name in *family {
+                response.headers_mut().remove(*name);
+            }
+        }
+    }
+    for (name, value) in headers {
+        response.headers_mut().insert(name, value.clone());
+    }
 }
 
 /// In the extensions of a response whose headers about limits are ours.
@@ -150,12 +170,18 @@ impl Responder {
         if self.foreign == ForeignHeaders::Leave && headers.keys().any(is_there) {
             return;
         }
-        if !headers.is_empty() {
-            response.extensions_mut().insert(Written);
-        }
-        for (name, value) in &headers {
-            response.headers_mut().insert(name, value.clone());
-        }
+        put(&headers, response);
+    }
+
+    /// Writes the headers of a refusal, which is our own whatever stands in it.
+    pub(crate) fn overwrite_headers<'a, B>(
+        &self,
+        decided: impl Into<Decided<'a>>,
+        response: &mut Response<B>,
+    ) {
+        let mut headers = HeaderMap::new();
+        self.headers.write(decided, self.clock.now(), &mut headers);
+        put(&headers, response);
     }
 
     /// The response to a request that was not allowed; `None` if it was.

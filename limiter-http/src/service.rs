@@ -18,7 +18,7 @@ use crate::decided::Decided;
 use crate::layer::{Settings, Settle};
 use crate::problem::{Asked, Problem};
 use crate::refusal::Refusal;
-use crate::settle::{RateLimitBody, Settling, WITHIN};
+use crate::settle::{RateLimitBody, Settling};
 use crate::target::{Choice, Target};
 
 /// A service behind a [`RateLimitLayer`](crate::RateLimitLayer).
@@ -134,7 +134,7 @@ impl<B> Settings<B> {
         let charges: Vec<_> = charged
             .iter()
             .map(|charged| {
-                let least = u64::from(settles);
+                let least = u64::from(charged.settle.is_some());
                 Charge::new(&charged.policy, &charged.key).with_cost(charged.cost.max(least))
             })
             .collect();
@@ -155,7 +155,8 @@ impl<B> Settings<B> {
         charged: &[Charged],
         charges: &[Charge<'_>],
     ) -> Result<Passed, Refused> {
-        let mut reservation = match self.limiter.reserve(charges, WITHIN).await {
+        let within = self.checks.settle_within;
+        let mut reservation = match self.limiter.reserve(charges, within).await {
             Ok(Reserved::Held(reservation)) => reservation,
             Ok(Reserved::Denied(decision)) => {
                 let decision = allowed(decision, charged)?;
@@ -197,19 +198,31 @@ impl<B> Settings<B> {
     fn charged(&self, request: &Parts) -> Result<Vec<Charged>, Refused> {
         let mut charged = Vec::with_capacity(self.checks.rules.len());
         for rule in &self.checks.rules {
-            let target = match &rule.target {
-                Some(target) => target(request),
-                None => self.default_target(request)?,
-            };
-            let (counter, cost) = match target.0 {
-                Choice::Charge { counter, cost } => (counter, cost),
-                Choice::Skip => continue,
-                Choice::Refuse(status) => {
-                    return Err(Refused::Nobody(status));
-                }
-            };
             let chosen = rule.chosen.as_ref().and_then(|chosen| chosen(request));
             let policy = chosen.as_ref().unwrap_or(&rule.policy);
+            let target = match &rule.target {
+                Some(target) => Ok(target(request)),
+                None => self.default_target(request),
+            };
+            let refused = match target.map(|target| target.0) {
+                Ok(Choice::Charge { counter, cost }) => Ok((counter, cost)),
+                Ok(Choice::Skip) => continue,
+                Ok(Choice::Refuse(status)) => Err(Refused::Nobody(status)),
+                Err(refused) => Err(refused),
+            };
+            let (counter, cost) = match refused {
+                Ok(charge) => charge,
+                // It only watches, and here it would only have refused.
+                Err(_) if policy.current().is_shadow() => {
+                    let policy = policy.current();
+                    tracing::debug!(
+                        policy = policy.name(),
+                        "a shadow policy finds nobody to charge"
+                    );
+                    continue;
+                }
+                Err(refused) => return Err(refused),
+            };
             // The name, of which the key is made, is the same for everybody.
             let key = counter.key(&policy.current());
             let policy = policy.of(&key);
@@ -239,6 +252,10 @@ impl<B> Settings<B> {
     fn refuse(&self, refused: &Refused, request: &Parts) -> Response<B> {
         let (decision, cost) = match refused {
             Refused::Nobody(status) => {
+                tracing::debug!(
+                    status = status.as_u16(),
+                    "a request that names nobody is refused"
+                );
                 return self.respond(&Problem::unknown_client(*status), None, request);
             }
             Refused::Broken => return self.respond(&Problem::error(), None, request),
@@ -254,7 +271,8 @@ impl<B> Settings<B> {
         let problem = self.responder.problem(decision, asked);
         let problem = problem.unwrap_or_else(Problem::error);
         let mut response = self.respond(&problem, Some(decision), request);
-        self.responder.write_headers(decision, &mut response);
+        // Whatever the function has written of itself.
+        self.responder.overwrite_headers(decision, &mut response);
         response
     }
 
@@ -281,6 +299,7 @@ impl Held {
             charges: self.charges,
             response: parts.clone(),
             body_bytes: 0,
+            expected: body.size_hint().exact(),
             // A server never asks for an empty body.
             is_complete: body.is_end_stream(),
         };

@@ -1,8 +1,8 @@
 //! Charges whose amount is known only when the response has been sent.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Buf;
 use http::response::Parts;
@@ -13,8 +13,8 @@ use pin_project_lite::pin_project;
 
 use crate::layer::Settle;
 
-/// How long a response may take until its estimates stand.
-pub(crate) const WITHIN: Duration = Duration::from_secs(3_600);
+/// The most that can be settled: amounts are below 2^51.
+const MOST: u64 = (1 << 51) - 1;
 
 /// A response whose body has been sent, or whose client has left: what a
 /// [`settle`](crate::RateLimitLayer::settle) function tells the cost from.
@@ -28,7 +28,8 @@ pub struct Finished<'a> {
     pub response: &'a Parts,
     /// How many bytes of the body were handed to the connection.
     pub body_bytes: u64,
-    /// Whether that was all of it.
+    /// Whether that was all of it: the body has ended, or has given as many bytes as it had said. Never for an answer to HEAD,
+    /// whose body is not sent.
     pub is_complete: bool,
 }
 
@@ -39,6 +40,8 @@ pub(crate) struct Settling {
     pub(crate) charges: Vec<(u64, Option<Settle>)>,
     pub(crate) response: Parts,
     pub(crate) body_bytes: u64,
+    /// How many bytes the body says that it has.
+    pub(crate) expected: Option<u64>,
     pub(crate) is_complete: bool,
 }
 
@@ -55,8 +58,17 @@ impl Drop for Settling {
         let charges = self.charges.iter();
         let costs: Vec<u64> = charges
             .map(|(estimate, settle)| {
-                let cost = settle.as_ref().and_then(|settle| settle(&finished));
-                cost.unwrap_or(*estimate)
+                let cost = settle.as_ref().and_then(|settle| {
+                    // This may run while the body panics: a second panic would end the process.
+                    let told = catch_unwind(AssertUnwindSafe(|| settle(&finished)));
+                    told.unwrap_or_else(|_| {
+                        tracing::error!(
+                            "the function that tells a cost panicked; the estimate stands"
+                        );
+                        None
+                    })
+                });
+                cost.unwrap_or(*estimate).min(MOST)
             })
             .collect();
         if let Err(error) = reservation.settle_detached(&costs) {
@@ -128,7 +140,9 @@ where
                 let bytes = frame.data_ref().map_or(0, Buf::remaining);
                 let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
                 settling.body_bytes = settling.body_bytes.saturating_add(bytes);
-                settling.is_complete = this.body.is_end_stream();
+                // A server that has sent the length that was announced asks for no end.
+                settling.is_complete =
+                    this.body.is_end_stream() || settling.expected == Some(settling.body_bytes);
             }
             Poll::Ready(Some(Err(_))) | Poll::Pending => return polled,
             Poll::Ready(None) => settling.is_complete = true,

@@ -20,13 +20,15 @@ use limiter_core::limit::Policy;
 /// use http::request::Parts;
 /// use limiter_http::Target;
 ///
-/// /// The key of an API key, 401 without one, and nothing for a health check.
+/// # fn is_known(_: &[u8]) -> bool { true }
+/// /// By API key; 401 without one that is known, and no limit for a health check.
 /// fn by_api_key(request: &Parts) -> Result<Target, StatusCode> {
 ///     if request.uri.path() == "/health" {
 ///         return Ok(Target::skip());
 ///     }
-///     let key = request.headers.get("x-api-key").ok_or(StatusCode::UNAUTHORIZED)?;
-///     Ok(Target::token(key.as_bytes()))
+///     let key = request.headers.get("x-api-key").filter(|key| is_known(key.as_bytes()));
+///     let key = key.ok_or(StatusCode::UNAUTHORIZED)?;
+///     Ok(Target::token(key))
 /// }
 ///
 /// let (request, ()) = http::Request::new(()).into_parts();
@@ -83,6 +85,9 @@ impl Target {
     }
 
     /// A charge of 1 to whom a credential names, such as an API key: its SHA-256 stands in the key, never the credential.
+    ///
+    /// Only for one that was checked: a client that makes up another one for each request has another limit each time. Check it in
+    /// the key function or in a layer around, or limit the address as well ([`also`](crate::RateLimitLayer::also)).
     pub fn token(token: impl AsRef<[u8]>) -> Self {
         Self::charge(Counter::Token(token.as_ref().to_vec()))
     }
@@ -98,8 +103,13 @@ impl Target {
         Self(Choice::Skip)
     }
 
-    /// The request is refused with this status, and no policy is charged.
+    /// The request is refused with this status, and no policy is charged. A status that is none of a client's error counts as
+    /// 400.
     pub fn refuse(status: StatusCode) -> Self {
+        let status = match status.is_client_error() {
+            true => status,
+            false => StatusCode::BAD_REQUEST,
+        };
         Self(Choice::Refuse(status))
     }
 
@@ -170,6 +180,8 @@ mod tests {
         let key = Key::new(["ratelimit", "a"]);
         assert_eq!(Target::from(Some(key.clone())), Target::exact(key.clone()));
         assert_eq!(Target::skip().cost(3), Target::skip());
+        let ok = Target::refuse(StatusCode::OK);
+        assert_eq!(ok, Target::refuse(StatusCode::BAD_REQUEST), "no refusal");
         assert_eq!(
             format!("{:?}", Target::new(["alice"]).cost(3)),
             "Target(masked, cost 3)"

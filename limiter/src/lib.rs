@@ -77,12 +77,13 @@ pub use limiter_core::cache::{CacheKey, CacheStore};
 pub use limiter_core::limit::wrap::{Event, Observer, Portion, Route, Routing, Switch};
 pub use limiter_core::limit::{
     Acquired, Calendar, Charge, Charged, Decision, GiveBackStats, GroupDecision, Lease,
-    LeaseStatus, LimitStore, Limiter, LivePolicy, ModelCall, ModelCallReserved, OperationId,
-    Outage, Outcome, Period, Policy, Quota, Reservation, Reserved, Settled, Share, Source,
-    TokenUsage, Unit, UnitName,
+    LeaseStatus, LimitStore, Limiter, LivePolicy, ModelCall, ModelCallReserved, Observed,
+    OperationId, Outage, Outcome, Period, Policy, Quota, Replay, Reservation, Reserved, Settled,
+    Share, Source, Step, TokenUsage, Unit, UnitName, Verdict,
 };
 pub use limiter_core::{
     Effect, Error, ErrorKind, Health, IdentitySecret, Key, KeyBuilder, OutageLog, ServerInfo,
+    Substitute,
 };
 #[cfg(feature = "http")]
 pub use limiter_http as http;
@@ -96,7 +97,7 @@ pub struct ComingFrom;
 
 pub use offenders::Offenders;
 #[cfg(feature = "ai-cache")]
-pub use paid_call::{CallError, Failed, PaidAnswer, PaidCall};
+pub use paid_call::{CallError, CallFailure, PaidAnswer, PaidCall, Spent};
 pub use thresholds::{Crossing, Thresholds};
 
 #[cfg(feature = "memory")]

@@ -3,7 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ai_cache::scope::Addressed;
@@ -13,6 +14,7 @@ use limiter_core::limit::{
 };
 use limiter_core::{Error, Key};
 use serde::Serialize;
+use tokio::time::timeout;
 
 /// The limits of one request that may call a model.
 ///
@@ -25,11 +27,12 @@ use serde::Serialize;
 ///    [estimate](Self::estimate) to those that count [tokens](limiter_core::limit::Unit::Tokens); all or nothing. If they deny,
 ///    the count is given back: nothing is charged to a request that is refused.
 /// 4. **Ask** the model, once for all who ask the same meanwhile. Who only waits for another's call pays nothing.
-/// 5. **Settle** to the tokens that the provider reports. A failure that used nothing gives everything back, the count too; so a
-///    provider's outage uses up nobody's limit.
+/// 5. **Settle** to the tokens that the provider reports. A failure that the provider does not charge for
+///    ([`CallFailure::unspent`]) gives everything back, the count too; so a provider's outage uses up nobody's limit. Of a failure
+///    whose cost nobody knows the estimate stands.
 /// 6. **Store** the answer.
 ///
-/// A caller that leaves cancels nothing: the call goes on, is settled, and is stored.
+/// A caller that leaves cancels nothing: the call goes on in a task of its own, is settled, and is stored.
 ///
 #[cfg_attr(
     feature = "memory",
@@ -37,7 +40,7 @@ use serde::Serialize;
 ```
 use std::time::Duration;
 use limiter::ai_cache::{AiCache, CacheConfig, CanonicalJson, Origin};
-use limiter::{Failed, PaidCall, Policy, Quota, TokenUsage, Unit};
+use limiter::{CallFailure, PaidCall, Policy, Quota, TokenUsage, Unit};
 use serde_json::json;
 
 # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -53,7 +56,7 @@ let call = PaidCall::new(backends.limiter.clone())
     .within(Duration::from_secs(120));
 let ask = |question: CanonicalJson| async move {
     let usage = TokenUsage { prompt: 40, completion: 60 };
-    Ok::<_, Failed<std::io::Error>>((format!("about {question}"), Some(usage)))
+    Ok::<_, CallFailure<std::io::Error>>((format!("about {question}"), Some(usage)))
 };
 let question = json!({ "company": "Acme" });
 for origin in [Origin::Computed, Origin::L1] {
@@ -76,24 +79,47 @@ pub struct PaidCall {
     within: Duration,
 }
 
-/// A failed call of a model.
+/// A failed call of a model, and what it has cost all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
     reason = "made by callers from what their provider reports"
 )]
-pub struct Failed<E> {
+pub struct CallFailure<E> {
     /// Why there is no answer.
     pub error: E,
-    /// What the provider reports that it used all the same, as for an answer that was cut off. `None` if it did nothing, or
-    /// does not say.
-    pub usage: Option<TokenUsage>,
+    /// What the provider charges for it.
+    pub spent: Spent,
 }
 
-/// A failure that used nothing.
-impl<E: StdError> From<E> for Failed<E> {
+/// What a provider charges for a failed call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "there is nothing between knowing and not knowing"
+)]
+pub enum Spent {
+    /// Nothing: it was not reached, or refused the call. Everything is given back.
+    Nothing,
+    /// Nobody knows: the answer broke off, or could not be read. The estimate stands.
+    Unknown,
+    /// These tokens, as for an answer that was cut off.
+    Tokens(TokenUsage),
+}
+
+impl<E> CallFailure<E> {
+    /// A failure that the provider does not charge for: it could not be reached, was too busy, or failed by itself.
+    pub fn unspent(error: E) -> Self {
+        let spent = Spent::Nothing;
+        Self { error, spent }
+    }
+}
+
+/// A failure of which nobody knows what it has cost, so that its estimate stands.
+impl<E: StdError> From<E> for CallFailure<E> {
     fn from(error: E) -> Self {
-        Self { error, usage: None }
+        let spent = Spent::Unknown;
+        Self { error, spent }
     }
 }
 
@@ -191,7 +217,7 @@ impl PaidCall {
         }
     }
 
-    /// The longest that a call may take; then its estimate stands. 5 minutes unless this says otherwise.
+    /// The longest that a call may take: then it is cut, and its estimate stands. 5 minutes unless this says otherwise.
     #[must_use]
     pub fn within(self, within: Duration) -> Self {
         Self { within, ..self }
@@ -217,92 +243,61 @@ impl PaidCall {
         S: Addressed,
         P: Serialize + ?Sized,
         F: FnOnce(CanonicalJson) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<(T, Option<TokenUsage>), Failed<E>>> + Send + 'static,
+        Fut: Future<Output = Result<(T, Option<TokenUsage>), CallFailure<E>>> + Send + 'static,
         E: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
     {
-        let count = self.count().await?;
-        let mut decision = count.decision.clone();
-        let used = Arc::new(AtomicBool::new(false));
+        let (count, mut decision) = self.count().await?;
         let asked = cache
             .get_or_admit(params, async || {
-                let mut call = self.reserve(&mut decision).await?;
-                let used = used.clone();
-                Ok(move |question| async move {
-                    if let Some(call) = &mut call {
-                        call.started();
-                    }
-                    settled(call, ask(question).await, &used)
-                })
+                let call = self.reserve(&mut decision).await?;
+                let (within, count) = (self.within, count.clone());
+                Ok(move |question| make(call, count, within, ask(question)))
             })
-            .await
-            .inspect_err(|_| count.give_back())?;
-        match asked {
-            Ok(answer) => Ok(PaidAnswer {
-                value: answer.value,
-                origin: answer.origin,
-                decision,
-            }),
-            Err(error) => {
-                // Nobody knows what a computation that panicked has used.
-                if !matches!(error, ComputeError::Aborted) {
-                    count.give_back_unless(&used);
-                }
-                Err(CallError::Failed { error, decision })
-            }
-        }
+            .await?;
+        let asked = asked.map(|answer| (answer.value, answer.origin));
+        finished(asked, &count, decision)
     }
 
-    /// The answer of `ask`, which is kept nowhere; otherwise as [`cached`](Self::cached). A caller that leaves ends the call,
-    /// whose estimate then stands.
+    /// The answer of `ask`, which is kept nowhere; otherwise as [`cached`](Self::cached).
     ///
     /// # Errors
     /// [`CallError`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub async fn uncached<T, P, F, Fut, E>(
         &self,
         params: &P,
         ask: F,
     ) -> Result<PaidAnswer<T>, CallError>
     where
+        T: Send + 'static,
         P: Serialize + ?Sized,
         F: FnOnce(CanonicalJson) -> Fut,
-        Fut: Future<Output = Result<(T, Option<TokenUsage>), Failed<E>>>,
-        E: Into<Box<dyn StdError + Send + Sync>> + 'static,
+        Fut: Future<Output = Result<(T, Option<TokenUsage>), CallFailure<E>>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>> + Send + 'static,
     {
-        let count = self.count().await?;
-        let mut decision = count.decision.clone();
-        let used = AtomicBool::new(false);
-        let question = CanonicalJson::of(params).map_err(ComputeError::from);
-        let asked = match question {
+        let (count, mut decision) = self.count().await?;
+        let asked = match CanonicalJson::of(params) {
             Ok(question) => {
-                let reserved = self.reserve(&mut decision).await;
-                let mut call = reserved.inspect_err(|_| count.give_back())?;
-                if let Some(call) = &mut call {
-                    call.started();
+                let call = self.reserve(&mut decision).await?;
+                // In a task, as a computation of a cache: a caller that leaves does not keep it from being settled.
+                let work = make(call, count.clone(), self.within, ask(question));
+                match tokio::spawn(work).await {
+                    Ok(Ok(value)) => Ok((value, Origin::Computed)),
+                    Ok(Err(error)) => Err(ComputeError::Failed(error.into())),
+                    Err(_) => Err(ComputeError::Aborted),
                 }
-                settled(call, ask(question).await, &used)
-                    .map_err(|error| ComputeError::Failed(error.into().into()))
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
-        match asked {
-            Ok(value) => Ok(PaidAnswer {
-                value,
-                origin: Origin::Computed,
-                decision,
-            }),
-            Err(error) => {
-                count.give_back_unless(&used);
-                Err(CallError::Failed { error, decision })
-            }
-        }
+        finished(asked, &count, decision)
     }
 
-    async fn count(&self) -> Result<Count, CallError> {
+    /// Charges what every request is charged; gives the charge, to be kept or given back, and the decision.
+    async fn count(&self) -> Result<(Arc<Count>, GroupDecision), CallError> {
         if self.counted.is_empty() {
-            return Ok(Count {
-                decision: GroupDecision::new(Vec::new()),
-                charged: None,
-            });
+            return Ok((Count::new(None), GroupDecision::new(Vec::new())));
         }
         let charges: Vec<_> = self
             .counted
@@ -310,9 +305,9 @@ impl PaidCall {
             .map(|(policy, key)| Charge::new(policy, key))
             .collect();
         match self.limiter.charge(&charges).await {
-            Ok((decision, charged)) if decision.is_allowed() => Ok(Count { decision, charged }),
+            Ok((decision, charged)) if decision.is_allowed() => Ok((Count::new(charged), decision)),
             Ok((decision, _)) => Err(CallError::Limited(decision)),
-            Err(error) => Err(unchecked(&self.counted, &error)),
+            Err(error) => Ok((Count::new(None), unchecked(&self.counted, &error)?)),
         }
     }
 
@@ -343,59 +338,133 @@ impl PaidCall {
                 add(&denied);
                 Err(CallError::Limited(decision.clone()))
             }
-            Err(error) => Err(unchecked(&self.paid, &error)),
+            Err(error) => {
+                add(&unchecked(&self.paid, &error)?);
+                Ok(None)
+            }
         }
     }
 }
 
-/// What every request is charged.
+/// What a request is charged before it is known whether the model is asked. Whoever decides first decides; if nobody does,
+/// because all who hold it were dropped, it is given back.
 struct Count {
-    decision: GroupDecision,
     charged: Option<Charged>,
+    state: AtomicU8,
 }
 
+/// Whether the model has been asked for whom the count is.
+const UNDECIDED: u8 = 0;
+const ASKED: u8 = 1;
+const DECIDED: u8 = 2;
+
 impl Count {
+    fn new(charged: Option<Charged>) -> Arc<Self> {
+        let state = AtomicU8::new(UNDECIDED);
+        Arc::new(Self { charged, state })
+    }
+
+    /// From here on a panic keeps it: nobody knows what the call has cost.
+    fn asked(&self) {
+        let _ = self
+            .state
+            .compare_exchange(UNDECIDED, ASKED, Relaxed, Relaxed);
+    }
+
+    fn keep(&self) {
+        self.state.store(DECIDED, Relaxed);
+    }
+
     fn give_back(&self) {
-        if let Some(charged) = &self.charged {
+        if self.state.swap(DECIDED, Relaxed) != DECIDED
+            && let Some(charged) = &self.charged
+        {
             charged.refund_detached();
         }
     }
+}
 
-    fn give_back_unless(&self, used: &AtomicBool) {
-        if !used.load(Ordering::Relaxed) {
+impl Drop for Count {
+    fn drop(&mut self) {
+        if self.state.load(Relaxed) == UNDECIDED {
             self.give_back();
         }
     }
 }
 
-fn unchecked(limits: &[(Policy, Key)], error: &Error) -> CallError {
+/// The decision of policies that could not be checked, if they let the request through all the same: shadows do.
+fn unchecked(limits: &[(Policy, Key)], error: &Error) -> Result<GroupDecision, CallError> {
     if !error.kind().is_outage() {
         tracing::error!(%error, "limit refused");
     }
     let policies = limits.iter().map(|(policy, _)| policy);
-    CallError::Limited(GroupDecision::unavailable(policies, error))
+    let decision = GroupDecision::unavailable(policies, error);
+    match decision.is_allowed() {
+        true => Ok(decision),
+        false => Err(CallError::Limited(decision)),
+    }
 }
 
-/// Settles or cancels a call by what came of it.
-fn settled<T, E>(
-    call: Option<ModelCall>,
-    asked: Result<(T, Option<TokenUsage>), Failed<E>>,
-    used: &AtomicBool,
-) -> Result<T, E> {
-    let (result, usage, did_nothing) = match asked {
-        Ok((value, usage)) => (Ok(value), usage, false),
-        Err(failed) => (Err(failed.error), failed.usage, failed.usage.is_none()),
+/// Makes a call that may be made, and settles or cancels it by what came of it.
+async fn make<T, E>(
+    mut call: Option<ModelCall>,
+    count: Arc<Count>,
+    within: Duration,
+    ask: impl Future<Output = Result<(T, Option<TokenUsage>), CallFailure<E>>>,
+) -> Result<T, Box<dyn StdError + Send + Sync>>
+where
+    E: Into<Box<dyn StdError + Send + Sync>>,
+{
+    count.asked();
+    if let Some(call) = &mut call {
+        call.started();
+    }
+    let (result, spent) = match timeout(within, ask).await {
+        Ok(Ok((value, Some(usage)))) => (Ok(value), Spent::Tokens(usage)),
+        Ok(Ok((value, None))) => (Ok(value), Spent::Unknown),
+        Ok(Err(failure)) => (Err(failure.error.into()), failure.spent),
+        Err(elapsed) => (Err(elapsed.into()), Spent::Unknown),
     };
-    used.store(!did_nothing, Ordering::Relaxed);
-    match (call, usage) {
-        (Some(call), Some(usage)) => {
-            if let Err(error) = call.settle_detached(usage) {
-                tracing::error!(%error, "a call is not settled; its estimate stands");
-            }
+    match spent {
+        Spent::Nothing => count.give_back(),
+        Spent::Unknown | Spent::Tokens(_) => count.keep(),
+    }
+    let settled = match (call, spent) {
+        (Some(call), Spent::Tokens(usage)) => call.settle(usage).await.map(drop),
+        (Some(call), Spent::Nothing) => call.cancel().await,
+        // The estimate stands.
+        (Some(_), Spent::Unknown) | (None, _) => Ok(()),
+    };
+    match settled {
+        // After an outage it is tried again.
+        Err(error) if !error.kind().is_outage() => {
+            tracing::error!(%error, "a call is not settled; its estimate stands");
         }
-        (Some(call), None) if did_nothing => call.cancel_detached(),
-        // Without a report the estimate stands.
         _ => {}
     }
     result
+}
+
+/// What the caller gets. Who only waited for another's call keeps its count if there is an answer, and gets it back if not.
+fn finished<T>(
+    asked: Result<(T, Origin), ComputeError>,
+    count: &Count,
+    decision: GroupDecision,
+) -> Result<PaidAnswer<T>, CallError> {
+    match asked {
+        Ok((value, origin)) => {
+            count.keep();
+            Ok(PaidAnswer {
+                value,
+                origin,
+                decision,
+            })
+        }
+        Err(error) => {
+            if count.state.load(Relaxed) == UNDECIDED {
+                count.give_back();
+            }
+            Err(CallError::Failed { error, decision })
+        }
+    }
 }

@@ -220,3 +220,66 @@ async fn computations_may_nest() {
     assert_eq!(answer.value, "part and whole");
     assert!(cache.has("inner").await.unwrap());
 }
+
+/// Each caller that finds nothing asks for itself whether it may compute, and what it holds for that is dropped at once if another
+/// one's computation is under way.
+#[tokio::test]
+async fn each_caller_is_admitted_for_itself() {
+    /// Counts how many are held.
+    struct Held(Arc<AtomicUsize>);
+    impl Held {
+        fn new(held: &Arc<AtomicUsize>) -> Self {
+            held.fetch_add(1, Ordering::SeqCst);
+            Self(held.clone())
+        }
+    }
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let (cache, provider) = (cache(&TestStore::new()), Provider::new());
+    let held = Arc::new(AtomicUsize::new(0));
+    let admitted = Arc::new(AtomicUsize::new(0));
+    let ask = |may: bool| {
+        let (cache, provider) = (cache.clone(), provider.clone());
+        let (held, admitted) = (held.clone(), admitted.clone());
+        tokio::spawn(async move {
+            // What the caller has is borrowed, and what the computation uses is its own.
+            let admit = async || {
+                admitted.fetch_add(1, Ordering::SeqCst);
+                if !may {
+                    return Err("not you");
+                }
+                let (provider, held) = (provider.clone(), Held::new(&held));
+                Ok(move |_| async move {
+                    let answer = provider.ask().await;
+                    drop(held);
+                    answer
+                })
+            };
+            cache.get_or_admit("a", admit).await
+        })
+    };
+    let first = ask(true);
+    settle().await;
+    let (second, refused) = (ask(true), ask(false));
+    settle().await;
+    assert_eq!(refused.await.unwrap().unwrap_err(), "not you");
+    assert_eq!(held.load(Ordering::SeqCst), 1, "who waits holds nothing");
+    provider.answers.add_permits(1);
+    for waiting in [first, second] {
+        let answer = waiting.await.unwrap().unwrap().unwrap();
+        assert_eq!(
+            (&*answer.value, answer.origin),
+            ("answer", Origin::Computed)
+        );
+    }
+    assert_eq!((provider.calls(), held.load(Ordering::SeqCst)), (1, 0));
+    // A hit asks nobody.
+    let asked = admitted.load(Ordering::SeqCst);
+    assert!(ask(false).await.unwrap().unwrap().unwrap().origin.is_hit());
+    assert_eq!(admitted.load(Ordering::SeqCst), asked);
+    let stats = cache.stats();
+    assert_eq!((stats.computations, stats.misses), (1, 2));
+}

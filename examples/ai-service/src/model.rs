@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use limiter::ai_cache::CanonicalJson;
-use limiter::{Failed, TokenUsage};
+use limiter::{CallFailure, Spent, TokenUsage};
 use reqwest::StatusCode;
 use reqwest::header::RETRY_AFTER;
 use secrecy::{ExposeSecret, SecretString};
@@ -57,6 +57,8 @@ pub(crate) struct ModelError {
     what: String,
     /// The provider has limits of its own, and said for how long; in seconds.
     pub(crate) busy: Option<u64>,
+    /// The provider refused the question: another one may be answered.
+    pub(crate) is_refused: bool,
 }
 
 impl ModelError {
@@ -64,6 +66,7 @@ impl ModelError {
         Self {
             what: what.into(),
             busy: None,
+            is_refused: false,
         }
     }
 }
@@ -83,7 +86,7 @@ impl From<reqwest::Error> for ModelError {
 }
 
 /// An answer, and what the provider reports that it used.
-pub(crate) type Asked = Result<(Completion, Option<TokenUsage>), Failed<ModelError>>;
+pub(crate) type Asked = Result<(Completion, Option<TokenUsage>), CallFailure<ModelError>>;
 
 pub(crate) enum Model {
     Offline,
@@ -225,7 +228,7 @@ impl OpenAi {
         &self,
         operation: &str,
         parameters: &CanonicalJson,
-    ) -> Result<(String, Option<TokenUsage>), Failed<ModelError>> {
+    ) -> Result<(String, Option<TokenUsage>), CallFailure<ModelError>> {
         let request = json!({
             "model": self.model,
             "max_tokens": MAX_TOKENS,
@@ -243,9 +246,9 @@ impl OpenAi {
             prompt: usage.prompt_tokens,
             completion: usage.completion_tokens,
         });
-        let no_answer = |what: &str| Failed {
+        let no_answer = |what: &str| CallFailure {
             error: ModelError::new(what),
-            usage,
+            spent: usage.map_or(Spent::Unknown, Spent::Tokens),
         };
         let choice = completion.choices.into_iter().next();
         let choice = choice.ok_or_else(|| no_answer("the model gave no choice"))?;
@@ -263,23 +266,42 @@ impl OpenAi {
         Ok((text, usage))
     }
 
-    async fn send(&self, request: &serde_json::Value) -> Result<reqwest::Response, ModelError> {
+    /// The head of an answer. What fails here the provider does not charge for; but a question that it refuses counts, because
+    /// it is the caller's.
+    async fn send(
+        &self,
+        request: &serde_json::Value,
+    ) -> Result<reqwest::Response, CallFailure<ModelError>> {
+        let unspent = |error: reqwest::Error| CallFailure::unspent(ModelError::from(error));
         let response = self
             .client
             .post(&self.url)
             .bearer_auth(self.api_key.expose_secret())
             .json(request)
             .send()
-            .await?;
-        if response.status() == StatusCode::TOO_MANY_REQUESTS {
-            let wait = response.headers().get(RETRY_AFTER);
-            let wait = wait.and_then(|value| seconds(value.to_str().ok()?));
-            return Err(ModelError {
-                busy: Some(wait.unwrap_or(BUSY)),
-                ..ModelError::new("the provider's own limit is used up")
-            });
+            .await
+            .map_err(unspent)?;
+        match response.status() {
+            StatusCode::TOO_MANY_REQUESTS => {
+                let wait = response.headers().get(RETRY_AFTER);
+                let wait = wait.and_then(|value| seconds(value.to_str().ok()?));
+                Err(CallFailure::unspent(ModelError {
+                    busy: Some(wait.unwrap_or(BUSY)),
+                    ..ModelError::new("the provider's own limit is used up")
+                }))
+            }
+            StatusCode::BAD_REQUEST
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNPROCESSABLE_ENTITY => Err(ModelError {
+                is_refused: true,
+                ..ModelError::new(format!(
+                    "the provider refused the question: {}",
+                    response.status()
+                ))
+            }
+            .into()),
+            _ => response.error_for_status().map_err(unspent),
         }
-        Ok(response.error_for_status()?)
     }
 }
 

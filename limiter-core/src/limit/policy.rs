@@ -186,8 +186,8 @@ impl Policy {
     /// This policy as `next`, which takes its place.
     ///
     /// # Errors
-    /// `InvalidInput` if the name is another one, the version a lower one, or the algorithm another one without a higher
-    /// version: what was counted under one algorithm cannot go on under another.
+    /// `InvalidInput` if the name is another one, the version a lower one, or the algorithm or the unit another one without a
+    /// higher version: what was counted under one cannot go on under another.
     pub fn replaced_by(&self, next: Self) -> Result<Self, Error> {
         let refused = |message: String| Err(Error::new(ErrorKind::InvalidInput, "policy", message));
         if self.name != next.name {
@@ -204,6 +204,16 @@ impl Policy {
                 self.version,
                 next.version,
                 next.version
+            ));
+        }
+        if self.unit != next.unit && next.version == self.version {
+            return refused(format!(
+                "policy {} counts {} and would count {} under version {}; raise the version above {}, so that old and new counts do not meet",
+                self.name(),
+                self.unit.as_str(),
+                next.unit.as_str(),
+                next.version,
+                self.version
             ));
         }
         if self.quota.algorithm() != next.quota.algorithm() && next.version == self.version {
@@ -314,6 +324,15 @@ mod tests {
             .clone()
             .with_quota(Quota::fixed_window(20, Period::DAY).unwrap());
         assert!(window.replaced_by(more).is_ok(), "other numbers");
+        let tokens = window.clone().with_unit(Unit::Tokens);
+        let refused = window.replaced_by(tokens.clone()).unwrap_err();
+        assert!(
+            refused
+                .message()
+                .contains("counts requests and would count tokens"),
+            "{refused}"
+        );
+        assert!(window.replaced_by(tokens.with_version(2)).is_ok());
         let bucket = Quota::token_bucket(9, 9, Period::HOUR).unwrap();
         let next = window.clone().with_quota(bucket);
         let refused = window.replaced_by(next.clone()).unwrap_err();

@@ -46,7 +46,9 @@ pub enum Quota {
 
 impl Quota {
     /// `n` a second: a [token bucket](Self::token_bucket) that holds `n` and refills with `n` every second. The whole bucket
-    /// can be spent at once; [`with_burst`](Self::with_burst) makes it smaller or larger.
+    /// can be spent at once, so up to `2n` pass in the first second and `n` in each one after it.
+    /// [`with_burst`](Self::with_burst) makes the bucket smaller or larger. Where no span of time may exceed a number, see
+    /// [`sliding_log`](Self::sliding_log).
     ///
     /// # Errors
     /// As [`token_bucket`](Self::token_bucket): `InvalidInput` for 0, or for what is too large to count.

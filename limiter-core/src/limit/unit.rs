@@ -41,11 +41,20 @@ impl Unit {
     /// variants of their own.
     ///
     /// # Errors
-    /// `InvalidInput` unless the name is 1 to 15 of `a-z 0-9 -`: it stands unescaped in headers.
+    /// `InvalidInput` unless the name is 1 to 15 of `a-z 0-9 -`, because it stands unescaped in headers; and for `request` and
+    /// `token`.
     pub fn named(name: &str) -> Result<Self, Error> {
         match name {
             "requests" => return Ok(Self::Requests),
             "tokens" => return Ok(Self::Tokens),
+            // Names that mean these two, and would count as something else.
+            "request" | "token" => {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "policy",
+                    format!("unit {name:?} is written {name}s"),
+                ));
+            }
             _ => {}
         }
         let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
@@ -97,6 +106,8 @@ mod tests {
     fn names_that_would_break_a_header_are_refused() {
         for name in [
             "",
+            "token",
+            "request",
             "Pages",
             "two words",
             "a\"b",

@@ -78,13 +78,16 @@ pub(super) fn address(text: &[u8]) -> Option<IpAddr> {
 pub(super) fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     let element = std::str::from_utf8(element).ok()?;
     let mut found = None;
-    for pair in pairs(element) {
+    for pair in pairs(element).filter(|pair| !pair.trim().is_empty()) {
         let (name, value) = pair.split_once('=')?;
         if name.trim().eq_ignore_ascii_case("for") && found.replace(value.trim()).is_some() {
             return None;
         }
     }
-    address(unquoted(found?)?.as_bytes())
+    let node = unquoted(found?)?;
+    // A port may be hidden, too: 192.0.2.60:_p.
+    let node = node.split_once(":_").map_or(&*node, |(node, _)| node);
+    address(node.as_bytes())
 }
 
 /// What stands between semicolons outside of quoted strings.
@@ -164,6 +167,10 @@ mod tests {
             (r#"for="192.0.2.60:80""#, Some("192.0.2.60")),
             (r#"for="19\2.0.2.60""#, Some("192.0.2.60")),
             (r#"by="a;for=1.1.1.1";for=192.0.2.60"#, Some("192.0.2.60")),
+            (";for=192.0.2.60;", Some("192.0.2.60")),
+            ("for=192.0.2.60; ;proto=http", Some("192.0.2.60")),
+            (r#"for="192.0.2.60:_p""#, Some("192.0.2.60")),
+            (r#"for="[2001:db8::1]:_p""#, Some("2001:db8::1")),
             ("for=unknown", None),
             ("for=_hidden", None),
             ("proto=https", None),

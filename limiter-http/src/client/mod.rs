@@ -201,8 +201,8 @@ impl ClientAddress {
     /// not known, such as a cloud's load balancer.
     ///
     /// The number must be exact, and nobody must reach the service around a proxy: with a larger one, or over a shorter way,
-    /// a client chooses its own address. A single-address [`header`](Self::header) is then believed from any peer. In place of
-    /// trusted proxies; whichever is set, both are not.
+    /// a client chooses its own address. A single-address [`header`](Self::header) is then believed from any peer. Where trusted
+    /// proxies are set as well, the header counts only if the peer is one of them.
     ///
     /// # Errors
     /// `Config` unless it is 1 to 32.
@@ -279,8 +279,11 @@ impl ClientAddress {
             Peer::Tcp(address) => Some(address.ip().to_canonical()),
             Peer::Unix => None,
         };
-        let is_believed =
-            self.hops.is_some() || peer.map_or(self.trusts_unix, |address| self.trusts(address));
+        let trusts_nobody = self.trusted.is_empty() && !self.trusts_unix;
+        let is_believed = match self.hops {
+            Some(_) if trusts_nobody => true,
+            _ => peer.map_or(self.trusts_unix, |address| self.trusts(address)),
+        };
         let found = if is_believed {
             self.told(headers)
         } else {

@@ -148,6 +148,11 @@ fn the_entry_of_a_hop_count_is_the_client() {
         client(2, "192.0.2.1", "1.1.1.1, unknown, 198.51.100.7"),
         "198.51.100.7"
     );
+    // Counted behind a proxy that is known, and not behind a stranger.
+    let both = || behind_proxies().hops(2).unwrap();
+    let lines = [("x-forwarded-for", line)];
+    assert_eq!(resolve_named(both(), PROXY, &lines), CLIENT);
+    assert_eq!(resolve_named(both(), "192.0.2.1", &lines), "192.0.2.1");
     for wrong in [0, 33] {
         let error = ClientAddress::default().hops(wrong).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{wrong}");

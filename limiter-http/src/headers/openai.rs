@@ -19,28 +19,25 @@ const X_SHOULD_RETRY: &str = "x-should-retry";
 /// The longest wait that a client is left to sleep through.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
-/// A unit and the names of its limit, of what is left and of the reset.
-struct Names(Unit, &'static str, &'static str, &'static str);
-
-const UNITS: [Names; 2] = [
-    Names(
-        Unit::Requests,
-        "x-ratelimit-limit-requests",
-        "x-ratelimit-remaining-requests",
-        "x-ratelimit-reset-requests",
-    ),
-    Names(
-        Unit::Tokens,
-        "x-ratelimit-limit-tokens",
-        "x-ratelimit-remaining-tokens",
-        "x-ratelimit-reset-tokens",
-    ),
+/// The names of the limit of requests, of what is left and of the reset.
+pub(super) const REQUESTS: &[&str] = &[
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
 ];
 
+/// The same of tokens.
+pub(super) const TOKENS: &[&str] = &[
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+];
+
+const UNITS: [(Unit, &[&str]); 2] = [(Unit::Requests, REQUESTS), (Unit::Tokens, TOKENS)];
+
 pub(super) fn names() -> impl Iterator<Item = HeaderName> {
-    let of_units = UNITS.into_iter();
-    let of_units = of_units.flat_map(|Names(_, limit, remaining, reset)| [limit, remaining, reset]);
-    let names = of_units.chain([RETRY_AFTER_MS, X_SHOULD_RETRY]);
+    let names = REQUESTS.iter().chain(TOKENS).copied();
+    let names = names.chain([RETRY_AFTER_MS, X_SHOULD_RETRY]);
     names.map(HeaderName::from_static)
 }
 
@@ -56,8 +53,8 @@ pub(super) fn write(answer: &Decided<'_>, headers: &mut HeaderMap) {
     {
         headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
     }
-    for Names(unit, limit, remaining, reset) in UNITS {
-        let Some(binding) = binding(answer, unit) else {
+    for (unit, names) in UNITS {
+        let (Some(binding), &[limit, remaining, reset]) = (binding(answer, unit), names) else {
             continue;
         };
         headers.insert(limit, HeaderValue::from(binding.limit));

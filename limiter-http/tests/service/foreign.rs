@@ -5,10 +5,12 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
+use limiter_core::ErrorKind;
+use limiter_core::limit::{Limiter, Outage};
 use limiter_http::{ForeignHeaders, HeaderStyle, RateLimitLayer, Responder};
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::support::{World, from_user, header, hourly, user};
+use crate::support::{Away, World, from_user, header, hourly, through, user};
 
 /// What a provider answered, passed on by a proxy.
 async fn proxied(responder: Responder) -> Response<()> {
@@ -64,6 +66,47 @@ async fn a_response_that_has_some_may_be_left_as_it_is() {
     let ietf = HeaderStyle::default().legacy(false);
     let response = proxied(leave.headers(ietf)).await;
     assert!(header(&response, "ratelimit").is_some());
+}
+
+/// A limit of ours beside what remains of the provider's would be wrong for both.
+#[tokio::test]
+async fn two_limits_do_not_mix_in_one_family() {
+    let limiter = Limiter::new(Away(ErrorKind::Timeout));
+    let open = hourly("letters", 5).with_outage(Outage::Allow);
+    let layer = RateLimitLayer::new(limiter, open).key(user);
+    let proxy = service_fn(|_: Request<()>| async {
+        let response = Response::builder()
+            .header("x-ratelimit-limit", "1000")
+            .header("x-ratelimit-remaining", "999")
+            .header("x-ratelimit-remaining-tokens", "77")
+            .body(Full::<Bytes>::from("an answer"));
+        Ok::<_, Infallible>(response.unwrap())
+    });
+    let response = layer.layer(proxy).oneshot(from_user("42")).await.unwrap();
+    assert_eq!(header(&response, "x-ratelimit-limit"), Some("5"));
+    assert_eq!(header(&response, "x-ratelimit-remaining"), None);
+    assert_eq!(
+        header(&response, "x-ratelimit-remaining-tokens"),
+        Some("77")
+    );
+}
+
+/// A refusal is ours, whatever its function writes into it.
+#[tokio::test]
+async fn a_refusal_has_our_headers_also_where_others_are_left() {
+    let world = World::new();
+    let leave = Responder::default().foreign_headers(ForeignHeaders::Leave);
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 1))
+        .key(user)
+        .responder(leave)
+        .refuse_with(|_| {
+            let response = Response::builder().status(429).header("retry-after", "1");
+            response.body(Full::<Bytes>::default()).unwrap()
+        });
+    through(&layer, from_user("42")).await;
+    let refused = through(&layer, from_user("42")).await;
+    assert_eq!(header(&refused, "retry-after"), Some("3600"));
+    assert_eq!(header(&refused, "x-ratelimit-remaining"), Some("0"));
 }
 
 #[test]

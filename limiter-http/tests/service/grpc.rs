@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use limiter_core::ErrorKind;
 use limiter_core::limit::Limiter;
 use limiter_http::{RateLimitLayer, Target, grpc};
+use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -79,4 +80,33 @@ async fn each_refusal_has_its_code() {
             "{status:?}"
         );
     }
+}
+
+/// tonic's own body, of which no copy can be made, and what tonic's server tells of its peers.
+#[tokio::test]
+async fn tonics_own_bodies_and_peers() {
+    let world = World::new();
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 1))
+        .refuse_with(|refusal| grpc::refusal(refusal).map(|_| tonic::body::Body::empty()));
+    let tcp = || TcpConnectInfo {
+        local_addr: None,
+        remote_addr: Some("203.0.113.9:1".parse().unwrap()),
+    };
+    for expected in [None, Some("8")] {
+        let request = Request::builder().extension(tcp()).body(()).unwrap();
+        let response = through(&layer.clone(), request).await;
+        assert_eq!(header(&response, "grpc-status"), expected);
+    }
+    let unix = Request::builder()
+        .extension(UdsConnectInfo {
+            peer_addr: None,
+            peer_cred: None,
+        })
+        .body(())
+        .unwrap();
+    assert_eq!(header(&through(&layer, unix).await, "grpc-status"), None);
+    assert_eq!(
+        world.keys(),
+        ["ratelimit:letters:203.0.113.9", "ratelimit:letters:unix"]
+    );
 }

@@ -206,3 +206,51 @@ async fn an_outage_is_answered_by_the_rule_where_costs_are_settled_too() {
         StatusCode::INTERNAL_SERVER_ERROR
     );
 }
+
+/// A cost of 0 looks, also beside a policy that settles.
+#[tokio::test]
+async fn a_policy_that_only_looks_is_charged_nothing() {
+    let world = World::new();
+    let (looked, tokens) = (hourly("looked", 1), hourly("tokens", 10));
+    let layer = RateLimitLayer::new(world.limiter.clone(), looked.clone())
+        .key(|request| user(request).map(|target| target.cost(0)))
+        .also(tokens.clone())
+        .key(user)
+        .settle(|_| Some(3));
+    for settled_to in [3, 6] {
+        assert_eq!(through(&layer, from_user("42")).await.status(), 200);
+        settled(&world, &tokens, "42", settled_to).await;
+    }
+    assert_eq!(used(&world, &looked, "42").await, 0);
+}
+
+/// "A shadow step never blocks": also where it finds nobody to charge.
+#[tokio::test]
+async fn a_shadow_policy_refuses_nobody() {
+    let world = World::new();
+    let shadow = || hourly("watched", 1).with_shadow(true);
+    let by_user = RateLimitLayer::new(world.limiter.clone(), shadow()).key(user);
+    let by_peer = RateLimitLayer::new(world.limiter.clone(), shadow());
+    for layer in [by_user, by_peer] {
+        for _ in 0..3 {
+            assert_eq!(through(&layer, Request::new(())).await.status(), 200);
+        }
+    }
+}
+
+/// A function that panics leaves the estimate, and the others are told their costs.
+#[tokio::test]
+async fn a_function_that_panics_leaves_the_estimate() {
+    let world = World::new();
+    let (broken, tokens) = (hourly("broken", 10), hourly("tokens", 1_000));
+    let layer = RateLimitLayer::new(world.limiter.clone(), broken.clone())
+        .key(user)
+        .settle(|finished| Some(1 / (finished.body_bytes - 5)))
+        .also(tokens.clone())
+        .key(user)
+        .settle(|_| Some(u64::MAX));
+    through(&layer, from_user("42")).await;
+    settled(&world, &broken, "42", 1).await;
+    // More than can ever be charged is as much as the window takes.
+    assert!(used(&world, &tokens, "42").await >= 1_000);
+}

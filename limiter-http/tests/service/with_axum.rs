@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get as on_get;
 use limiter_core::Key;
 use limiter_core::limit::{Limiter, Policy};
-use limiter_http::{ClientAddress, RateLimitLayer, Responder};
+use limiter_http::{ClientAddress, RateLimitLayer, Refusal, Responder};
 use tokio::net::TcpListener;
 
 use crate::support::{World, assert_429, get, header, hourly};
@@ -143,4 +143,41 @@ async fn a_handler_answers_as_the_layer_does() {
     let problem = assert_429(&denied);
     assert_eq!(problem["operation"], "coverLetter");
     assert_eq!(header(&denied, "x-ratelimit-limit"), Some("1"));
+}
+
+/// Known fault: a refusal that is axum's own response made a layer that no router took.
+#[tokio::test]
+async fn a_refusal_may_be_axums_own_response() {
+    let world = World::new();
+    let refuse = |refusal: &Refusal<'_>| {
+        let error = serde_json::json!({ "error": refusal.problem.detail() });
+        (refusal.problem.status(), axum::Json(error)).into_response()
+    };
+    let layer = RateLimitLayer::new(world.limiter.clone(), hourly("letters", 1))
+        .exempt([axum::http::Method::HEAD])
+        .refuse_with(refuse);
+    let router = Router::new()
+        .route("/", on_get(|| async { "hello" }))
+        .route_layer(layer.clone())
+        .route("/other", on_get(|| async { "other" }).layer(layer));
+    let server = serve(router).await;
+    assert_eq!(get(server, "/", HeaderMap::new()).await.status(), 200);
+    let refused = get(server, "/other", HeaderMap::new()).await;
+    assert_eq!(refused.status(), 429);
+    assert_eq!(header(&refused, "content-type"), Some("application/json"));
+    assert!(refused.body().contains("letters is limited to 1 per hour"));
+    // axum answers HEAD by the handler of GET; here without a charge.
+    let head = status_of_head(server).await;
+    assert_eq!(head, 200);
+}
+
+/// The status of a HEAD request.
+async fn status_of_head(server: SocketAddr) -> u16 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(server).await.unwrap();
+    let request = "HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    reply[9..12].parse().unwrap()
 }

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use limiter_http::{Peer, RateLimitLayer};
+use limiter_http::{Peer, RateLimitLayer, Target};
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
@@ -65,4 +65,35 @@ async fn a_server_that_hides_its_peers_gets_500() {
     let server = serve(layer, false).await;
     assert_eq!(get(server, "/", HeaderMap::new()).await.status(), 500);
     assert_eq!(world.keys(), [""; 0]);
+}
+
+/// Known fault: a server that has sent the length that it announced asks for no end of the body.
+#[tokio::test]
+async fn a_body_of_a_known_length_is_complete_when_it_was_sent() {
+    let world = World::new();
+    let egress = hourly("egress", 1_000_000);
+    let layer = RateLimitLayer::new(world.limiter.clone(), egress.clone())
+        .key(|_| Target::new(["everybody"]).cost(100))
+        .settle(|finished| finished.is_complete.then_some(finished.body_bytes));
+    let server = serve(layer, true).await;
+    for (count, total) in [(1, 5), (2, 10)] {
+        let response = get(server, "/", HeaderMap::new()).await;
+        assert_eq!(response.body(), "hello", "{count}");
+        assert_eq!(header(&response, "content-length"), Some("5"));
+        for _ in 0..1_000 {
+            let used = world
+                .limiter
+                .peek(&egress, &egress.key(["everybody"]))
+                .await;
+            if used.unwrap().used == total {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let used = world
+            .limiter
+            .peek(&egress, &egress.key(["everybody"]))
+            .await;
+        assert_eq!(used.unwrap().used, total);
+    }
 }

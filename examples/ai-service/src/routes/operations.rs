@@ -170,6 +170,10 @@ fn failed(error: &ComputeError) -> Problem {
                 "the model has no room for now; nothing was charged",
             )
             .retry_after(seconds),
+            None if error.is_refused => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the model refused these parameters",
+            ),
             None => Problem::new(
                 StatusCode::BAD_GATEWAY,
                 "the model gave no answer; try again",

@@ -125,6 +125,8 @@ struct Queue {
     waiting: HashMap<Name, Give>,
     /// Whether a task delivers them.
     delivering: bool,
+    /// How many tasks make a first try, without having waited here.
+    first_tries: usize,
     stats: GiveBackStats,
 }
 
@@ -149,7 +151,7 @@ impl GiveBackQueue {
         }
     }
 
-    /// Waits until nothing waits, at most so long; what became of all of them.
+    /// Waits until nothing waits and nothing is on its way, at most so long; what became of all of them.
     pub(super) async fn drain(&self, within: Duration) -> GiveBackStats {
         let end = deadline(within);
         // Takes up what was left when there was no runtime.
@@ -159,8 +161,11 @@ impl GiveBackQueue {
             let mut settled = pin!(self.0.settled.notified());
             // Before the look, so that none is missed.
             settled.as_mut().enable();
-            let stats = self.stats();
-            if stats.waiting == 0 || timeout_at(end, settled).await.is_err() {
+            let is_done = {
+                let queue = self.0.lock();
+                queue.waiting.is_empty() && queue.first_tries == 0
+            };
+            if is_done || timeout_at(end, settled).await.is_err() {
                 return self.stats();
             }
         }
@@ -192,8 +197,30 @@ impl GiveBackQueue {
     }
 
     /// Gives back without an answer: from a destructor.
+    ///
+    /// The first try is made by a task of its own, so that what is given back in the normal course of things does not wait
+    /// behind what an outage has left. Where too many of these run, or no runtime does, it waits in the queue.
     pub(super) fn deliver_detached(&self, gives: Vec<Give>) {
-        drop(Undelivered::new(self, gives));
+        let mut undelivered = Undelivered::new(self, gives);
+        if undelivered.try_now() {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if let Some(first_try) = FirstTry::begin(&self.0) {
+            runtime.spawn(async move {
+                let gives = undelivered.gives.clone();
+                match undelivered.deliver().await {
+                    Err(error) if !is_passing(&error) && !is_one_of(&gives, &error) => {
+                        report(&gives[0], &error);
+                    }
+                    // Given back, or waiting.
+                    _ => {}
+                }
+                drop(first_try);
+            });
+        }
     }
 
     /// Lets give-backs wait for the store; how many could not, because too many wait.
@@ -283,19 +310,31 @@ impl Undelivered {
     }
 }
 
+impl Undelivered {
+    /// Whether a store that answers at once, as one in memory does, has settled all of it. That needs no runtime.
+    fn try_now(&mut self) -> bool {
+        if self.gives.is_empty() {
+            return true;
+        }
+        match attempt_now(&self.queue.0.store, &self.gives) {
+            None => return false,
+            Some(Err(error)) if is_passing(&error) || is_one_of(&self.gives, &error) => {
+                return false;
+            }
+            Some(Err(error)) => report(&self.gives[0], &error),
+            Some(Ok(_)) => {}
+        }
+        self.gives.clear();
+        true
+    }
+}
+
 impl Drop for Undelivered {
     fn drop(&mut self) {
-        let gives = std::mem::take(&mut self.gives);
-        if gives.is_empty() {
+        if self.try_now() {
             return;
         }
-        // A store in memory needs no runtime.
-        match attempt_now(&self.queue.0.store, &gives) {
-            Some(Err(error)) if is_passing(&error) || is_one_of(&gives, &error) => {}
-            Some(Err(error)) => return report(&gives[0], &error),
-            Some(Ok(_)) => return,
-            None => {}
-        }
+        let gives = std::mem::take(&mut self.gives);
         let policy = gives[0].policy.clone();
         let dropped = self.queue.wait(gives);
         if dropped > 0 {
@@ -306,6 +345,30 @@ impl Drop for Undelivered {
                 "not given back, and not tried again: too many wait for the store already"
             );
         }
+    }
+}
+
+/// A task that makes a first try. At most so many do at once.
+struct FirstTry(Arc<Inner>);
+
+const FIRST_TRIES: usize = 1_024;
+
+impl FirstTry {
+    fn begin(inner: &Arc<Inner>) -> Option<Self> {
+        let mut queue = inner.lock();
+        if queue.first_tries >= FIRST_TRIES {
+            return None;
+        }
+        queue.first_tries += 1;
+        drop(queue);
+        Some(Self(inner.clone()))
+    }
+}
+
+impl Drop for FirstTry {
+    fn drop(&mut self) {
+        self.0.lock().first_tries -= 1;
+        self.0.settled.notify_waiters();
     }
 }
 

@@ -119,13 +119,21 @@ impl Limiter {
     /// ```
     ///
     /// # Errors
-    /// As [`reserve`](Self::reserve); `InvalidInput` for a limit that counts neither requests nor tokens.
+    /// As [`reserve`](Self::reserve); `InvalidInput` for a limit that counts neither requests nor tokens, and for an estimate
+    /// of 0.
     pub async fn reserve_model_call(
         &self,
         limits: &[(&Policy, &Key)],
         estimate: u64,
         ttl: Duration,
     ) -> Result<ModelCallReserved, Error> {
+        if estimate == 0 {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "limit.reserve",
+                "the estimate is 0 tokens; give those of the prompt and the most that the answer may have",
+            ));
+        }
         let amounts: Vec<PerCall> = limits
             .iter()
             .map(|(policy, _)| PerCall::of(policy))

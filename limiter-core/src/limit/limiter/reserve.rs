@@ -65,6 +65,8 @@ struct Part {
     policy: Policy,
     key: Key,
     issuer: Option<Issuer>,
+    /// Whether nothing is held of it: a charge of 0 only looks.
+    looks: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +86,8 @@ pub struct Settled {
 }
 
 impl Limiter {
-    /// Charges estimates, all or nothing, to be settled within `ttl` (1 ms to 7 days).
+    /// Charges estimates, all or nothing, to be settled within `ttl` (1 ms to 7 days). A charge of 0 only looks, as in
+    /// [`check_all`](Self::check_all): nothing is held of it, and it settles to 0.
     ///
     /// ```
     /// # async fn call_model() -> u64 { 812 }
@@ -143,10 +146,13 @@ impl Limiter {
         let steps: Vec<Step<'_>> = charges
             .iter()
             .map(|charge| {
-                let action = Action::Reserve {
-                    id: &id,
-                    estimate: charge.cost(),
-                    ttl,
+                let action = match charge.cost() {
+                    0 => Action::Charge { cost: 0 },
+                    estimate => Action::Reserve {
+                        id: &id,
+                        estimate,
+                        ttl,
+                    },
                 };
                 Step::new(charge.policy(), charge.key(), action)
             })
@@ -161,6 +167,7 @@ impl Limiter {
                     policy: charge.policy().clone(),
                     key: charge.key().clone(),
                     issuer: None,
+                    looks: charge.cost() == 0,
                 })
                 .collect(),
             decision: GroupDecision::new(Vec::new()),
@@ -240,17 +247,28 @@ impl Reservation {
     /// background until then.
     pub async fn settle(mut self, actual: &[u64]) -> Result<Settled, Error> {
         let gives = self.settlements(actual)?;
-        let result = self.give_backs.deliver(gives).await;
-        match result {
+        let nothing = Settled {
+            charged: vec![0; actual.len()],
+        };
+        if gives.is_empty() {
+            return Ok(nothing);
+        }
+        match self.give_backs.deliver(gives).await {
             // Admitted by an outage's rule: there is nothing to settle.
             Err(error) if error.kind() == ErrorKind::Expired && self.decision.is_degraded() => {
+                Ok(nothing)
+            }
+            result => {
+                let settled = result?;
+                let mut held = settled.iter().map(|observed| observed.charged);
+                let charged = self.parts.iter().map(|part| match part.looks {
+                    true => 0,
+                    false => held.next().unwrap_or_default(),
+                });
                 Ok(Settled {
-                    charged: vec![0; actual.len()],
+                    charged: charged.collect(),
                 })
             }
-            result => Ok(Settled {
-                charged: result?.iter().map(|observed| observed.charged).collect(),
-            }),
         }
     }
 
@@ -272,7 +290,11 @@ impl Reservation {
     /// the time to live is over.
     pub async fn cancel(mut self) -> Result<(), Error> {
         self.on_drop = OnDrop::Nothing;
-        self.give_backs.deliver(self.cancels()).await.map(drop)
+        let cancels = self.cancels();
+        if cancels.is_empty() {
+            return Ok(());
+        }
+        self.give_backs.deliver(cancels).await.map(drop)
     }
 
     /// Gives the estimates back in the background, as [`cancel`](Self::cancel) does, without an answer: also those whose work
@@ -296,8 +318,27 @@ impl Reservation {
                 ),
             ));
         }
-        let parts = self.parts.iter().zip(actual);
-        let gives = parts.map(|(part, actual)| {
+        if let Some((part, _)) = self
+            .parts
+            .iter()
+            .zip(actual)
+            .find(|(part, actual)| part.looks && **actual > 0)
+        {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "limit.settle",
+                format!(
+                    "policy {} was only looked at, so nothing can be settled of it; reserve at least 1",
+                    part.policy.name()
+                ),
+            ));
+        }
+        let held = self
+            .parts
+            .iter()
+            .zip(actual)
+            .filter(|(part, _)| !part.looks);
+        let gives = held.map(|(part, actual)| {
             let (id, actual) = (self.id.clone(), *actual);
             self.give(part, What::Settle { id, actual })
         });
@@ -305,11 +346,12 @@ impl Reservation {
     }
 
     fn cancels(&self) -> Vec<Give> {
-        let parts = self.parts.iter().map(|part| {
+        let held = self.parts.iter().filter(|part| !part.looks);
+        let gives = held.map(|part| {
             let (id, ttl) = (self.id.clone(), self.ttl);
             self.give(part, What::Cancel { id, ttl })
         });
-        parts.collect()
+        gives.collect()
     }
 
     fn give(&self, part: &Part, what: What) -> Give {
