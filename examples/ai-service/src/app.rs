@@ -18,11 +18,11 @@ use limiter::memory::MemoryConfig;
 use limiter::metrics::{HostedPlan, Metrics};
 use limiter::switch::SwitchControl;
 use limiter::{
-    AgentLimits, GroupDecision, Key, Limiter, LivePolicy, Offenders, OutageLog, PaidCall, Switch,
-    Thresholds,
+    AgentLimits, GroupDecision, Key, Limiter, LivePolicy, Offenders, OutageLog, PaidCall, Policy,
+    Switch, Thresholds, Unit,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::audit::{self, Recent};
 use crate::http::log;
@@ -40,8 +40,11 @@ pub(crate) struct App {
     pub(crate) limiter: Limiter,
     /// What stands before every request that is not the operator's.
     address: RateLimitLayer,
-    /// Of the requests' bodies.
+    has_proxies: bool,
+    /// Of the bodies of users.
     pub(crate) room: Room,
+    /// Of the bodies of whoever is not known yet, so that these keep no user's out.
+    pub(crate) strangers: Room,
     pub(crate) cache: Arc<dyn CacheStore>,
     pub(crate) outages: OutageLog,
     pub(crate) policies: Policies,
@@ -76,11 +79,22 @@ pub(crate) struct Policies {
     is_from_a_file: bool,
 }
 
+/// One limit of a user.
+pub(crate) struct Limit {
+    pub(crate) name: &'static str,
+    pub(crate) policy: Policy,
+    pub(crate) key: Key,
+}
+
+/// The limits of what asks the model: calls of a user, tokens of a tenant.
+const CALLS: &str = "model-calls";
+const TOKENS: &str = "model-tokens";
+
 /// The policies that are no operation's.
 const OTHERS: [&str; 8] = [
     "address",
-    "model-calls",
-    "model-tokens",
+    CALLS,
+    TOKENS,
     "admin",
     "webhook",
     "agent-turn",
@@ -169,7 +183,6 @@ impl App {
             limiter::Builder::new()
                 .trace()
                 .observe(Metrics::new())
-                .observe(audit.clone())
                 .observe(offenders.clone())
         };
         let addresses = MemoryConfig::default().with_keys(ADDRESSES).map_err(said)?;
@@ -177,9 +190,15 @@ impl App {
         let address = RateLimitLayer::new(addresses, policies.address.clone())
             .client(settings.client)
             .operation("requests from this address")
+            .refuse_with(|refusal| {
+                log::denied_by("address");
+                refusal.to_response()
+            })
             // Who is allowed is told of the limit that is nearer to the work.
             .responder(Responder::default().headers(HeaderStyle::default().legacy(false).ietf(None)));
         let backends = observed()
+            // Not of addresses: a flood would be most of the trail.
+            .observe(audit.clone())
             .observe(thresholds.map_err(said)?)
             .memory_config(memory)
             .switch(switch.clone())
@@ -201,7 +220,7 @@ impl App {
         let model = Model::new(settings.model.as_ref())?;
         let caches = Caches::new(&backends.cache, &model);
         let (users, is_demo) = users(&settings.users)?;
-        let webhook_secrets = webhook_secrets(settings.webhook_secrets, is_demo);
+        let webhook_secrets = webhook_secrets(settings.webhook_secrets, is_demo)?;
         let policy = |name| policies.all.get(name).map_err(said);
         let (turn, session) = (policy("agent-turn")?, policy("agent-session")?);
         Ok(Arc::new(Self {
@@ -223,7 +242,9 @@ impl App {
             plan: settings.plan,
             webhook_secrets,
             address,
+            has_proxies: settings.has_proxies,
             room: Room::default(),
+            strangers: Room::default(),
         }))
     }
 
@@ -246,25 +267,47 @@ impl App {
         ))
     }
 
-    /// The limits of a user's operation: its own, which counts everything, and those of calls of the model. Calls and tokens
-    /// share a slot of a Redis Cluster, so that they are one step.
-    pub(crate) fn paid_call(&self, user: &User, operation: Operation, estimate: u64) -> PaidCall {
-        let counted = operation.key(user);
-        let of_tenant = |policy: &LivePolicy| {
+    /// What a user is limited by: each operation, calls of the model, and the tokens of the tenant. Calls and tokens share a slot
+    /// of a Redis Cluster, so that they are one step.
+    pub(crate) fn limits_of(&self, user: &User) -> Vec<Limit> {
+        let mut limits: Vec<Limit> = Operation::ALL
+            .into_iter()
+            .map(|operation| {
+                let key = operation.key(user);
+                let policy = operation.policy(self).of(&key);
+                let name = operation.name();
+                Limit { name, policy, key }
+            })
+            .collect();
+        let [calls, tokens] = [CALLS, TOKENS].map(|name| {
             let key = Key::builder().segment("ratelimit").hash_tag(&user.tenant);
-            key.segment(policy.current().name())
-        };
-        let calls = of_tenant(&self.policies.model_calls)
-            .segment(&user.id)
-            .build();
-        let tokens = of_tenant(&self.policies.model_tokens).build();
-        PaidCall::new(self.limiter.clone())
-            .counted(&operation.policy(self).of(&counted), &counted)
-            .paid(&self.policies.model_calls.of(&calls), &calls)
-            .paid(&self.policies.model_tokens.of(&tokens), &tokens)
+            key.segment(name)
+        });
+        let (calls, tokens) = (calls.segment(&user.id).build(), tokens.build());
+        for (name, live, key) in [
+            (CALLS, &self.policies.model_calls, calls),
+            (TOKENS, &self.policies.model_tokens, tokens),
+        ] {
+            let policy = live.of(&key);
+            limits.push(Limit { name, policy, key });
+        }
+        limits
+    }
+
+    /// An operation of a user: its own limit counts everything, and those of the model only what asks it.
+    pub(crate) fn paid_call(&self, user: &User, operation: Operation, estimate: u64) -> PaidCall {
+        let call = PaidCall::new(self.limiter.clone())
             .estimate(estimate)
-            // Until the model's own time is over, and some for what stands around it.
-            .within(2 * model::TIMEOUT)
+            // Longer than the model's own time: that says better what was wrong.
+            .within(2 * model::TIMEOUT);
+        let limits = self.limits_of(user);
+        limits
+            .iter()
+            .fold(call, |call, Limit { name, policy, key }| match *name {
+                CALLS | TOKENS => call.paid(policy, key),
+                name if name == operation.name() => call.counted(policy, key),
+                _ => call,
+            })
     }
 
     /// The answer to a request that a limit refuses.
@@ -294,6 +337,10 @@ impl App {
                 post(agent::use_tool),
             )
             .layer(self.address.clone());
+        let limited = match self.has_proxies {
+            true => limited,
+            false => limited.layer(middleware::from_fn(log::unheeded_proxy)),
+        };
         Router::new()
             .route("/", get(console::page))
             .route("/console.css", get(console::style))
@@ -328,17 +375,24 @@ fn users(file: &UsersFile) -> Result<(Users, bool), String> {
     Ok((users, is_demo))
 }
 
-/// Under what each provider signs. The demo's secret, which everybody knows, is taken where the demo's users are.
+/// Under what each provider signs. The demo's secret, which everybody knows, is taken where the demo's users are, and only there.
 fn webhook_secrets(
     set: Vec<(&'static str, SecretString)>,
     is_demo: bool,
-) -> HashMap<&'static str, SecretString> {
+) -> Result<HashMap<&'static str, SecretString>, String> {
+    let is_demos = |(_, secret): &&(&str, SecretString)| secret.expose_secret() == DEMO_SECRET;
+    if let Some((provider, _)) = set.iter().find(is_demos).filter(|_| !is_demo) {
+        let variable = provider.to_ascii_uppercase();
+        return Err(format!(
+            "WEBHOOK_SECRET_{variable} is the demo's secret, which everybody knows; set one of your own"
+        ));
+    }
     let mut secrets = HashMap::new();
     if is_demo {
         secrets.extend(PROVIDERS.map(|provider| (provider, DEMO_SECRET.into())));
     }
     secrets.extend(set);
-    secrets
+    Ok(secrets)
 }
 
 impl Policies {
@@ -354,14 +408,22 @@ impl Policies {
         let of = |operation: Operation| all.get(operation.name());
         let operations: Vec<_> = Operation::ALL.map(Operation::name).into();
         all.require(operations.into_iter().chain(OTHERS))?;
+        for (name, unit) in [(CALLS, Unit::Requests), (TOKENS, Unit::Tokens)] {
+            if all.get(name)?.current().unit() != unit {
+                let unit = unit.as_str();
+                return Err(all.unusable(&format!(
+                    "policy {name} has to count {unit}; give it unit = \"{unit}\""
+                )));
+            }
+        }
         let operations: Result<Vec<_>, _> = Operation::ALL.into_iter().map(of).collect();
         Ok(Self {
             operations: operations?,
             admin: all.get("admin")?,
             webhook: all.get("webhook")?,
             agent_user: all.get("agent-user")?,
-            model_calls: all.get("model-calls")?,
-            model_tokens: all.get("model-tokens")?,
+            model_calls: all.get(CALLS)?,
+            model_tokens: all.get(TOKENS)?,
             address: all.get("address")?,
             all,
             is_from_a_file,

@@ -25,6 +25,9 @@ const OFFLINE_DELAY: Duration = Duration::from_millis(300);
 /// The largest answer that is read, with all that stands around it: 1 MiB.
 const MAX_BYTES: usize = 1 << 20;
 
+/// The longest answer that is kept: 64 KiB, many times what [`MAX_TOKENS`] come to.
+const MAX_TEXT: usize = 64 << 10;
+
 /// The most tokens that an answer may have.
 const MAX_TOKENS: u64 = 1_024;
 
@@ -262,6 +265,9 @@ impl OpenAi {
         let text = choice.message.content.map(String::from).unwrap_or_default();
         if text.trim().is_empty() {
             return Err(no_answer("the model's answer was empty"));
+        }
+        if text.len() > MAX_TEXT {
+            return Err(no_answer("the model's answer is longer than was asked for"));
         }
         Ok((text, usage))
     }

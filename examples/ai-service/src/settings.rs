@@ -17,8 +17,10 @@ pub(crate) struct Settings {
     pub(crate) bind: String,
     /// `USERS_FILE`: who may call, as JSON; the demo's if unset.
     pub(crate) users: UsersFile,
-    /// `MAX_CONNECTIONS`: how many connections are served at once.
-    pub(crate) connections: usize,
+    /// `MAX_CONNECTIONS`, `MAX_CONNECTIONS_PER_ADDRESS`: how many connections are served at once.
+    pub(crate) connections: Connections,
+    /// Whether proxies stand in front: then a connection's address is theirs.
+    pub(crate) has_proxies: bool,
     /// `TRUSTED_PROXIES`, `PROXY_HOPS`, `CLIENT_ADDRESS_HEADER`, `CLIENT_IPV6_PREFIX`: how a client's address is found.
     pub(crate) client: ClientAddress,
     /// `LIMITS_FILE`: the policies; the demo's if unset.
@@ -39,6 +41,14 @@ pub(crate) struct Settings {
     pub(crate) memory_keys: Option<usize>,
     /// `AI_BASE_URL`, `AI_API_KEY`, `AI_MODEL`: the model, or none.
     pub(crate) model: Option<ModelSettings>,
+}
+
+/// How many connections are served at once.
+#[derive(Clone, Copy)]
+pub(crate) struct Connections {
+    pub(crate) all: usize,
+    /// From one address; `None` for no bound of its own.
+    pub(crate) of_an_address: Option<usize>,
 }
 
 /// Who may call.
@@ -93,6 +103,14 @@ impl Settings {
             number.transpose()
         };
         let number = |name: &str, default: u64| Ok::<_, String>(given(name)?.unwrap_or(default));
+        let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let has_proxies = get("TRUSTED_PROXIES").is_some() || get("PROXY_HOPS").is_some();
+        if std::env::var_os("WEBHOOK_SECRET").is_some() {
+            return Err(
+                "WEBHOOK_SECRET is not used: each provider has a secret of its own, such as WEBHOOK_SECRET_STRIPE"
+                    .to_owned(),
+            );
+        }
         let model = match (get("AI_BASE_URL"), get("AI_API_KEY"), get("AI_MODEL")) {
             (Some(base_url), Some(api_key), Some(model)) => Some(ModelSettings {
                 base_url,
@@ -113,7 +131,13 @@ impl Settings {
                 let (text, path) = file("USERS_FILE")?;
                 UsersFile { text, path }
             },
-            connections: usize::try_from(number("MAX_CONNECTIONS", 10_000)?).unwrap_or(usize::MAX),
+            connections: Connections {
+                all: whole(number("MAX_CONNECTIONS", 10_000)?),
+                // All of a proxy's clients come from its address.
+                of_an_address: (!has_proxies)
+                    .then_some(whole(number("MAX_CONNECTIONS_PER_ADDRESS", 200)?)),
+            },
+            has_proxies,
             client: client(
                 get("TRUSTED_PROXIES"),
                 given("PROXY_HOPS")?,
@@ -134,7 +158,7 @@ impl Settings {
             audit: AuditSettings {
                 file: get("AUDIT_FILE"),
                 file_bytes: number("AUDIT_FILE_MEGABYTES", 64)? << 20,
-                files: usize::try_from(number("AUDIT_FILES", 10)?).unwrap_or(usize::MAX),
+                files: whole(number("AUDIT_FILES", 10)?),
                 secret: get("AUDIT_SECRET").map(SecretString::from),
             },
             webhook_secrets: [

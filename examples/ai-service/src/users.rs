@@ -44,7 +44,7 @@ impl Users {
             format!("line {line}, column {column}: this is no JSON array; {FORM}")
         })?;
         if entries.is_empty() {
-            return Err(format!("line 1: nobody may call; {FORM}"));
+            return Err(format!("line 1: the list of users is empty; {FORM}"));
         }
         let mut ids = HashSet::new();
         let mut users = HashMap::new();
@@ -69,7 +69,7 @@ impl Users {
                 }
             }
             if !ids.insert(entry.user.clone()) {
-                return Err(wrong("this user stands there before"));
+                return Err(wrong("this user id is there twice"));
             }
             let user = User {
                 admin_key: Key::builder()
@@ -148,7 +148,7 @@ mod tests {
         assert!(file([line("a", "alice"), line("b", "bob")]).is_ok());
         for (second, what) in [
             (line("a", "bob"), "the key of another one"),
-            (line("b", "alice"), "stands there before"),
+            (line("b", "alice"), "is there twice"),
             (line("b", "al/ice"), "must be letters"),
             (line("b", ""), "must be letters"),
             (line("", "bob"), "the key is empty"),
@@ -169,7 +169,7 @@ mod tests {
             );
         }
         for (text, what) in [
-            ("[]", "nobody may call"),
+            ("[]", "the list of users is empty"),
             ("{}", "line 1, column 0: this is no JSON array"),
             ("[\n{,\n]", "line 2, column 2"),
         ] {

@@ -292,8 +292,14 @@ async fn an_open_breaker_costs_no_time() {
     let path = directory.path().join("limits.toml");
     let text = limits_of_many();
     let names = text.lines().filter(|line| line.starts_with('['));
-    let policy =
-        |name: &str| format!("{name}\nquota = '1_000_000/day'\noutage = {{ local = '1/1' }}\n");
+    let policy = |name: &str| {
+        let unit = if name.contains("tokens") {
+            "tokens"
+        } else {
+            "requests"
+        };
+        format!("{name}\nquota = '1_000_000/day'\nunit = '{unit}'\noutage = {{ local = '1/1' }}\n")
+    };
     std::fs::write(&path, names.map(policy).collect::<String>()).unwrap();
     let limits = [("LIMITS_FILE", path.to_str().unwrap())];
     let redis = RedisServer::start_tcp();

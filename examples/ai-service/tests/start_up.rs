@@ -3,14 +3,7 @@
 
 mod support;
 
-use support::{Service, command};
-
-/// The log of a start that fails, which it must.
-fn failing_start(variables: &[(&str, &str)]) -> String {
-    let output = command(variables).output().unwrap();
-    assert!(!output.status.success(), "{variables:?} should not start");
-    String::from_utf8(output.stderr).unwrap()
-}
+use support::{Service, failing_start};
 
 /// Colours are for terminals; a file or a log collector gets plain text.
 #[test]
@@ -145,7 +138,7 @@ fn users_that_cannot_be_used_are_named_by_file_and_line() {
     let named = path.display().to_string();
     let good = r#"{"key": "secret-a", "user": "alice", "tenant": "t"}"#;
     for (text, what) in [
-        ("[]", "line 1: nobody may call"),
+        ("[]", "line 1: the list of users is empty"),
         ("{}", "line 1, column 0: this is no JSON array"),
         (
             &format!("[\n{good},\n  {{\"key\": \"\", \"user\": \"b\", \"tenant\": \"t\"}}]"),
@@ -157,7 +150,7 @@ fn users_that_cannot_be_used_are_named_by_file_and_line() {
         ),
         (
             &format!("[{good},\n{good}]"),
-            "line 2: this user stands there before",
+            "line 2: this user id is there twice",
         ),
         (&format!("[{good},\n{{]"), "line 2, column 2"),
     ] {

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use reqwest::{Client, Response};
 use tonic::transport::Endpoint;
@@ -19,16 +20,23 @@ struct Server {
 
 impl Server {
     fn start(program: &str) -> Self {
-        let mut process = Command::new(program)
+        let process = Command::new(program)
             .env_clear()
             .env("BIND", "127.0.0.1:0")
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        // First, so that it is ended whatever fails.
+        let mut server = Self {
+            process,
+            url: String::new(),
+        };
+        let mut lines = BufReader::new(server.process.stderr.take().unwrap()).lines();
         let line = lines.next().unwrap().unwrap();
-        let url = line.strip_prefix("listening on ").unwrap().to_owned();
-        Self { process, url }
+        line.strip_prefix("listening on ")
+            .unwrap()
+            .clone_into(&mut server.url);
+        server
     }
 }
 
@@ -50,7 +58,10 @@ fn said(program: &str) -> Vec<String> {
 fn client() -> Client {
     // Lost only to another test's.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::new()
+    Client::builder()
+        .timeout(Duration::from_secs(30))
+        .build()
+        .unwrap()
 }
 
 fn header<'a>(response: &'a Response, name: &str) -> &'a str {
@@ -74,20 +85,14 @@ async fn users_and_tenants_are_limited_by_api_key() {
         header(&first, "ratelimit-policy"),
         r#""user";q=100;w=60, "tenant";q=1000;w=60"#
     );
-    // A bucket of 100 that gains one in 600 ms: it is empty before long.
-    let mut allowed = 1;
-    let refused = loop {
-        let reply = ask("key-of-alice").await;
-        if reply.status() != 200 {
-            break reply;
-        }
-        allowed += 1;
-        assert!(allowed < 1_000, "nothing is limited");
-    };
-    assert!(allowed >= 100, "{allowed}");
+    for _ in 1..100 {
+        assert_eq!(ask("key-of-alice").await.status(), 200);
+    }
+    let refused = ask("key-of-alice").await;
     assert_eq!(refused.status(), 429);
     assert_eq!(header(&refused, "x-ratelimit-limit"), "100");
-    assert_eq!(header(&refused, "retry-after"), "1");
+    let wait: u64 = header(&refused, "retry-after").parse().unwrap();
+    assert!((1..=120).contains(&wait), "{wait}");
     let bob = ask("key-of-bob").await;
     assert_eq!(bob.status(), 200);
     let limits = header(&bob, "ratelimit").to_owned();
@@ -99,9 +104,8 @@ async fn users_and_tenants_are_limited_by_api_key() {
         let left = limit.unwrap().split(';').next().unwrap();
         left.parse::<u64>().unwrap()
     };
-    // Alice's are charged to the tenant, too; a refused one is not. The tenant's bucket gains 17 a second.
-    assert_eq!(left("user"), 99);
-    assert!((899..1_000).contains(&left("tenant")), "{limits}");
+    // Alice's are charged to the tenant, too; a refused one is not.
+    assert_eq!((left("user"), left("tenant")), (99, 899), "{limits}");
 }
 
 #[test]
@@ -178,8 +182,9 @@ async fn a_tonic_client_sees_resource_exhausted_with_retry_info() {
         }
         client.check(request).await
     };
-    let nobody = check(None).await.unwrap_err();
-    assert_eq!(nobody.code(), Code::Unauthenticated);
+    for key in [None, Some("guess")] {
+        assert_eq!(check(key).await.unwrap_err().code(), Code::Unauthenticated);
+    }
     let first = check(Some("of-alice")).await.unwrap();
     assert_eq!(first.metadata().get("x-ratelimit-remaining").unwrap(), "99");
     let mut allowed = 1;

@@ -125,10 +125,16 @@ impl LivePolicies {
         } else {
             format!("these policies are missing: {}", missing.join(", "))
         };
-        Err(match &self.0.file {
-            Some(file) => file.unusable(&why),
-            None => super::config_error(why),
-        })
+        Err(self.unusable(&why))
+    }
+
+    /// An error about the policies, with the file and the variable that names it: for what only the service that uses them can
+    /// tell.
+    pub fn unusable(&self, why: &str) -> Error {
+        match &self.0.file {
+            Some(file) => file.unusable(why),
+            None => super::config_error(why.to_owned()),
+        }
     }
 
     /// Every policy as it is now, by name.

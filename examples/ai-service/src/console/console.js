@@ -1,13 +1,17 @@
 "use strict";
 
 const element = (id) => document.getElementById(id);
-const key = () => ({ authorization: `Bearer ${element("key").value.trim()}` });
+/** A header holds no other characters, and no key has any. */
+const key = () => ({ authorization: `Bearer ${element("key").value.trim().replace(/[^\x21-\x7e]/g, "?")}` });
 
-/** How long after the last thing that somebody did limits are asked for by themselves. */
+/** How long after the last thing that somebody did limits and health are asked for by themselves, and how often. */
 const ATTENTION_MS = 120_000;
-const POLL_MS = 5_000;
+const POLL_MS = 15_000;
 
 let lastUse = 0;
+/** Which question about limits was the last, and when it was asked. */
+let lastAsked = 0;
+let askedAt = 0;
 /** What each limit said last, with the moment at which it said so. */
 let limits = [];
 
@@ -74,43 +78,59 @@ async function send(event) {
   await Promise.all([showLimits(), showHealth()]);
 }
 
+/** Changes a text only if it is another one: what is said again is read aloud again. */
+function say(where, text) {
+  if (where.textContent !== text) where.textContent = text;
+}
+
 async function showHealth() {
   const pill = element("health");
-  pill.classList.remove("good", "bad");
+  let told = "The service does not answer";
+  let isGood = false;
   try {
     const { body } = await ask("health");
+    isGood = body.status === "ok";
+    const parts = [isGood ? "Healthy" : "Degraded", `limits in ${body.backend}`];
+    if (!isGood) parts.push(body.message);
     const without = Object.entries(body.answered_without_redis).filter(([, count]) => count > 0);
-    const told = [body.status === "ok" ? "Healthy" : "Degraded", `limits in ${body.backend}`];
-    if (body.status !== "ok") told.push(body.message);
     if (without.length > 0) {
       const counts = without.map(([what, count]) => `${count} ${what}`).join(", ");
-      told.push(`answered without Redis: ${counts}`);
+      parts.push(`answered without Redis: ${counts}`);
     }
-    pill.textContent = told.join("; ");
-    pill.classList.add(body.status === "ok" ? "good" : "bad");
+    told = parts.join("; ");
   } catch {
-    pill.textContent = "The service does not answer";
-    pill.classList.add("bad");
+    // It says so.
   }
+  say(pill, told);
+  pill.classList.toggle("good", isGood);
+  pill.classList.toggle("bad", !isGood);
 }
 
 async function showLimits() {
+  const asked = ++lastAsked;
+  askedAt = Date.now();
   let answer;
   try {
     answer = await ask("api/me");
   } catch {
-    element("who").textContent = "The service does not answer.";
+    say(element("who"), "The service does not answer; the bars show what was known last.");
     return;
   }
+  // Another key may have been asked for meanwhile.
+  if (asked !== lastAsked) return;
   const { response, body } = answer;
-  element("admin").hidden = !(response.ok && body.admin);
   if (!response.ok) {
-    element("who").textContent = detail(answer);
-    limits = [];
-    element("limits").replaceChildren();
+    say(element("who"), detail(answer));
+    // An outage passes; a key that is not known has no limits.
+    if (response.status < 500 && response.status !== 429) {
+      element("admin").hidden = true;
+      limits = [];
+      element("limits").replaceChildren();
+    }
     return;
   }
-  element("who").textContent = `Of ${body.user}, in tenant ${body.tenant}.`;
+  element("admin").hidden = !body.admin;
+  say(element("who"), `Limits of user ${body.user}, tenant ${body.tenant}.`);
   const now = Date.now();
   limits = body.limits.map((limit) => ({ ...limit, at: now }));
   const list = element("limits");
@@ -138,7 +158,8 @@ function draw(limit) {
   const item = element("limits").querySelector(`[data-operation="${limit.operation}"]`);
   const passed = Math.floor((Date.now() - limit.at) / 1000);
   const left = (seconds) => Math.max(0, seconds - passed);
-  const told = [`${limit.used} of ${limit.limit} used`];
+  const counted = limit.unit === "requests" ? "" : ` ${limit.unit}`;
+  const told = [`${limit.used} of ${limit.limit}${counted} used`];
   const isFull = limit.retry_after_seconds !== null;
   if (isFull) told.push(`wait ${span(left(limit.retry_after_seconds))}`);
   else if (limit.used > 0) told.push(`all free in ${span(left(limit.reset_after_seconds))}`);
@@ -185,41 +206,54 @@ const showUsage = () =>
     const label = `Reset ${line.operation} of ${line.user}`;
     const button = node("button", { type: "button", "aria-label": label }, "Reset");
     button.disabled = line.used === 0;
-    button.addEventListener("click", () => reset(line));
-    return tableRow(line.user, line.operation, `${line.used} of ${line.limit}`, button);
+    const row = tableRow(line.user, line.operation, `${line.used} of ${line.limit}`, button);
+    button.addEventListener("click", () => reset(line, row));
+    return row;
   });
 
 const showTop = () =>
   showTable("top", "api/admin/offenders", "offenders", (line) =>
     tableRow(line.key ?? line.audit_key, line.policy, String(line.days_ago), String(line.denied)));
 
-async function reset({ user, operation }) {
+async function reset({ user, operation }, row) {
   const path = `api/admin/usage/${encodeURIComponent(user)}/${encodeURIComponent(operation)}`;
   const said = element("admin-said");
   try {
     const answer = await ask(path, { method: "DELETE" });
-    const done = `${operation} of ${user} starts again.`;
-    const told = answer.response.ok ? done : detail(answer);
-    await Promise.all([showUsage(), showLimits()]);
-    said.textContent = told;
-    element("show-usage").focus();
+    if (answer.response.ok) {
+      row.cells[2].textContent = row.cells[2].textContent.replace(/^\d+/, "0");
+      // The button is disabled with the focus on it, which would be lost.
+      element("show-usage").focus();
+      row.querySelector("button").disabled = true;
+    }
+    said.textContent = answer.response.ok ? `${operation} of ${user} starts again.` : detail(answer);
+    await showLimits();
   } catch {
     said.textContent = "The service does not answer.";
   }
 }
 
+/** Another key may be another user's, whom the tables of an admin are none of the business of. */
+function changeKey() {
+  for (const id of ["usage", "top"]) {
+    element(id).hidden = true;
+    element(id).querySelector("tbody").replaceChildren();
+  }
+  element("admin-said").textContent = "";
+  showLimits();
+}
+
 function tick() {
   limits.forEach(draw);
-  const isOver = ({ at, retry_after_seconds: wait, reset_after_seconds: end, used }) => {
-    const passed = (Date.now() - at) / 1000;
-    return used > 0 && passed >= (wait ?? end);
-  };
-  const isWatched = !document.hidden && Date.now() - lastUse < ATTENTION_MS;
-  const isOld = limits.some(({ at }) => Date.now() - at >= POLL_MS);
-  if (!document.hidden && (limits.some(isOver) || (isWatched && isOld))) {
-    limits = limits.map((limit) => ({ ...limit, at: Date.now() }));
-    showLimits();
-  }
+  const now = Date.now();
+  const isOver = ({ at, retry_after_seconds: wait, reset_after_seconds: end, used }) =>
+    used > 0 && (now - at) / 1000 >= (wait ?? end);
+  const isOld = now - askedAt >= POLL_MS;
+  const isWatched = now - lastUse < ATTENTION_MS;
+  // One that is over is asked for once a second at most, while somebody may look.
+  if (document.hidden || !isWatched || !(isOld || (limits.some(isOver) && now - askedAt >= 1000))) return;
+  showLimits();
+  if (isOld) showHealth();
 }
 
 element("try").addEventListener("submit", send);
@@ -228,7 +262,7 @@ element("refresh").addEventListener("click", () => {
   showLimits();
   showHealth();
 });
-element("key").addEventListener("change", showLimits);
+element("key").addEventListener("change", changeKey);
 element("show-usage").addEventListener("click", showUsage);
 element("show-top").addEventListener("click", showTop);
 setInterval(tick, 1000);

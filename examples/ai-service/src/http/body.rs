@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::StatusCode;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
@@ -13,18 +13,26 @@ use crate::http::room::{Refused, Room};
 /// The largest body: 64 KiB.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// How long a body may take to arrive.
+/// How long the body of somebody who is known may take to arrive.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The whole body.
-pub(crate) async fn read(room: &Room, body: Body) -> Result<Bytes, Problem> {
-    let Ok(read) = tokio::time::timeout(TIMEOUT, collect(room, body)).await else {
+/// The whole body, if it arrives in time.
+pub(crate) async fn read(room: &Room, body: Body, within: Duration) -> Result<Bytes, Problem> {
+    if body.size_hint().lower() > MAX_BYTES as u64 {
+        return Err(too_large());
+    }
+    let Ok(read) = tokio::time::timeout(within, collect(room, body)).await else {
         return Err(Problem::new(
             StatusCode::REQUEST_TIMEOUT,
-            format!("the body did not arrive within {} s", TIMEOUT.as_secs()),
+            format!("the body did not arrive within {} s", within.as_secs()),
         ));
     };
     read
+}
+
+fn too_large() -> Problem {
+    let what = format!("the body is larger than {MAX_BYTES} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, what)
 }
 
 async fn collect(room: &Room, mut body: Body) -> Result<Bytes, Problem> {
@@ -35,10 +43,7 @@ async fn collect(room: &Room, mut body: Body) -> Result<Bytes, Problem> {
             continue;
         };
         whole.add(&data).map_err(|refused| match refused {
-            Refused::TooLarge => Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body is larger than {MAX_BYTES} bytes"),
-            ),
+            Refused::TooLarge => too_large(),
             Refused::NoRoom => Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many large bodies arrive at once; try again, or send a smaller one",

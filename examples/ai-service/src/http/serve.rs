@@ -1,7 +1,10 @@
 //! Connections: so many at once, time limits on slow senders and slow readers, and a stop that lets open requests end.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,6 +22,8 @@ use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
+use crate::settings::Connections;
+
 /// How long a connection may be without a whole request header, idle or slow: who sends a byte now and
 /// then keeps no connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,15 +34,18 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest header, and how much of a body is read ahead: what each connection may hold.
 const BUFFER: usize = 8 * 1024;
 
-/// Serves until `stop`, then until the open requests are answered. Who comes when there are `most` connections waits.
+/// Serves until `stop`, then until the open requests are answered. Who comes when all places are taken waits; who has as many as an
+/// address may have is cut.
 pub(crate) async fn serve(
     mut listener: TcpListener,
     router: Router,
-    most: usize,
+    most: Connections,
     stop: impl Future<Output = ()>,
 ) {
+    warn_of_few_files(most.all);
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(most));
+    let places = Arc::new(Semaphore::new(most.all));
+    let addresses = Addresses::default();
     let mut stop = pin!(stop);
     loop {
         let next = async {
@@ -50,18 +58,80 @@ pub(crate) async fn serve(
             next = next => next,
             () = &mut stop => break,
         };
+        let Some(of_address) = addresses.take(peer.ip(), most.of_an_address) else {
+            continue;
+        };
         let connection = connection(stream, Peer::Tcp(peer), router.clone());
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
             }
-            drop(place);
+            drop((place, of_address));
         });
     }
     drop(listener);
     graceful.shutdown().await;
 }
+
+/// How many connections each address has.
+#[derive(Clone, Default)]
+struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One of them.
+struct OfAddress {
+    addresses: Addresses,
+    address: IpAddr,
+}
+
+impl Addresses {
+    /// A place for one more, if there is one.
+    fn take(&self, address: IpAddr, most: Option<usize>) -> Option<OfAddress> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if most.is_some_and(|most| *count >= most) {
+            return None;
+        }
+        *count += 1;
+        let addresses = self.clone();
+        Some(OfAddress { addresses, address })
+    }
+}
+
+impl Drop for OfAddress {
+    fn drop(&mut self) {
+        let mut counts = self
+            .addresses
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = counts.entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// Each connection is an open file, of which Linux tells how many a process may have.
+fn warn_of_few_files(connections: usize) {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let files: Option<usize> = files.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    if let Some(files) = files.filter(|files| *files < connections + OTHER_FILES) {
+        tracing::warn!(
+            files,
+            connections,
+            "this process may open fewer files than it may have connections: raise it (ulimit -n), or lower MAX_CONNECTIONS"
+        );
+    }
+}
+
+/// Connections to Redis and to the model, logs and files.
+const OTHER_FILES: usize = 100;
 
 fn connection<I: AsyncRead + AsyncWrite + Send + 'static>(
     io: I,
@@ -94,7 +164,7 @@ mod tests {
 
     fn router() -> Router {
         let read = async |body: Body| {
-            let read = body::read(&Room::default(), body).await;
+            let read = body::read(&Room::default(), body, body::TIMEOUT).await;
             read.map(|_| "read")
         };
         let large = async || "x".repeat(1 << 20);
@@ -188,7 +258,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = tokio::spawn(serve(listener, router(), 2, async {
+        let most = Connections {
+            all: 2,
+            of_an_address: None,
+        };
+        let serving = tokio::spawn(serve(listener, router(), most, async {
             let _ = stopped.await;
         }));
         let connect = || tokio::net::TcpStream::connect(address);
@@ -212,5 +286,26 @@ mod tests {
         let _ = stop.send(());
         drop(_second);
         serving.await.unwrap();
+    }
+
+    /// Known fault: one address could take all places.
+    #[tokio::test]
+    async fn an_address_has_so_many_connections() {
+        let addresses = Addresses::default();
+        let address = |last| IpAddr::from([203, 0, 113, last]);
+        let held = [(); 2].map(|()| addresses.take(address(1), Some(2)));
+        assert!(held.iter().all(Option::is_some));
+        assert!(addresses.take(address(1), Some(2)).is_none());
+        assert!(
+            addresses.take(address(2), Some(2)).is_some(),
+            "another address"
+        );
+        assert!(addresses.take(address(1), None).is_some(), "no bound");
+        drop(held);
+        assert!(
+            addresses.0.lock().unwrap().is_empty(),
+            "nothing is kept of who has left"
+        );
+        assert!(addresses.take(address(1), Some(2)).is_some());
     }
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use limiter::{Decision, GroupDecision};
 use serde_json::{Value, json};
 
-use crate::app::App;
+use crate::app::{App, Limit};
 use crate::http::path::Path;
 use crate::http::problem::Problem;
 use crate::routes::me::standing;
@@ -65,18 +65,29 @@ pub(crate) fn finish(app: &App, decision: &Decision, mut response: Response) -> 
     response
 }
 
-/// `DELETE /api/admin/usage/{user}/{operation}`: forgets what a user has used of an operation, on all instances.
+/// `DELETE /api/admin/usage/{user}/{operation}`: forgets what a user has used of an operation, or of the limits of calls of the
+/// model (`model-calls`, and the tenant's `model-tokens`), on all instances.
 pub(crate) async fn reset(
     State(app): State<Arc<App>>,
     Path((user, operation)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
-    let decision = admit(&app, &headers, "reset").await?;
-    let operation = Operation::parse(&operation).map_err(IntoResponse::into_response)?;
+    app.admin(&headers).map_err(IntoResponse::into_response)?;
     let user = app.users.by_id(&user);
     let user = user.ok_or_else(|| Problem::not_found("there is no such user").into_response())?;
-    let key = operation.key(user);
-    let policy = operation.policy(&app).of(&key);
+    let limit = app
+        .limits_of(user)
+        .into_iter()
+        .find(|limit| limit.name == operation);
+    let Some(Limit {
+        name, policy, key, ..
+    }) = limit
+    else {
+        let unknown = Operation::parse(&operation).err();
+        let unknown = unknown.unwrap_or_else(|| Problem::not_found("there is no such limit"));
+        return Err(unknown.into_response());
+    };
+    let decision = admit(&app, &headers, "reset").await?;
     if let Err(error) = app.limiter.reset(&policy, &key).await {
         tracing::warn!(%error, "not reset");
         let problem = Problem::new(
@@ -85,7 +96,7 @@ pub(crate) async fn reset(
         );
         return Err(problem.retry_after(1).into_response());
     }
-    let done = json!({ "user": user.id, "operation": operation.name(), "used": 0 });
+    let done = json!({ "user": user.id, "operation": name, "used": 0 });
     Ok(finish(&app, &decision, Json(done).into_response()))
 }
 
@@ -141,25 +152,28 @@ fn users(app: &App) -> Value {
     let users = app.users.all();
     let users: Vec<_> = users
         .iter()
-        .map(|user| json!({ "user": user.id, "tenant": user.tenant, "admin": user.admin }))
+        .map(|user| {
+            // As the log names the caller.
+            let caller = app.audit.hash(&user.id);
+            json!({ "user": user.id, "tenant": user.tenant, "admin": user.admin, "caller": caller })
+        })
         .collect();
     json!({ "users": users })
 }
 
-/// What each user has used of each operation, across all instances.
+/// What each user has used of each limit, across all instances.
 async fn usage(app: &App) -> Value {
     let mut usage = Vec::new();
     for user in app.users.all().into_iter().filter(|user| !user.admin) {
-        for operation in Operation::ALL {
-            let key = operation.key(user);
-            let policy = operation.policy(app).of(&key);
-            usage.push(match app.limiter.peek(&policy, &key).await {
+        for limit in app.limits_of(user) {
+            let peek = app.limiter.peek(&limit.policy, &limit.key).await;
+            usage.push(match peek {
                 Ok(decision) => {
                     let mut told = standing(&decision);
                     told["user"] = user.id.as_str().into();
                     // As the audit trail names the counter.
-                    told["audit_key"] = app.audit.hash(key.as_str()).into();
-                    told["operation"] = operation.name().into();
+                    told["audit_key"] = app.audit.hash(limit.key.as_str()).into();
+                    told["operation"] = limit.name.into();
                     told
                 }
                 // The first failure says it all; the others would only wait for their deadlines.

@@ -1,35 +1,34 @@
-//! `GET /api/me`: who asks, and what is left of each operation. Charges nothing.
+//! `GET /api/me`: who asks, and what is left of each limit. Charges nothing.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use futures_util::future::try_join_all;
 use limiter::Decision;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::http::problem::Problem;
-use crate::routes::operations::Operation;
 
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Problem> {
     let user = app.authenticate(&headers)?;
-    let mut limits = Vec::new();
-    for operation in Operation::ALL {
-        let key = operation.key(user);
-        let policy = operation.policy(&app).of(&key);
-        let peek = app.limiter.peek(&policy, &key).await.map_err(|_| {
-            let what = "the limits cannot be reached; try again";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, what).retry_after(1)
-        })?;
+    // At once, so that they share a round trip.
+    let limits = app.limits_of(user).into_iter().map(async |limit| {
+        let peek = app.limiter.peek(&limit.policy, &limit.key).await?;
         let mut told = standing(&peek);
-        told["operation"] = operation.name().into();
-        told["cached"] = operation.is_cached().into();
-        limits.push(told);
-    }
+        told["operation"] = limit.name.into();
+        told["unit"] = limit.policy.unit().as_str().into();
+        Ok::<_, limiter::Error>(told)
+    });
+    let limits = try_join_all(limits).await.map_err(|_| {
+        let what = "the limits cannot be reached; try again";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, what).retry_after(1)
+    })?;
     Ok(Json(json!({
         "user": user.id,
         "tenant": user.tenant,

@@ -95,7 +95,8 @@ pub(crate) async fn run(
     // Whatever is wrong with a request is said before it is charged.
     let user = app.authenticate(&headers)?;
     let operation = Operation::parse(&operation)?;
-    let parameters: Map<String, Value> = body::object(&body::read(&app.room, body).await?)?;
+    let parameters: Map<String, Value> =
+        body::object(&body::read(&app.room, body, body::TIMEOUT).await?)?;
     let sent = CanonicalJson::of(&parameters).map_err(|_| Problem::bad_request(UNUSABLE))?;
 
     let call = app.paid_call(user, operation, Model::estimate(&sent));

@@ -36,8 +36,9 @@ pub(crate) async fn throw(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Response> {
-    let decision = admit(&app, &headers, ENDPOINT).await?;
-    let body = body::read(&app.room, body)
+    // Whatever is wrong with a request is said before it is charged.
+    app.admin(&headers).map_err(IntoResponse::into_response)?;
+    let body = body::read(&app.room, body, body::TIMEOUT)
         .await
         .map_err(IntoResponse::into_response)?;
     let mut asked: Map<String, Value> = body::object(&body).map_err(IntoResponse::into_response)?;
@@ -57,6 +58,7 @@ pub(crate) async fn throw(
     let text = Value::Object(asked).to_string();
     let routing = parse_routing(Format::Json, &text);
     let routing = routing.map_err(|error| refused(&without_places(error.message())))?;
+    let decision = admit(&app, &headers, ENDPOINT).await?;
     let within = Duration::from_secs(minutes * 60);
     let reach = if is_own {
         app.switch.override_here(routing, within);

@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hmac::{Hmac, KeyInit, Mac};
-use limiter::{CacheKey, Charge, ErrorKind, GroupDecision, Key, OperationId};
+use limiter::{Charge, GroupDecision, Key, OperationId};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use sha2::Sha256;
@@ -20,7 +20,6 @@ use sha2::Sha256;
 use crate::app::App;
 use crate::http::body;
 use crate::http::header::only;
-use crate::http::log;
 use crate::http::path::Path;
 use crate::http::problem::Problem;
 use crate::users::is_plain;
@@ -36,11 +35,15 @@ const ID: HeaderName = HeaderName::from_static("x-webhook-id");
 const TIMESTAMP: HeaderName = HeaderName::from_static("x-webhook-timestamp");
 const SIGNATURE: HeaderName = HeaderName::from_static("x-signature");
 
+/// How long the body of somebody who is not known yet may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How far a message's time may be from now.
 const AGE: Duration = Duration::from_secs(300);
 
-/// How long ids are remembered: from the first moment at which a message counts to the last.
-const REMEMBERED: Duration = Duration::from_secs(600);
+/// How long ids are remembered: from the first moment at which a message counts to the last, and the second that a time is
+/// rounded by.
+const REMEMBERED: Duration = Duration::from_secs(601);
 
 /// The longest id.
 const MAX_ID: usize = 200;
@@ -65,55 +68,42 @@ pub(crate) async fn receive(
         Problem::not_found("this provider is not set up; the service needs its secret")
     })?;
     let message = Message::of(&headers, provider)?;
-    let body = body::read(&app.room, body).await?;
+    message.is_recent(SystemTime::now())?;
+    // From anybody, so it is read in a room of its own and not for long.
+    let body = body::read(&app.strangers, body, PATIENCE).await?;
     // Before the limiter: a stranger must not use up the provider's limit.
-    message.check(secret, &body, SystemTime::now())?;
-    take(&app, &message, &body).await
+    message.check(secret, &body)?;
+    Ok(take(&app, &message, &body).await)
 }
 
-/// Charges a message, once however often it comes, and takes it.
-async fn take(app: &App, message: &Message<'_>, body: &Bytes) -> Result<Response, Problem> {
+/// Charges a message and takes it, once however often it comes: that is one step in the limits' store, where nothing is evicted.
+async fn take(app: &App, message: &Message<'_>, body: &Bytes) -> Response {
     let (provider, id) = (message.provider, message.id);
     let key = Key::new(["ratelimit", TENANT, "webhook", "webhooks", "POST", provider]);
     let policy = app.policies.webhook.of(&key);
-    // The same message at the same time is one charge.
-    let digest = Key::builder().token(id).build();
-    let operation = OperationId::new(format!("{provider}:{digest}"));
+    let operation = OperationId::new(format!("{provider}:{id}"));
     let charges = [Charge::new(&policy, &key)];
-    let (decision, charged) = match app.limiter.charge_once(&operation, &charges).await {
-        Ok(charged) => charged,
-        // It came again, and its charge was given back.
-        Err(error) if error.kind() == ErrorKind::Conflict => return Ok(answer(true, body)),
-        Err(error) => (GroupDecision::unavailable([&policy], &error), None),
+    let charged = app
+        .limiter
+        .charge_once_within(&operation, REMEMBERED, &charges)
+        .await;
+    let decision = match charged {
+        Ok((decision, _)) => decision,
+        Err(error) => {
+            if !error.kind().is_outage() {
+                tracing::error!(%error, "a webhook is not charged");
+            }
+            GroupDecision::unavailable([&policy], &error)
+        }
     };
-    if let Some(refusal) = app.responder.refusal(&decision, "webhook") {
-        log::denied_by(policy.name());
-        return Ok(refusal);
+    if !decision.is_allowed() {
+        return app.refused(&decision, "webhook");
     }
-    let seen = CacheKey::new(&Key::new(["cache", "webhook", provider]), digest.as_str());
-    let times = app.cache.increment(&seen, 1, REMEMBERED).await;
-    let is_again = times.map_err(|_| failed())? > 1;
-    if let Some(charged) = charged.filter(|charged| is_again && !charged.is_replay()) {
-        // Later than a charge is remembered.
-        charged.refund_detached();
-    }
-    let mut response = answer(is_again, body);
+    // The sender stops sending a message that was taken, also one that was taken before.
+    let taken = json!({ "accepted": true, "duplicate": decision.is_replay(), "bytes": body.len() });
+    let mut response = (StatusCode::ACCEPTED, Json(taken)).into_response();
     app.responder.write_headers(&decision, &mut response);
-    Ok(response)
-}
-
-/// The sender stops sending a message that was taken, also one that was taken before.
-fn answer(is_again: bool, body: &Bytes) -> Response {
-    let taken = json!({ "accepted": true, "duplicate": is_again, "bytes": body.len() });
-    (StatusCode::ACCEPTED, Json(taken)).into_response()
-}
-
-fn failed() -> Problem {
-    Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "it could not be checked whether this message came before; send it again",
-    )
-    .retry_after(1)
+    response
 }
 
 /// What stands in the headers of a message.
@@ -135,13 +125,15 @@ impl<'a> Message<'a> {
         let signature = only(headers, &SIGNATURE)?
             .and_then(|value| value.strip_prefix("sha256="))
             .and_then(unhex)
-            .ok_or_else(|| wrong("the message is not signed"))?;
+            .ok_or_else(|| wrong("X-Signature is missing or has another form"))?;
         // Plain, so that what is signed can be read in one way only: a full stop in it could be one between id and body.
         let id = only(headers, &ID)?
             .filter(|id| id.len() <= MAX_ID && is_plain(id))
-            .ok_or_else(|| wrong("the message has no id of 1 to 200 letters, digits, - and _"))?;
+            .ok_or_else(|| {
+                wrong("X-Webhook-Id is missing, or not 1 to 200 letters, digits, - and _")
+            })?;
         let timestamp =
-            only(headers, &TIMESTAMP)?.ok_or_else(|| wrong("the message has no time"))?;
+            only(headers, &TIMESTAMP)?.ok_or_else(|| wrong("X-Webhook-Timestamp is missing"))?;
         Ok(Self {
             provider,
             id,
@@ -150,8 +142,23 @@ impl<'a> Message<'a> {
         })
     }
 
+    /// Whether its time is near enough.
+    fn is_recent(&self, now: SystemTime) -> Result<(), Problem> {
+        let sent: u64 = Some(self.timestamp)
+            .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| wrong("X-Webhook-Timestamp is no number of seconds"))?;
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if now.as_secs().abs_diff(sent) > AGE.as_secs() {
+            return Err(wrong(
+                "X-Webhook-Timestamp is more than five minutes from now",
+            ));
+        }
+        Ok(())
+    }
+
     /// Compared in constant time.
-    fn check(&self, secret: &SecretString, body: &[u8], now: SystemTime) -> Result<(), Problem> {
+    fn check(&self, secret: &SecretString, body: &[u8]) -> Result<(), Problem> {
         let secret = secret.expose_secret().as_bytes();
         let mac = Hmac::<Sha256>::new_from_slice(secret);
         let mut mac = mac.map_err(|_| wrong("the signature cannot be checked"))?;
@@ -161,16 +168,7 @@ impl<'a> Message<'a> {
         }
         mac.update(body);
         mac.verify_slice(&self.signature)
-            .map_err(|_| wrong("the signature is another one"))?;
-        let sent: u64 = self
-            .timestamp
-            .parse()
-            .map_err(|_| wrong("the time is no number of seconds"))?;
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        if now.as_secs().abs_diff(sent) > AGE.as_secs() {
-            return Err(wrong("the message is more than five minutes old, or ahead"));
-        }
-        Ok(())
+            .map_err(|_| wrong("X-Signature does not match"))
     }
 }
 
@@ -210,7 +208,9 @@ mod tests {
             let headers = headers(signature, timestamp, id);
             let message = Message::of(&headers, provider);
             let now = UNIX_EPOCH + Duration::from_secs(now);
-            message.is_ok_and(|message| message.check(&"hunter2".into(), BODY, now).is_ok())
+            message.is_ok_and(|message| {
+                message.is_recent(now).is_ok() && message.check(&"hunter2".into(), BODY).is_ok()
+            })
         };
         let sent = 1_700_000_000;
         let signed = format!("sha256={good}");

@@ -121,6 +121,7 @@ async function usesUpALimit(page, theme) {
   assert.match(full.text, /^3 of 3 used, wait (1:00:00|59:\d\d)$/);
   const seconds = (text) => text.match(/wait (.*)$/)[1].split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
   await until("the wait counts down", async () => seconds((await bar(page, "coverLetter")).text) < seconds(full.text));
+  assert.match((await bar(page, "model-tokens")).text, /^\d+ of 2000000 tokens used, all free in /);
   const other = await bar(page, "emailDraft");
   assert.deepEqual([other.now, other.filled, other.text], [0, 0, "0 of 20 used"]);
   await assertAccessible(page, "with a full bar");
@@ -152,7 +153,10 @@ async function usesUpALimit(page, theme) {
   await until("the reset", async () =>
     (await page.locator("#admin-said").textContent()) === "coverLetter of alice starts again.");
   assert.ok(await reset.isDisabled(), "nothing is left to reset");
+  assert.match(await page.getByRole("row", { name: /^alice coverLetter/ }).textContent(), /0 of 3/);
+  assert.equal(await page.evaluate(() => document.activeElement.id), "show-usage", "the focus stays");
   await become(page, "demo-alice");
+  assert.equal(await page.getByRole("row", { name: /coverLetter/ }).count(), 0, "an admin's tables are gone");
   await until("an empty bar", async () => (await bar(page, "coverLetter")).text === "0 of 3 used");
 }
 

@@ -107,6 +107,13 @@ pub(crate) fn command(variables: &[(&str, &str)]) -> Command {
     command
 }
 
+/// The log of a start that fails, which it must.
+pub(crate) fn failing_start(variables: &[(&str, &str)]) -> String {
+    let output = command(variables).output().unwrap();
+    assert!(!output.status.success(), "{variables:?} should not start");
+    String::from_utf8(output.stderr).unwrap()
+}
+
 impl Service {
     pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
         let mut process = command(variables).spawn().unwrap();

@@ -11,7 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::{Router, routing::get};
 use limiter::http::{RateLimitLayer, Target};
-use limiter::{Policy, Quota};
+use limiter::{Period, Policy, Quota};
 
 #[derive(Clone)]
 struct Caller {
@@ -42,8 +42,8 @@ async fn login(mut request: Request, next: Next) -> Result<Response, StatusCode>
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let limiter = limiter::from_env().await?.limiter; // Redis if REDIS_URL is set, else memory
-    let user = Policy::new("user", Quota::per_minute(100)?)?;
-    let tenant = Policy::new("tenant", Quota::per_minute(1_000)?)?;
+    let user = Policy::new("user", Quota::sliding_window(100, Period::MINUTE)?)?;
+    let tenant = Policy::new("tenant", Quota::sliding_window(1_000, Period::MINUTE)?)?;
     let limits = RateLimitLayer::new(limiter, user)
         .key(|request| request.extensions.get().map(|it: &Caller| Target::new([it.tenant, it.user])))
         .also(tenant) // in the same step: both are charged, or neither

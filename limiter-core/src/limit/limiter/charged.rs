@@ -1,5 +1,7 @@
 //! Charges that can be given back, and charges that are made once however often they are asked for.
 
+use std::time::Duration;
+
 use super::charge::Charge;
 use super::check::Limiter;
 use super::decision::GroupDecision;
@@ -137,25 +139,39 @@ impl Limiter {
         operation: &OperationId,
         charges: &[Charge<'_>],
     ) -> Result<(GroupDecision, Option<Charged>), Error> {
-        self.charge_as(charges, Some(operation)).await
+        self.charge_as(charges, Some((operation, OPERATION_TTL)))
+            .await
+    }
+
+    /// As [`charge_once`](Self::charge_once), remembered for another time than 60 s, 1 ms to 7 days: for messages that may come
+    /// again for so long. Whether one came before is told by [`GroupDecision::is_replay`].
+    ///
+    /// # Errors
+    /// As [`charge_once`](Self::charge_once); `InvalidInput` for another time.
+    pub async fn charge_once_within(
+        &self,
+        operation: &OperationId,
+        remembered: Duration,
+        charges: &[Charge<'_>],
+    ) -> Result<(GroupDecision, Option<Charged>), Error> {
+        self.charge_as(charges, Some((operation, remembered))).await
     }
 
     async fn charge_as(
         &self,
         charges: &[Charge<'_>],
-        operation: Option<&OperationId>,
+        operation: Option<(&OperationId, Duration)>,
     ) -> Result<(GroupDecision, Option<Charged>), Error> {
         let steps: Vec<Step<'_>> = charges.iter().map(Charge::step).collect();
         let mut observed = vec![Observed::default(); steps.len()];
-        let remembered = operation.map(|operation| (operation, OPERATION_TTL));
-        self.apply(&steps, remembered, &mut observed).await?;
+        self.apply(&steps, operation, &mut observed).await?;
         let decision = GroupDecision::of(&steps, &observed);
         if !decision.is_allowed() {
             return Ok((decision, None));
         }
         let random;
         let id = match operation {
-            Some(operation) => operation,
+            Some((operation, _)) => operation,
             None => {
                 random = OperationId::random();
                 &random

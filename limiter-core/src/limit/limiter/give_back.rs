@@ -4,6 +4,8 @@
 //! What could not be delivered waits in one bounded queue for the whole limiter, each give-back once, which one task
 //! delivers when the store is back.
 
+mod first_try;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
@@ -15,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use self::first_try::FirstTry;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::key::Key;
@@ -345,30 +348,6 @@ impl Drop for Undelivered {
                 "not given back, and not tried again: too many wait for the store already"
             );
         }
-    }
-}
-
-/// A task that makes a first try. At most so many do at once.
-struct FirstTry(Arc<Inner>);
-
-const FIRST_TRIES: usize = 1_024;
-
-impl FirstTry {
-    fn begin(inner: &Arc<Inner>) -> Option<Self> {
-        let mut queue = inner.lock();
-        if queue.first_tries >= FIRST_TRIES {
-            return None;
-        }
-        queue.first_tries += 1;
-        drop(queue);
-        Some(Self(inner.clone()))
-    }
-}
-
-impl Drop for FirstTry {
-    fn drop(&mut self) {
-        self.0.lock().first_tries -= 1;
-        self.0.settled.notify_waiters();
     }
 }
 

@@ -133,7 +133,7 @@ fn element(entry: &[u8], form: usize) -> String {
     };
     let address = Ipv6Addr::from(address);
     let text = match address.to_ipv4_mapped() {
-        Some(address) if form % 2 == 0 => format!("for={address}"),
+        Some(address) if form.is_multiple_of(2) => format!("for={address}"),
         Some(address) => format!("for=\"{address}:80\""),
         None => format!("for=\"[{address}]\""),
     };
