@@ -5,6 +5,7 @@
 //! delivers when the store is back.
 
 mod first_try;
+mod give;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -18,13 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::first_try::FirstTry;
+use self::give::Name;
+pub(super) use self::give::{Give, What};
 use crate::error::{Error, ErrorKind};
-use crate::fingerprint::Fingerprint;
-use crate::key::Key;
-use crate::limit::policy::Policy;
-use crate::limit::store::{
-    Action, Group, Issuer, LimitStore, Observed, OperationId, Receipt, Step,
-};
+use crate::limit::store::{Group, LimitStore, Observed, Step};
 use crate::sync::Mutex;
 
 /// How many give-backs wait for a store that is away, unless [`Limiter::with_give_backs`](super::Limiter::with_give_backs)
@@ -45,51 +43,6 @@ pub(super) fn deadline(after: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(after).unwrap_or(now + FOR_EVER)
 }
-
-/// One thing to give back, and where.
-#[derive(Clone, Debug)]
-pub(super) struct Give {
-    pub(super) policy: Policy,
-    pub(super) key: Key,
-    pub(super) issuer: Option<Issuer>,
-    pub(super) what: What,
-    /// When it counts no more.
-    pub(super) until: Instant,
-}
-
-#[derive(Clone, Debug)]
-pub(super) enum What {
-    Refund(Receipt),
-    Settle { id: OperationId, actual: u64 },
-    Cancel { id: OperationId, ttl: Duration },
-    Release { lease: OperationId, ttl: Duration },
-}
-
-impl Give {
-    fn step(&self) -> Step<'_> {
-        let action = match &self.what {
-            What::Refund(receipt) => Action::Refund { receipt },
-            What::Settle { id, actual } => Action::Settle {
-                id,
-                actual: *actual,
-            },
-            What::Cancel { id, ttl } => Action::Cancel { id, ttl: *ttl },
-            What::Release { lease, ttl } => Action::Release { lease, ttl: *ttl },
-        };
-        Step::new(&self.policy, &self.key, action).at(self.issuer)
-    }
-
-    /// The same give-back has the same name.
-    fn name(&self) -> Name {
-        let step = self.step();
-        let id = step.action.id().map_or(0, OperationId::digest);
-        let action = step.action.as_str();
-        (step.counter.fingerprint(), action, id, self.issuer)
-    }
-}
-
-/// The counter, the action, the digest of its id, and where it is to be given back.
-type Name = (Fingerprint, &'static str, u128, Option<Issuer>);
 
 /// What became of give-backs that were not delivered at once, since the limiter was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
