@@ -4,8 +4,8 @@
 //! What could not be delivered waits in one bounded queue for the whole limiter, each give-back once, which one task
 //! delivers when the store is back.
 
-mod first_try;
 mod give;
+mod stats;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -18,9 +18,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use self::first_try::FirstTry;
 use self::give::Name;
 pub(super) use self::give::{Give, What};
+pub use self::stats::GiveBackStats;
 use crate::error::{Error, ErrorKind};
 use crate::limit::store::{Group, LimitStore, Observed, Step};
 use crate::sync::Mutex;
@@ -42,22 +42,6 @@ const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 pub(super) fn deadline(after: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(after).unwrap_or(now + FOR_EVER)
-}
-
-/// What became of give-backs that were not delivered at once, since the limiter was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GiveBackStats {
-    /// How many wait now.
-    pub waiting: usize,
-    /// How many were delivered in the end.
-    pub delivered: u64,
-    /// How many counted no more before the store was back.
-    pub expired: u64,
-    /// How many the store refused in the end, for a reason that waiting does not change.
-    pub refused: u64,
-    /// How many were given up at once, because too many waited already.
-    pub dropped: u64,
 }
 
 /// Where give-backs wait for a store that is away: one for a [`Limiter`](super::Limiter), which has its own, or for a store that
@@ -301,6 +285,30 @@ impl Drop for Undelivered {
                 "not given back, and not tried again: too many wait for the store already"
             );
         }
+    }
+}
+
+/// A task that makes a first try. At most so many do at once.
+struct FirstTry(Arc<Inner>);
+
+const FIRST_TRIES: usize = 1_024;
+
+impl FirstTry {
+    fn begin(inner: &Arc<Inner>) -> Option<Self> {
+        let mut queue = inner.lock();
+        if queue.first_tries >= FIRST_TRIES {
+            return None;
+        }
+        queue.first_tries += 1;
+        drop(queue);
+        Some(Self(inner.clone()))
+    }
+}
+
+impl Drop for FirstTry {
+    fn drop(&mut self) {
+        self.0.lock().first_tries -= 1;
+        self.0.settled.notify_waiters();
     }
 }
 
