@@ -18,6 +18,7 @@ use limiter::{
 };
 use serde_json::json;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 const USAGE: TokenUsage = TokenUsage {
     prompt: 40,
@@ -97,6 +98,40 @@ impl World {
             tokio::task::yield_now().await;
         }
         assert_eq!(self.used(user).await, expected);
+    }
+}
+
+type Reply = fn() -> Result<(String, Option<TokenUsage>), CallFailure<io::Error>>;
+
+/// A model that says when it is asked, and answers when it is told to.
+#[derive(Clone, Default)]
+struct Gate {
+    entered: Arc<Notify>,
+    go_on: Arc<Notify>,
+}
+
+impl Gate {
+    /// Asks it as a user, in a task.
+    fn ask(
+        &self,
+        world: &World,
+        user: &str,
+        is_cached: bool,
+        reply: Reply,
+    ) -> JoinHandle<Result<PaidAnswer<String>, CallError>> {
+        let (call, cache, gate) = (world.call(user), world.cache.clone(), self.clone());
+        tokio::spawn(async move {
+            let model = move |_| async move {
+                gate.entered.notify_one();
+                gate.go_on.notified().await;
+                reply()
+            };
+            let params = json!({ "company": "Acme" });
+            match is_cached {
+                true => call.cached(&cache, &params, model).await,
+                false => call.uncached(&params, model).await,
+            }
+        })
     }
 }
 
@@ -192,18 +227,10 @@ async fn a_failure_that_used_tokens_is_paid() {
 #[tokio::test]
 async fn one_call_is_paid_once_by_who_makes_it() {
     let world = World::new().await;
-    let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let ask = |user: &str| {
-        let (call, cache) = (world.call(user), world.cache.clone());
-        let (entered, go_on) = (entered.clone(), go_on.clone());
-        tokio::spawn(async move {
-            let model = move |_| async move {
-                entered.notify_one();
-                go_on.notified().await;
-                Ok::<_, CallFailure<io::Error>>(("answer".to_owned(), Some(USAGE)))
-            };
-            call.cached(&cache, &json!({ "company": "Acme" }), model)
-                .await
+    let gate = Gate::default();
+    let ask = |user| {
+        gate.ask(&world, user, true, || {
+            Ok(("answer".to_owned(), Some(USAGE)))
         })
     };
     // Carol has no calls left.
@@ -222,12 +249,12 @@ async fn one_call_is_paid_once_by_who_makes_it() {
     }
     world.settles("carol", [3, 3, 0]).await;
     let first = ask("alice");
-    entered.notified().await;
+    gate.entered.notified().await;
     let second = ask("bob");
     assert_eq!(denied_by(ask("carol").await.unwrap().unwrap_err()), "calls");
     // Bob waits, and holds nothing meanwhile: others of the tenant's budget are not kept from it.
     world.settles("bob", [1, 0, 300]).await;
-    go_on.notify_one();
+    gate.go_on.notify_one();
     for waiting in [first, second] {
         let answer = waiting.await.unwrap().unwrap();
         assert_eq!(
@@ -243,25 +270,15 @@ async fn one_call_is_paid_once_by_who_makes_it() {
 #[tokio::test]
 async fn a_caller_that_leaves_cancels_nothing() {
     let world = World::new().await;
-    let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let caller = {
-        let (call, cache) = (world.call("alice"), world.cache.clone());
-        let (entered, go_on) = (entered.clone(), go_on.clone());
-        tokio::spawn(async move {
-            let model = move |_| async move {
-                entered.notify_one();
-                go_on.notified().await;
-                Ok::<_, CallFailure<io::Error>>(("answer".to_owned(), Some(USAGE)))
-            };
-            call.cached(&cache, &json!({ "company": "Acme" }), model)
-                .await
-        })
-    };
-    entered.notified().await;
+    let gate = Gate::default();
+    let caller = gate.ask(&world, "alice", true, || {
+        Ok(("answer".to_owned(), Some(USAGE)))
+    });
+    gate.entered.notified().await;
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     assert_eq!(world.used("alice").await, [1, 1, 300]);
-    go_on.notify_one();
+    gate.go_on.notify_one();
     world.settles("alice", [1, 1, 100]).await;
     assert!(
         world
@@ -292,28 +309,13 @@ async fn misuse_is_no_permission() {
 async fn who_leaves_a_call_that_fails_is_charged_nothing() {
     let world = World::new().await;
     for is_cached in [true, false] {
-        let (entered, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let caller = {
-            let (call, cache) = (world.call("alice"), world.cache.clone());
-            let (entered, go_on) = (entered.clone(), go_on.clone());
-            tokio::spawn(async move {
-                let model = move |_| async move {
-                    entered.notify_one();
-                    go_on.notified().await;
-                    Err::<(String, _), _>(broken())
-                };
-                let params = json!({ "company": "Acme" });
-                match is_cached {
-                    true => call.cached(&cache, &params, model).await,
-                    false => call.uncached(&params, model).await,
-                }
-            })
-        };
-        entered.notified().await;
+        let gate = Gate::default();
+        let caller = gate.ask(&world, "alice", is_cached, || Err(broken()));
+        gate.entered.notified().await;
         caller.abort();
         assert!(caller.await.unwrap_err().is_cancelled());
         assert_eq!(world.used("alice").await, [1, 1, 300]);
-        go_on.notify_one();
+        gate.go_on.notify_one();
         world.settles("alice", [0, 0, 0]).await;
     }
 }
