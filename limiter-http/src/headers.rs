@@ -16,9 +16,24 @@ const X_RESET: &str = "x-ratelimit-reset";
 const X_DEGRADED: &str = "x-ratelimit-degraded";
 
 /// Headers that say together what one limit is.
+///
+/// With those that others have and we do not: GitHub's, and those of the IETF's drafts up to 06.
 pub(crate) const FAMILIES: &[&[&str]] = &[
-    &[X_LIMIT, X_REMAINING, X_RESET],
-    &[ietf::RATELIMIT, ietf::RATELIMIT_POLICY],
+    &[
+        X_LIMIT,
+        X_REMAINING,
+        X_RESET,
+        X_DEGRADED,
+        "x-ratelimit-used",
+        "x-ratelimit-resource",
+    ],
+    &[
+        ietf::RATELIMIT,
+        ietf::RATELIMIT_POLICY,
+        "ratelimit-limit",
+        "ratelimit-remaining",
+        "ratelimit-reset",
+    ],
     openai::REQUESTS,
     openai::TOKENS,
 ];

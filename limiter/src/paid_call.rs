@@ -10,26 +10,27 @@ use std::time::Duration;
 use ai_cache::scope::Addressed;
 use ai_cache::{AiCache, Cacheable, CanonicalJson, ComputeError, Origin};
 use limiter_core::limit::{
-    Charge, Charged, GroupDecision, Limiter, ModelCall, ModelCallReserved, Policy, TokenUsage,
+    Charge, Charged, GroupDecision, Limiter, MAX_HOLD, ModelCall, ModelCallReserved, Policy,
+    TokenUsage, Unit,
 };
 use limiter_core::{Error, Key};
 use serde::Serialize;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 /// The limits of one request that may call a model.
 ///
 /// What happens, in this order:
 ///
-/// 1. **Count.** Each policy of [`counted`](Self::counted) is charged 1, all or nothing: every request, answered from the cache
-///    or not.
+/// 1. **Count.** Each policy of [`counted`](Self::counted) is charged 1, all or nothing: for every answer, from the cache or not.
 /// 2. **Look** into the cache. A hit ends here: it charges no AI call.
 /// 3. **Reserve.** The policies of [`paid`](Self::paid) are charged: 1 to those that count requests, the
 ///    [estimate](Self::estimate) to those that count [tokens](limiter_core::limit::Unit::Tokens); all or nothing. If they deny,
 ///    the count is given back: nothing is charged to a request that is refused.
 /// 4. **Ask** the model, once for all who ask the same meanwhile. Who only waits for another's call pays nothing.
-/// 5. **Settle** to the tokens that the provider reports. A failure that the provider does not charge for
-///    ([`CallFailure::unspent`]) gives everything back, the count too; so a provider's outage uses up nobody's limit. Of a failure
-///    whose cost nobody knows the estimate stands.
+/// 5. **Settle** to the tokens that the provider reports. A failure gives the count back, so a provider's outage uses up nobody's
+///    limit. What the provider may charge for it stays paid: its [`Spent`] says what that is, and where nobody knows, the estimate
+///    stands.
 /// 6. **Store** the answer.
 ///
 /// A caller that leaves cancels nothing: the call goes on in a task of its own, is settled, and is stored.
@@ -99,7 +100,7 @@ pub struct CallFailure<E> {
     reason = "there is nothing between knowing and not knowing"
 )]
 pub enum Spent {
-    /// Nothing: it was not reached, or refused the call. Everything is given back.
+    /// Nothing: it was not reached, or was too busy, or failed by itself. The call is given back.
     Nothing,
     /// Nobody knows: the answer broke off, or could not be read. The estimate stands.
     Unknown,
@@ -181,6 +182,9 @@ impl StdError for CallError {
 /// How long a call may take until its estimate stands.
 const WITHIN: Duration = Duration::from_secs(300);
 
+/// How long after the longest call it can be settled.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
 impl PaidCall {
     /// A request without limits.
     pub fn new(limiter: Limiter) -> Self {
@@ -250,6 +254,7 @@ impl PaidCall {
         let asked = cache
             .get_or_admit(params, async || {
                 let call = self.reserve(&mut decision).await?;
+                count.waits();
                 let (within, count) = (self.within, count.clone());
                 Ok(move |question| make(call, count, within, ask(question)))
             })
@@ -281,9 +286,10 @@ impl PaidCall {
         let asked = match CanonicalJson::of(params) {
             Ok(question) => {
                 let call = self.reserve(&mut decision).await?;
+                count.waits();
                 // In a task, as a computation of a cache: a caller that leaves does not keep it from being settled.
                 let work = make(call, count.clone(), self.within, ask(question));
-                match tokio::spawn(work).await {
+                match tokio::spawn(work.in_current_span()).await {
                     Ok(Ok(value)) => Ok((value, Origin::Computed)),
                     Ok(Err(error)) => Err(ComputeError::Failed(error.into())),
                     Err(_) => Err(ComputeError::Aborted),
@@ -316,14 +322,23 @@ impl PaidCall {
         if self.paid.is_empty() {
             return Ok(None);
         }
+        // A shadow policy that cannot be used blocks no more than one that denies.
+        let is_usable =
+            |policy: &Policy| !(policy.is_shadow() && matches!(policy.unit(), Unit::Named(_)));
         let limits: Vec<_> = self
             .paid
             .iter()
+            .filter(|(policy, _)| is_usable(policy))
             .map(|(policy, key)| (policy, key))
             .collect();
+        if limits.is_empty() {
+            return Ok(None);
+        }
+        // Longer than the call, so that what comes at its very end is settled too, also after an outage.
+        let held = self.within.saturating_add(SETTLED_WITHIN).min(MAX_HOLD);
         let reserved = self
             .limiter
-            .reserve_model_call(&limits, self.estimate, self.within)
+            .reserve_model_call(&limits, self.estimate, held)
             .await;
         let mut add = |more: &GroupDecision| {
             let both = decision.decisions.iter().chain(&more.decisions);
@@ -346,29 +361,26 @@ impl PaidCall {
     }
 }
 
-/// What a request is charged before it is known whether the model is asked. Whoever decides first decides; if nobody does,
-/// because all who hold it were dropped, it is given back.
+/// What a request is charged for an answer. Whoever decides first decides whether it is kept.
 struct Count {
     charged: Option<Charged>,
     state: AtomicU8,
 }
 
-/// Whether the model has been asked for whom the count is.
-const UNDECIDED: u8 = 0;
-const ASKED: u8 = 1;
+/// Dropped, it is given back: nothing was found and nobody was asked.
+const NEW: u8 = 0;
+/// Dropped, it is kept: its caller has left what is made for it, or for others.
+const WAITING: u8 = 1;
 const DECIDED: u8 = 2;
 
 impl Count {
     fn new(charged: Option<Charged>) -> Arc<Self> {
-        let state = AtomicU8::new(UNDECIDED);
+        let state = AtomicU8::new(NEW);
         Arc::new(Self { charged, state })
     }
 
-    /// From here on a panic keeps it: nobody knows what the call has cost.
-    fn asked(&self) {
-        let _ = self
-            .state
-            .compare_exchange(UNDECIDED, ASKED, Relaxed, Relaxed);
+    fn waits(&self) {
+        let _ = self.state.compare_exchange(NEW, WAITING, Relaxed, Relaxed);
     }
 
     fn keep(&self) {
@@ -386,7 +398,7 @@ impl Count {
 
 impl Drop for Count {
     fn drop(&mut self) {
-        if self.state.load(Relaxed) == UNDECIDED {
+        if self.state.load(Relaxed) == NEW {
             self.give_back();
         }
     }
@@ -415,7 +427,6 @@ async fn make<T, E>(
 where
     E: Into<Box<dyn StdError + Send + Sync>>,
 {
-    count.asked();
     if let Some(call) = &mut call {
         call.started();
     }
@@ -425,9 +436,9 @@ where
         Ok(Err(failure)) => (Err(failure.error.into()), failure.spent),
         Err(elapsed) => (Err(elapsed.into()), Spent::Unknown),
     };
-    match spent {
-        Spent::Nothing => count.give_back(),
-        Spent::Unknown | Spent::Tokens(_) => count.keep(),
+    match &result {
+        Ok(_) => count.keep(),
+        Err(_) => count.give_back(),
     }
     let settled = match (call, spent) {
         (Some(call), Spent::Tokens(usage)) => call.settle(usage).await.map(drop),
@@ -445,7 +456,7 @@ where
     result
 }
 
-/// What the caller gets. Who only waited for another's call keeps its count if there is an answer, and gets it back if not.
+/// What the caller gets. Its count is kept for an answer, whoever has asked for it, and given back for none.
 fn finished<T>(
     asked: Result<(T, Origin), ComputeError>,
     count: &Count,
@@ -461,9 +472,7 @@ fn finished<T>(
             })
         }
         Err(error) => {
-            if count.state.load(Relaxed) == UNDECIDED {
-                count.give_back();
-            }
+            count.give_back();
             Err(CallError::Failed { error, decision })
         }
     }

@@ -208,7 +208,8 @@ async fn a_failure_uses_nothing_up() {
     world.settles("alice", [1, 1, 100]).await;
 }
 
-/// An answer that was cut off has been paid for, or whoever asks for long ones asks for nothing.
+/// An answer that was cut off has been paid for, or whoever asks for long ones asks for nothing. It is no answer, so it is not
+/// counted.
 #[tokio::test]
 async fn a_failure_that_used_tokens_is_paid() {
     let world = World::new().await;
@@ -217,10 +218,10 @@ async fn a_failure_that_used_tokens_is_paid() {
         spent: Spent::Tokens(USAGE),
     };
     assert!(world.ask("alice", "Acme", Err(cut())).await.is_err());
-    world.settles("alice", [1, 1, 100]).await;
+    world.settles("alice", [0, 1, 100]).await;
     // Without a report the estimate stands.
     world.ask("alice", "Other", Ok(None)).await.unwrap();
-    world.settles("alice", [2, 2, 400]).await;
+    world.settles("alice", [1, 2, 400]).await;
 }
 
 /// Nobody is refused for another's limit, and who waits for another's call pays nothing.
@@ -247,7 +248,7 @@ async fn one_call_is_paid_once_by_who_makes_it() {
             .await
             .unwrap_err();
     }
-    world.settles("carol", [3, 3, 0]).await;
+    world.settles("carol", [0, 3, 0]).await;
     let first = ask("alice");
     gate.entered.notified().await;
     let second = ask("bob");
@@ -320,7 +321,7 @@ async fn who_leaves_a_call_that_fails_is_charged_nothing() {
     }
 }
 
-/// What nobody knows the cost of stays at its estimate, the count too: an answer that broke off, a panic, a call that is cut.
+/// What nobody knows the cost of stays at its estimate: an answer that broke off, a panic, a call that is cut.
 #[tokio::test(start_paused = true)]
 async fn what_nobody_knows_the_cost_of_is_paid() {
     let world = World::new().await;
@@ -332,7 +333,7 @@ async fn what_nobody_knows_the_cost_of_is_paid() {
         )
         .await;
     assert!(unknown.is_err());
-    world.settles("alice", [1, 1, 300]).await;
+    world.settles("alice", [0, 1, 300]).await;
 
     let params = json!({ "company": "Globex" });
     let panics = |_| async {
@@ -354,7 +355,7 @@ async fn what_nobody_knows_the_cost_of_is_paid() {
         ),
         "{error:?}"
     );
-    world.settles("alice", [2, 2, 600]).await;
+    world.settles("alice", [0, 2, 600]).await;
 
     let hangs = |_| std::future::pending::<Result<(String, _), CallFailure<io::Error>>>();
     let call = world
@@ -363,7 +364,7 @@ async fn what_nobody_knows_the_cost_of_is_paid() {
     let began = tokio::time::Instant::now();
     assert!(call.cached(&world.cache, &params, hangs).await.is_err());
     assert_eq!(began.elapsed().as_secs(), 7);
-    world.settles("alice", [3, 3, 900]).await;
+    world.settles("alice", [0, 3, 900]).await;
 }
 
 /// A shadow policy blocks nothing: neither when it would deny nor when it cannot be used.
@@ -376,7 +377,9 @@ async fn shadow_policies_never_block() {
     let none = policy("none", 1).with_shadow(true);
     let call = PaidCall::new(world.backends.limiter.clone()).counted(&none, &none.key(["alice"]));
     for paid in [&pages, &none.clone().with_unit(Unit::Tokens)] {
+        // Also beside one that is enforced.
         let call = call.clone().paid(paid, &paid.key(["alice"])).estimate(300);
+        let call = call.paid(&world.tokens, &world.tokens.key(["bob"]));
         for _ in 0..3 {
             let ask = async |_| Ok::<_, CallFailure<io::Error>>((7, Some(USAGE)));
             let answer = call.uncached(&json!({}), ask).await.unwrap();
@@ -447,4 +450,22 @@ async fn an_outage_is_decided_by_the_rules() {
             Err(error) => panic!("{error:?}"),
         }
     }
+}
+
+/// Who waits and leaves is counted, or a flood of such requests would be none; who is refused or leaves before is not.
+#[tokio::test]
+async fn who_leaves_while_waiting_is_counted() {
+    let world = World::new().await;
+    let gate = Gate::default();
+    let first = gate.ask(&world, "alice", true, || {
+        Ok(("answer".to_owned(), Some(USAGE)))
+    });
+    gate.entered.notified().await;
+    let waiting = gate.ask(&world, "bob", true, || Err(broken()));
+    world.settles("bob", [1, 0, 300]).await;
+    waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+    gate.go_on.notify_one();
+    assert!(first.await.unwrap().is_ok());
+    world.settles("bob", [1, 0, 100]).await;
 }

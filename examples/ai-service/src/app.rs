@@ -12,7 +12,7 @@ use limiter::ai_cache::scope::PerUser;
 use limiter::ai_cache::{AiCache, CacheConfig, Stats};
 use limiter::audit::Audit;
 use limiter::config::{ConfigFile, FileWatch, Format, LivePolicies, PolicySet};
-use limiter::http::{HeaderStyle, RateLimitLayer, Responder};
+use limiter::http::{ClientAddress, HeaderStyle, RateLimitLayer, Responder};
 use limiter::limiter_core::cache::CacheStore;
 use limiter::memory::MemoryConfig;
 use limiter::metrics::{HostedPlan, Metrics};
@@ -41,6 +41,8 @@ pub(crate) struct App {
     /// What stands before every request that is not the operator's.
     address: RateLimitLayer,
     has_proxies: bool,
+    /// Who asks, where nobody has said so.
+    pub(crate) clients: ClientAddress,
     /// Of the bodies of users.
     pub(crate) room: Room,
     /// Of the bodies of whoever is not known yet, so that these keep no user's out.
@@ -188,7 +190,7 @@ impl App {
         let addresses = MemoryConfig::default().with_keys(ADDRESSES).map_err(said)?;
         let addresses = observed().memory(&addresses).limiter;
         let address = RateLimitLayer::new(addresses, policies.address.clone())
-            .client(settings.client)
+            .client(settings.client.clone())
             .operation("requests from this address")
             .refuse_with(|refusal| {
                 log::denied_by("address");
@@ -243,6 +245,7 @@ impl App {
             webhook_secrets,
             address,
             has_proxies: settings.has_proxies,
+            clients: settings.client,
             room: Room::default(),
             strangers: Room::default(),
         }))

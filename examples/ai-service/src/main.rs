@@ -43,6 +43,7 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), String> {
     let settings = Settings::from_env()?;
     let (bind, connections) = (settings.bind.clone(), settings.connections);
+    let clients = settings.client.clone();
     let app = App::new(settings).await?;
     let listener = TcpListener::bind(&bind).await.map_err(|error| {
         format!("cannot listen on {bind} ({error}); set BIND=host:port to another address")
@@ -50,21 +51,25 @@ async fn run() -> Result<(), String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     tracing::info!("listening on http://{address}");
     let (stopping, stop) = tokio::sync::oneshot::channel();
-    let serve = serve(listener, app.clone().router(), connections, async {
-        stop_signal().await;
-        // Lost only if nobody waits any more.
-        let _ = stopping.send(());
-    });
+    let serve = serve(
+        listener,
+        app.clone().router(),
+        connections,
+        clients,
+        async {
+            stop_signal().await;
+            // Lost only if nobody waits any more.
+            let _ = stopping.send(());
+        },
+    );
     tokio::select! {
         () = serve => tracing::info!("stopped; open requests were answered"),
         () = drained(stop) => tracing::warn!("stopped; some requests were still open"),
     }
     let given_back = app.limiter.drain(FLUSH).await;
-    if given_back.waiting > 0 {
-        tracing::error!(
-            waiting = given_back.waiting,
-            "not given back: Redis does not answer"
-        );
+    let waiting = given_back.waiting + given_back.trying;
+    if waiting > 0 {
+        tracing::error!(waiting, "not given back: Redis does not answer");
     }
     if let Err(error) = app.offenders.flush().await {
         tracing::warn!(%error, "the last denials are not in the lists of who is denied most");

@@ -211,10 +211,20 @@ struct Part {
 
 #[derive(Clone, Copy, Deserialize)]
 struct Usage {
-    #[serde(default)]
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: u64,
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+}
+
+impl Usage {
+    /// What it says, if it says something.
+    fn told(self) -> Option<TokenUsage> {
+        let (prompt, completion) = match (self.prompt_tokens, self.completion_tokens) {
+            (Some(prompt), Some(completion)) => (prompt, completion),
+            _ => (self.total_tokens?, 0),
+        };
+        Some(TokenUsage { prompt, completion })
+    }
 }
 
 impl From<Content> for String {
@@ -245,10 +255,7 @@ impl OpenAi {
         let completion: ChatCompletion = serde_json::from_slice(&body)
             // Serde's own words repeat what stands there.
             .map_err(|_| ModelError::new("the model's answer is no chat completion"))?;
-        let usage = completion.usage.map(|usage| TokenUsage {
-            prompt: usage.prompt_tokens,
-            completion: usage.completion_tokens,
-        });
+        let usage = completion.usage.and_then(Usage::told);
         let no_answer = |what: &str| CallFailure {
             error: ModelError::new(what),
             spent: usage.map_or(Spent::Unknown, Spent::Tokens),
@@ -272,21 +279,27 @@ impl OpenAi {
         Ok((text, usage))
     }
 
-    /// The head of an answer. What fails here the provider does not charge for; but a question that it refuses counts, because
-    /// it is the caller's.
+    /// The head of an answer. Who could not be reached, is too busy or fails by itself charges nothing; whoever takes too long may
+    /// have done the work.
     async fn send(
         &self,
         request: &serde_json::Value,
     ) -> Result<reqwest::Response, CallFailure<ModelError>> {
-        let unspent = |error: reqwest::Error| CallFailure::unspent(ModelError::from(error));
-        let response = self
+        let sent = self
             .client
             .post(&self.url)
             .bearer_auth(self.api_key.expose_secret())
             .json(request)
             .send()
-            .await
-            .map_err(unspent)?;
+            .await;
+        let response = sent.map_err(|error| {
+            let was_sent = !(error.is_connect() || error.is_builder());
+            let error = ModelError::from(error);
+            match was_sent {
+                true => CallFailure::from(error),
+                false => CallFailure::unspent(error),
+            }
+        })?;
         match response.status() {
             StatusCode::TOO_MANY_REQUESTS => {
                 let wait = response.headers().get(RETRY_AFTER);
@@ -298,22 +311,23 @@ impl OpenAi {
             }
             StatusCode::BAD_REQUEST
             | StatusCode::PAYLOAD_TOO_LARGE
-            | StatusCode::UNPROCESSABLE_ENTITY => Err(ModelError {
+            | StatusCode::UNPROCESSABLE_ENTITY => Err(CallFailure::unspent(ModelError {
                 is_refused: true,
                 ..ModelError::new(format!(
                     "the provider refused the question: {}",
                     response.status()
                 ))
-            }
-            .into()),
-            _ => response.error_for_status().map_err(unspent),
+            })),
+            _ => response
+                .error_for_status()
+                .map_err(|error| CallFailure::unspent(ModelError::from(error))),
         }
     }
 }
 
 /// The body, of at most [`MAX_BYTES`], and no more than there is room for beside the others.
 async fn read(room: &Room, mut response: reqwest::Response) -> Result<Vec<u8>, ModelError> {
-    let mut body = room.body(MAX_BYTES);
+    let mut body = room.body(None, MAX_BYTES);
     while let Some(chunk) = response.chunk().await? {
         body.add(&chunk).map_err(|refused| match refused {
             Refused::TooLarge => ModelError::new(format!(
@@ -375,6 +389,22 @@ mod tests {
                 expected,
                 "{json}"
             );
+        }
+    }
+
+    #[test]
+    fn usage_that_says_nothing_is_none() {
+        for (json, expected) in [
+            (
+                r#"{"prompt_tokens": 40, "completion_tokens": 60, "total_tokens": 100}"#,
+                Some(100),
+            ),
+            (r#"{"total_tokens": 100}"#, Some(100)),
+            (r#"{"prompt_tokens": 40}"#, None),
+            ("{}", None),
+        ] {
+            let usage: Usage = serde_json::from_str(json).unwrap();
+            assert_eq!(usage.told().map(TokenUsage::total), expected, "{json}");
         }
     }
 }

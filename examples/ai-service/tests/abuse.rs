@@ -123,20 +123,20 @@ async fn abuse(server: SocketAddr, client: usize, replayed: Arc<str>, end: Arc<N
             .await
         }
         2 | 3 => {
-            // Large enough that all of them together would be more than the service may hold.
-            let body = format!("{{\"a\": \"{}", "x".repeat(40_000));
+            // Of many sizes, and large enough that all of them together would be more than the service may hold.
+            let body = format!("{{\"a\": \"{}", "x".repeat(3_000 + client * 7 % 50_000));
             let head = format!(
                 "POST /api/coverLetter HTTP/1.1\r\nHost: a\r\n{bob}Content-Length: 60000\r\n\r\n{body}"
             );
             trickle(stream, head.as_bytes(), b"x", &end).await;
         }
         4 => {
-            let unsigned = "X-Webhook-Id: 1\r\nX-Webhook-Timestamp: 1\r\nX-Signature: sha256="
-                .to_owned()
-                + &"0".repeat(64)
-                + "\r\n";
+            // Nobody has signed it, and that shows when it has arrived.
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+            let signature = "0".repeat(64);
             let head = format!(
-                "POST /webhooks/stripe HTTP/1.1\r\nHost: a\r\n{unsigned}Content-Length: 60000\r\n\r\n"
+                "POST /webhooks/stripe HTTP/1.1\r\nHost: a\r\nX-Webhook-Id: {client}\r\nX-Webhook-Timestamp: {now}\r\nX-Signature: sha256={signature}\r\nContent-Length: 60000\r\n\r\n{}",
+                "x".repeat(20_000)
             );
             trickle(stream, head.as_bytes(), b"x", &end).await;
         }
@@ -209,6 +209,8 @@ async fn abusive_clients_hurt_nobody() {
     let many = letters("jobExtraction").replace("20/hour", "1_000_000/hour");
     // The limit of addresses is the service's own, but for the honest client, who measures more than anybody asks.
     let limits = include_str!("../limits.toml").replacen("1_200/minute", "12_000/minute", 1);
+    // This test looks often.
+    let limits = limits.replacen("5/minute", "5_000/minute", 1);
     std::fs::write(&path, limits.replace(&letters("jobExtraction"), &many)).unwrap();
     let base = model().await;
     // The service has the limit of files of this process.
@@ -289,7 +291,7 @@ async fn abusive_clients_hurt_nobody() {
         ("alice", "jobExtraction") => sent.load(Ordering::SeqCst),
         // The one that was computed.
         ("alice", "model-calls") => 1,
-        ("carol", "companyResearch" | "model-calls") => asked,
+        ("carol", "model-calls") => asked,
         _ => 0,
     };
     integration_tests::eventually("all is given back", async || {

@@ -57,6 +57,17 @@ async fn complete(
             return (StatusCode::OK, choice(json!("whole"), reason)).into_response();
         }
     }
+    if asked.contains("refused") {
+        return (StatusCode::BAD_REQUEST, "not this").into_response();
+    }
+    if asked.contains("dropped") {
+        // The connection ends, after the question was read.
+        let broken = futures_util::stream::iter([Err::<Bytes, _>(std::io::Error::other("gone"))]);
+        return Body::from_stream(broken).into_response();
+    }
+    if asked.contains("endless text") {
+        return choice(json!("long ".repeat(20_000)), "stop").into_response();
+    }
     if asked.contains("busy") {
         let headers = [("retry-after", "20")];
         return (StatusCode::TOO_MANY_REQUESTS, headers, "too many").into_response();
@@ -208,34 +219,54 @@ async fn a_failure_of_the_provider_is_charged_to_nobody() {
                 }
             }
         }
-        let used = async || {
-            let me = service.get("/api/me", "demo-alice").await.body;
-            let limits = me["limits"].as_array().unwrap().clone();
-            let limit = limits.iter().find(|limit| limit["operation"] == operation);
-            limit.unwrap()["used"].as_u64().unwrap()
-        };
         // It is given back in the background.
         integration_tests::eventually("nothing is charged", async || {
-            (used().await == 0).then_some(())
+            (used(&service, operation).await == 0).then_some(())
         })
         .await;
     }
 }
 
-/// An answer that was cut off has been paid for: it counts, or whoever asks for long ones asks for nothing.
+/// An answer that was cut off has been paid for, or whoever asks for long ones asks for nothing.
 #[tokio::test]
 async fn a_failure_that_the_provider_charges_for_counts() {
     let (service, _model) = start().await;
-    for left in [19, 18] {
-        let reply = service
-            .post("/api/coverLetter", "demo-alice", r#"{"a": "cut"}"#)
-            .await;
+    for what in ["cut", "cut"] {
+        let body = format!(r#"{{"a": "{what}"}}"#);
+        let reply = service.post("/api/coverLetter", "demo-alice", body).await;
         reply.assert_problem(502);
-        assert_eq!(reply.number("x-ratelimit-remaining"), left);
     }
+    // No answers, so they are not counted; but they are paid for.
+    assert_eq!(used(&service, "coverLetter").await, 0);
+    assert_eq!(used(&service, "model-calls").await, 2);
     let policies = reply_tokens(&service).await;
     // Two of 100 tokens each, and the estimate of the one that is told here.
     assert!((1_998_000..1_999_800).contains(&policies), "{policies}");
+}
+
+/// What alice has used of a limit.
+async fn used(service: &Service, limit: &str) -> u64 {
+    let me = service.get("/api/me", "demo-alice").await.body;
+    let limits = me["limits"].as_array().unwrap().clone();
+    let limit = limits.iter().find(|it| it["operation"] == limit);
+    limit.unwrap()["used"].as_u64().unwrap()
+}
+
+/// A provider that takes too long may have done the work, and one that refuses a question has not.
+#[tokio::test]
+async fn what_a_provider_may_charge_for_is_paid() {
+    let (service, _model) = start().await;
+    let ask = async |what: &str| {
+        let body = format!(r#"{{"a": "{what}"}}"#);
+        service.post("/api/coverLetter", "demo-alice", body).await
+    };
+    ask("refused").await.assert_problem(422);
+    assert_eq!(used(&service, "model-calls").await, 0);
+    for (calls, what) in [(1, "dropped"), (2, "endless text")] {
+        ask(what).await.assert_problem(502);
+        assert_eq!(used(&service, "model-calls").await, calls, "{what}");
+    }
+    assert_eq!(used(&service, "coverLetter").await, 0);
 }
 
 /// What is left of the tenant's tokens after one more letter.

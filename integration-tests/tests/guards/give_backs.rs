@@ -6,7 +6,7 @@ use limiter_core::limit::{Charge, Charged, Limiter, Policy};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use super::{MINUTE, World, daily, hourly, key};
+use super::{MINUTE, World, daily, hourly, key, settle_down};
 
 fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
@@ -60,6 +60,76 @@ async fn ten_thousand_wait_in_one_task() {
     );
     assert_eq!(world.used(&policy, &policy.key(["0"])).await, 0);
     assert_eq!(tasks(), before, "and then there is no task");
+}
+
+/// In the background, too: those beyond what is tried at once wait in the queue, and those that are tried are as many as they are
+/// said to be.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_in_the_background_are_bounded() {
+    const MANY: usize = 10_000;
+    let world = World::new();
+    let policy = hourly(5);
+    let charged = charges(&world.limiter, &policy, MANY).await;
+    world.faults.set(Fault::Request);
+    let before = tasks();
+    for charge in &charged {
+        charge.refund_detached();
+    }
+    let stats = world.limiter.give_back_stats();
+    assert_eq!(stats.waiting + stats.trying, MANY, "{stats:?}");
+    assert!(tasks() - before <= 1_024 + 33, "{} tasks", tasks() - before);
+    settle_down().await;
+    let stats = world.limiter.give_back_stats();
+    assert_eq!((stats.waiting, stats.trying, stats.dropped), (MANY, 0, 0));
+    world.faults.set(Fault::None);
+    sleep(MINUTE).await;
+    let stats = world.limiter.give_back_stats();
+    assert_eq!((stats.waiting, stats.delivered), (0, MANY as u64));
+    assert_eq!(tasks(), before, "and then there is no task");
+}
+
+/// What is given back in the normal course of things does not wait, and the end of a process waits for it.
+#[tokio::test(start_paused = true)]
+async fn the_end_waits_for_what_is_on_its_way() {
+    let world = World::new();
+    let policy = hourly(5);
+    let charged = charges(&world.limiter, &policy, 3).await;
+    world.faults.set(Fault::None);
+    for charge in &charged {
+        charge.refund_detached();
+    }
+    let stats = world.limiter.give_back_stats();
+    assert_eq!((stats.waiting, stats.trying), (0, 3));
+    let end = world.limiter.drain(MINUTE).await;
+    assert_eq!((end.waiting, end.trying, end.delivered), (0, 0, 0));
+    for number in 0..3 {
+        let key = policy.key([number.to_string()]);
+        assert_eq!(world.used(&policy, &key).await, 0);
+    }
+}
+
+/// A runtime that ends during a first try leaves it to the next one.
+#[test]
+fn a_runtime_that_ends_loses_no_first_try() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap()
+    };
+    let policy = hourly(5);
+    let first = runtime();
+    let world = first.block_on(async {
+        let world = World::new();
+        let charged = charges(&world.limiter, &policy, 1).await;
+        charged[0].refund_detached();
+        world
+    });
+    drop(first);
+    assert_eq!(world.limiter.give_back_stats().waiting, 1);
+    runtime().block_on(async {
+        let end = world.limiter.drain(MINUTE).await;
+        assert_eq!((end.waiting, end.delivered), (0, 1));
+        assert_eq!(world.used(&policy, &policy.key(["0"])).await, 0);
+    });
 }
 
 /// Beyond the bound an error says so, and is counted.

@@ -78,6 +78,8 @@ async fn two_limits_do_not_mix_in_one_family() {
         let response = Response::builder()
             .header("x-ratelimit-limit", "1000")
             .header("x-ratelimit-remaining", "999")
+            .header("x-ratelimit-used", "1")
+            .header("x-ratelimit-degraded", "local")
             .header("x-ratelimit-remaining-tokens", "77")
             .body(Full::<Bytes>::from("an answer"));
         Ok::<_, Infallible>(response.unwrap())
@@ -85,6 +87,8 @@ async fn two_limits_do_not_mix_in_one_family() {
     let response = layer.layer(proxy).oneshot(from_user("42")).await.unwrap();
     assert_eq!(header(&response, "x-ratelimit-limit"), Some("5"));
     assert_eq!(header(&response, "x-ratelimit-remaining"), None);
+    assert_eq!(header(&response, "x-ratelimit-used"), None);
+    assert_eq!(header(&response, "x-ratelimit-degraded"), Some("allowed"));
     assert_eq!(
         header(&response, "x-ratelimit-remaining-tokens"),
         Some("77")

@@ -302,6 +302,17 @@ mod tests {
         );
         let other = policies.reload().unwrap_err();
         assert!(other.message().contains("line 3, column 3: "), "{other}");
+        // A service that reserves tokens of it would be refused, whatever the version.
+        write(
+            "policies:\n  a: { quota: 5/hour, unit: pages, version: 2 }\n  b: { quota: 5/hour }\n",
+        );
+        let other = policies.reload().unwrap_err();
+        assert!(
+            other
+                .message()
+                .contains("line 2, column 3: policy a cannot count pages"),
+            "{other}"
+        );
         // Charges are made on one and leases taken on the other, whatever the version.
         write(
             "policies:\n  a: { limit: 3, algorithm: concurrency, version: 2 }\n  b: { quota: 5/hour }\n",

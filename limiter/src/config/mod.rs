@@ -185,6 +185,13 @@ impl PolicySet {
                     let before = live.current();
                     if let Err(error) = before.replaced_by(after.policy.clone()) {
                         problems.push(Problem::new(after.at, error.message()));
+                    } else if before.unit() != after.policy.unit() {
+                        let what = format!(
+                            "policy {name} cannot count {} in place of {} while it is in use; give the policy another name",
+                            after.policy.unit().as_str(),
+                            before.unit().as_str()
+                        );
+                        problems.push(Problem::new(after.at, what));
                     } else if before.quota().is_concurrency()
                         != after.policy.quota().is_concurrency()
                     {

@@ -16,12 +16,17 @@ const MAX_BYTES: usize = 64 * 1024;
 /// How long the body of somebody who is known may take to arrive.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The whole body, if it arrives in time.
-pub(crate) async fn read(room: &Room, body: Body, within: Duration) -> Result<Bytes, Problem> {
+/// The whole body of a user or another owner, if it arrives in time.
+pub(crate) async fn read(
+    room: &Room,
+    owner: &str,
+    body: Body,
+    within: Duration,
+) -> Result<Bytes, Problem> {
     if body.size_hint().lower() > MAX_BYTES as u64 {
         return Err(too_large());
     }
-    let Ok(read) = tokio::time::timeout(within, collect(room, body)).await else {
+    let Ok(read) = tokio::time::timeout(within, collect(room, owner, body)).await else {
         return Err(Problem::new(
             StatusCode::REQUEST_TIMEOUT,
             format!("the body did not arrive within {} s", within.as_secs()),
@@ -35,8 +40,8 @@ fn too_large() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, what)
 }
 
-async fn collect(room: &Room, mut body: Body) -> Result<Bytes, Problem> {
-    let mut whole = room.body(MAX_BYTES);
+async fn collect(room: &Room, owner: &str, mut body: Body) -> Result<Bytes, Problem> {
+    let mut whole = room.body(Some(owner), MAX_BYTES);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::bad_request("the body could not be read"))?;
         let Ok(data) = frame.into_data() else {
@@ -47,7 +52,8 @@ async fn collect(room: &Room, mut body: Body) -> Result<Bytes, Problem> {
             Refused::NoRoom => Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many large bodies arrive at once; try again, or send a smaller one",
-            ),
+            )
+            .retry_after(1),
         })?;
     }
     Ok(whole.whole().into())

@@ -2,20 +2,21 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::serve::Listener;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use hyper_util::service::TowerToHyperService;
-use limiter::http::Peer;
+use limiter::http::{Client, ClientAddress, Peer};
+use limiter::limiter_core::LogLimit;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -40,12 +41,13 @@ pub(crate) async fn serve(
     mut listener: TcpListener,
     router: Router,
     most: Connections,
+    clients: ClientAddress,
     stop: impl Future<Output = ()>,
 ) {
     warn_of_few_files(most.all);
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(most.all));
-    let addresses = Addresses::default();
+    let (addresses, log) = (Addresses::default(), LogLimit::default());
     let mut stop = pin!(stop);
     loop {
         let next = async {
@@ -58,7 +60,15 @@ pub(crate) async fn serve(
             next = next => next,
             () = &mut stop => break,
         };
-        let Some(of_address) = addresses.take(peer.ip(), most.of_an_address) else {
+        // Without proxies, which is where it counts, that is the address of the connection.
+        let client = clients.resolve(peer, &HeaderMap::new());
+        let Some(of_address) = addresses.take(client, most.of_an_address) else {
+            if let Some(more) = log.pass("cut") {
+                tracing::warn!(
+                    more,
+                    "an address has more connections than MAX_CONNECTIONS_PER_ADDRESS; those beyond are cut. If a proxy stands in front, set TRUSTED_PROXIES or PROXY_HOPS"
+                );
+            }
             continue;
         };
         let connection = connection(stream, Peer::Tcp(peer), router.clone());
@@ -74,27 +84,27 @@ pub(crate) async fn serve(
     graceful.shutdown().await;
 }
 
-/// How many connections each address has.
+/// How many connections each client has: of IPv6 a network, which has any number of addresses.
 #[derive(Clone, Default)]
-struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+struct Addresses(Arc<Mutex<HashMap<Client, usize>>>);
 
 /// One of them.
 struct OfAddress {
     addresses: Addresses,
-    address: IpAddr,
+    client: Client,
 }
 
 impl Addresses {
     /// A place for one more, if there is one.
-    fn take(&self, address: IpAddr, most: Option<usize>) -> Option<OfAddress> {
+    fn take(&self, client: Client, most: Option<usize>) -> Option<OfAddress> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
+        let count = counts.entry(client).or_default();
         if most.is_some_and(|most| *count >= most) {
             return None;
         }
         *count += 1;
         let addresses = self.clone();
-        Some(OfAddress { addresses, address })
+        Some(OfAddress { addresses, client })
     }
 }
 
@@ -105,7 +115,7 @@ impl Drop for OfAddress {
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut count) = counts.entry(self.address) {
+        if let Entry::Occupied(mut count) = counts.entry(self.client) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -159,12 +169,13 @@ mod tests {
     use crate::http::room::Room;
     use axum::body::Body;
     use axum::routing::{get, post};
+    use std::net::IpAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::{Instant, sleep, timeout};
 
     fn router() -> Router {
         let read = async |body: Body| {
-            let read = body::read(&Room::default(), body, body::TIMEOUT).await;
+            let read = body::read(&Room::default(), "a", body, body::TIMEOUT).await;
             read.map(|_| "read")
         };
         let large = async || "x".repeat(1 << 20);
@@ -262,7 +273,8 @@ mod tests {
             all: 2,
             of_an_address: None,
         };
-        let serving = tokio::spawn(serve(listener, router(), most, async {
+        let clients = ClientAddress::default();
+        let serving = tokio::spawn(serve(listener, router(), most, clients, async {
             let _ = stopped.await;
         }));
         let connect = || tokio::net::TcpStream::connect(address);
@@ -292,7 +304,8 @@ mod tests {
     #[tokio::test]
     async fn an_address_has_so_many_connections() {
         let addresses = Addresses::default();
-        let address = |last| IpAddr::from([203, 0, 113, last]);
+        let address = |last: u8| Client::from(IpAddr::from([203, 0, 113, last]));
+        let network = |text: &str| Client::from(text.parse::<IpAddr>().unwrap());
         let held = [(); 2].map(|()| addresses.take(address(1), Some(2)));
         assert!(held.iter().all(Option::is_some));
         assert!(addresses.take(address(1), Some(2)).is_none());
@@ -301,7 +314,12 @@ mod tests {
             "another address"
         );
         assert!(addresses.take(address(1), None).is_some(), "no bound");
-        drop(held);
+        let of_network = addresses.take(network("2001:db8::1"), Some(1)).unwrap();
+        assert!(
+            addresses.take(network("2001:db8::2"), Some(1)).is_none(),
+            "of one network"
+        );
+        drop((held, of_network));
         assert!(
             addresses.0.lock().unwrap().is_empty(),
             "nothing is kept of who has left"

@@ -36,7 +36,7 @@ pub(crate) async fn use_tool(
     body: Body,
 ) -> Result<Response, Problem> {
     let user = app.authenticate(&headers)?;
-    let body = body::read(&app.room, body, body::TIMEOUT).await?;
+    let body = body::read(&app.room, &user.id, body, body::TIMEOUT).await?;
     let call: Call = body::object(&body)?;
     if call.cost == 0 {
         return Err(Problem::bad_request("a tool call costs at least 1"));

@@ -96,7 +96,7 @@ pub(crate) async fn run(
     let user = app.authenticate(&headers)?;
     let operation = Operation::parse(&operation)?;
     let parameters: Map<String, Value> =
-        body::object(&body::read(&app.room, body, body::TIMEOUT).await?)?;
+        body::object(&body::read(&app.room, &user.id, body, body::TIMEOUT).await?)?;
     let sent = CanonicalJson::of(&parameters).map_err(|_| Problem::bad_request(UNUSABLE))?;
 
     let call = app.paid_call(user, operation, Model::estimate(&sent));

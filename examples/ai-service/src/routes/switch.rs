@@ -37,8 +37,8 @@ pub(crate) async fn throw(
     body: Body,
 ) -> Result<Response, Response> {
     // Whatever is wrong with a request is said before it is charged.
-    app.admin(&headers).map_err(IntoResponse::into_response)?;
-    let body = body::read(&app.room, body, body::TIMEOUT)
+    let admin = app.admin(&headers).map_err(IntoResponse::into_response)?;
+    let body = body::read(&app.room, &admin.id, body, body::TIMEOUT)
         .await
         .map_err(IntoResponse::into_response)?;
     let mut asked: Map<String, Value> = body::object(&body).map_err(IntoResponse::into_response)?;

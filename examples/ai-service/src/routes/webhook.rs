@@ -2,13 +2,16 @@
 //!
 //! A message is signed with its provider's secret over its time, its provider, its id and its body. So nobody can send an old one
 //! again, or one provider's as another's.
+//!
+//! A message is taken at most once: if the answer to its charge is lost, the next try is a duplicate. A service that must lose none
+//! reserves the id (`Limiter::reserve_as`), does the work, and settles: `Reserved::Settled` is then the duplicate.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hmac::{Hmac, KeyInit, Mac};
@@ -54,9 +57,10 @@ const TENANT: &str = "demo";
 pub(crate) async fn receive(
     State(app): State<Arc<App>>,
     Path(provider): Path<String>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    let headers = &parts.headers;
     let provider = PROVIDERS
         .into_iter()
         .find(|name| *name == provider)
@@ -67,10 +71,12 @@ pub(crate) async fn receive(
     let secret = app.webhook_secrets.get(provider).ok_or_else(|| {
         Problem::not_found("this provider is not set up; the service needs its secret")
     })?;
-    let message = Message::of(&headers, provider)?;
+    let message = Message::of(headers, provider)?;
     message.is_recent(SystemTime::now())?;
     // From anybody, so it is read in a room of its own and not for long.
-    let body = body::read(&app.strangers, body, PATIENCE).await?;
+    let stranger = app.clients.of(&parts).map(|client| client.to_string());
+    let stranger = stranger.unwrap_or_default();
+    let body = body::read(&app.strangers, &stranger, body, PATIENCE).await?;
     // Before the limiter: a stranger must not use up the provider's limit.
     message.check(secret, &body)?;
     Ok(take(&app, &message, &body).await)

@@ -87,6 +87,7 @@ impl GiveBackQueue {
         let queue = self.0.lock();
         GiveBackStats {
             waiting: queue.waiting.len(),
+            trying: queue.first_tries,
             ..queue.stats
         }
     }
@@ -176,6 +177,13 @@ impl GiveBackQueue {
             }
         }
         queue.stats.dropped += dropped as u64;
+        if dropped > 0 {
+            tracing::error!(
+                dropped,
+                waiting = self.0.most,
+                "not given back, and not tried again: too many wait for the store already"
+            );
+        }
         if queue.delivering || queue.waiting.is_empty() {
             return dropped;
         }
@@ -275,16 +283,7 @@ impl Drop for Undelivered {
             return;
         }
         let gives = std::mem::take(&mut self.gives);
-        let policy = gives[0].policy.clone();
-        let dropped = self.queue.wait(gives);
-        if dropped > 0 {
-            tracing::error!(
-                policy = policy.name(),
-                dropped,
-                waiting = self.queue.0.most,
-                "not given back, and not tried again: too many wait for the store already"
-            );
-        }
+        self.queue.wait(gives);
     }
 }
 

@@ -197,7 +197,9 @@ impl Limiter {
             reservation.on_drop = OnDrop::Nothing;
             // A part that was not asked for then has nobody to hold it now.
             let parts = reservation.parts.iter().zip(&observed);
-            let fresh = parts.filter(|(_, observed)| observed.seen && observed.replayed.is_none());
+            let fresh = parts.filter(|(part, observed)| {
+                !part.looks && observed.seen && observed.replayed.is_none()
+            });
             let fresh: Vec<Give> = fresh
                 .map(|(part, _)| {
                     let id = id.clone();

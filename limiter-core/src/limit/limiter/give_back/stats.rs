@@ -6,6 +6,8 @@
 pub struct GiveBackStats {
     /// How many wait now.
     pub waiting: usize,
+    /// How many groups are on their way for the first time, without having waited.
+    pub trying: usize,
     /// How many were delivered in the end.
     pub delivered: u64,
     /// How many counted no more before the store was back.
