@@ -7,6 +7,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
@@ -299,12 +300,18 @@ impl Held {
             charges: self.charges,
             response: parts.clone(),
             body_bytes: 0,
-            expected: body.size_hint().exact(),
+            expected: announced(&parts.headers).or_else(|| body.size_hint().exact()),
             // A server never asks for an empty body.
             is_complete: body.is_end_stream(),
         };
         Response::from_parts(parts, RateLimitBody::of_service(body, Some(settling)))
     }
+}
+
+/// The length that the response says it has, of which a server sends no more.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 fn allowed(decision: GroupDecision, charged: &[Charged]) -> Result<GroupDecision, Refused> {

@@ -2,8 +2,10 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderMap, Request, Response};
-use http_body_util::Full;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -22,7 +24,13 @@ async fn serve(layer: RateLimitLayer, tell_peer: bool) -> SocketAddr {
         ServiceBuilder::new()
             .layer(layer)
             .service(service_fn(|_: Request<Incoming>| async {
-                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
+                // As a file is sent: the length is announced, and the body does not know its end.
+                let parts =
+                    ["hel", "lo"].map(|part| Ok::<_, Infallible>(Frame::data(Bytes::from(part))));
+                let mut response = Response::new(StreamBody::new(stream::iter(parts)));
+                let length = http::HeaderValue::from_static("5");
+                response.headers_mut().insert("content-length", length);
+                Ok::<_, Infallible>(response)
             }));
     tokio::spawn(async move {
         loop {
