@@ -113,7 +113,9 @@ async fn where_the_address_stands_is_a_setting() {
 async fn requests_and_denials_are_logged_under_hashes() {
     let service = Service::start(&[("AUDIT_SECRET", "of the log")]);
     for _ in 0..21 {
-        service.post("/api/companyResearch", "demo-alice", "{}").await;
+        service
+            .post("/api/companyResearch", "demo-alice", "{}")
+            .await;
     }
     service
         .post(
@@ -141,7 +143,12 @@ async fn requests_and_denials_are_logged_under_hashes() {
         "{log}"
     );
     assert_eq!(
-        with(&["INFO", route, "policy=\"companyResearch\"", "denied status=429"]),
+        with(&[
+            "INFO",
+            route,
+            "policy=\"companyResearch\"",
+            "denied status=429"
+        ]),
         1,
         "{log}"
     );
