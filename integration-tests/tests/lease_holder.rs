@@ -57,7 +57,7 @@ async fn a_lease_lives_as_long_as_its_process() {
         assert_eq!((seen.used, seen.is_allowed()), (1, false), "look {looks}");
         assert!(seen.reset_after <= TTL, "{seen:?}");
         looks += 1;
-        // The pause of the poll: the holder's process needs the core that polling without one would take.
+        // The lease is timed by Redis's clock, which cannot be moved, so the loop takes real time. The pause of its poll: the holder's process needs the core that polling without one would take.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let (second, said) = Holder::start(&server);

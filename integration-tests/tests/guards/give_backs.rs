@@ -23,14 +23,21 @@ async fn charges(limiter: &Limiter, policy: &Policy, count: usize) -> Vec<Charge
     charged
 }
 
-/// Known fault: "refunds on a task each: 10,000 in an outage are 10,000 timers".
-#[tokio::test(start_paused = true)]
-async fn ten_thousand_wait_in_one_task() {
-    const MANY: usize = 10_000;
+const MANY: usize = 10_000;
+
+/// [`MANY`] charges of a store that has gone away since.
+async fn charged_before_an_outage() -> (World, Policy, Vec<Charged>) {
     let world = World::new();
     let policy = hourly(5);
     let charged = charges(&world.limiter, &policy, MANY).await;
     world.faults.set(Fault::Request);
+    (world, policy, charged)
+}
+
+/// Known fault: "refunds on a task each: 10,000 in an outage are 10,000 timers".
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_wait_in_one_task() {
+    let (world, policy, charged) = charged_before_an_outage().await;
     let before = tasks();
     for charge in &charged {
         assert!(charge.refund().await.unwrap_err().kind().is_outage());
@@ -66,11 +73,7 @@ async fn ten_thousand_wait_in_one_task() {
 /// said to be.
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_in_the_background_are_bounded() {
-    const MANY: usize = 10_000;
-    let world = World::new();
-    let policy = hourly(5);
-    let charged = charges(&world.limiter, &policy, MANY).await;
-    world.faults.set(Fault::Request);
+    let (world, policy, charged) = charged_before_an_outage().await;
     let before = tasks();
     for charge in &charged {
         charge.refund_detached();
@@ -85,6 +88,7 @@ async fn ten_thousand_in_the_background_are_bounded() {
     sleep(MINUTE).await;
     let stats = world.limiter.give_back_stats();
     assert_eq!((stats.waiting, stats.delivered), (0, MANY as u64));
+    assert_eq!(world.used(&policy, &policy.key(["0"])).await, 0);
     assert_eq!(tasks(), before, "and then there is no task");
 }
 

@@ -36,7 +36,7 @@ async fn an_override_goes_before_the_file_and_ends() {
         "{wrong}"
     );
     assert_eq!(switch.routing(), Routing::to(Route::Off));
-    // It ends by itself.
+    // It ends by itself. The sleep is of paused time: unlike `advance`, it lets the override's timer run.
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert_eq!(switch.routing(), Routing::to(Route::Local));
     std::fs::write(&path, "limits = 'store'").unwrap();

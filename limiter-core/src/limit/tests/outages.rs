@@ -297,7 +297,7 @@ async fn what_was_made_locally_ends_locally() {
     again.cancel().await.unwrap();
     charged.unwrap().refund().await.unwrap();
     assert_eq!(world.used(&policy, &key).await, (0, 3));
-    // It goes on being renewed here. The sleeps are of paused time.
+    // It goes on being renewed here. The sleeps are of paused time: unlike `advance`, they let the renewals run.
     world.local.clock.advance(TTL / 2);
     tokio::time::sleep(TTL / 2).await;
     world.local.clock.advance(TTL / 2);
@@ -436,7 +436,7 @@ async fn a_mixed_lease_is_held() {
     let lease = world.limiter.acquire(&charges, TTL).await.unwrap().held();
     let lease = lease.unwrap();
     for _ in 0..3 {
-        // Of paused time.
+        // Of paused time: unlike `advance`, it lets the renewals run.
         world.local.clock.advance(TTL / 2);
         tokio::time::sleep(TTL / 2).await;
         assert_eq!(lease.status(), LeaseStatus::Held);
