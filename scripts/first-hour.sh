@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Does what the README's section "The first limit" says, and nothing that it does not say: from `cargo new` to the first 429.
-# The one difference: the crates come from this clone, not from git. Prints how long each step took. Needs port 3000.
+# The one difference: the crates come from this clone, not from git. Prints how long each step took. Needs port 3000, which the
+# README's program listens at: it is run as it stands there.
 set -euo pipefail
 clone=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
@@ -31,6 +32,12 @@ block() {
 commands() { block "$1" console | sed -n 's/^\$ //p'; }
 step() { printf '%4s s  %s\n' "$SECONDS" "$*"; }
 
+listens() { (exec 3<>/dev/tcp/127.0.0.1/3000) 2>/dev/null; }
+if listens; then
+    echo "port 3000 is in use; end what listens there" >&2
+    exit 1
+fi
+
 eval "$(commands 1)" >/dev/null 2>&1
 step "cargo new"
 [ "$(basename "$PWD")" = hello ] || { echo "cargo new made no hello" >&2; exit 1; }
@@ -50,7 +57,7 @@ cargo run --quiet ${CARGO_FLAGS:-} &
 server=$!
 for _ in $(seq 100); do
     # A connection without a request: the limit counts requests.
-    if (exec 3<>/dev/tcp/127.0.0.1/3000) 2>/dev/null; then break; fi
+    if listens; then break; fi
     kill -0 "$server" || exit 1
     # The pause of a poll.
     sleep 0.1
